@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Device-mapper by libdevmapper without udev cookies (they hang on suspended devices: RWX.md trap 2). All functions block
+ * and run in worker threads; each is idempotent as far as dm lets it be.
+ */
+#ifndef LUNAR_AGENT_DM_H
+#define LUNAR_AGENT_DM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+#define DM_NAME_SIZE 128
+#define DM_SECTOR 512u
+
+struct dm_segment {
+    uint64_t length;        /* bytes, multiple of DM_SECTOR */
+    char device[64];        /* path, or "major:minor"; "" is the error target */
+    uint64_t device_offset; /* bytes */
+};
+
+struct dm_info_short {
+    bool exists, suspended, live_table, inactive_table;
+    uint32_t open_count;
+    uint32_t major, minor;
+    uint64_t size; /* bytes, of the live table */
+};
+
+/* Once per process: turns udev cookies and library fallbacks off. */
+void dm_setup(void);
+int dm_info(const char *name, struct dm_info_short *ret, struct error *err);
+/* Creates with a table, resumed; EEXIST if there. uuid begins with "LUNAR-". */
+int dm_create(const char *name, const char *uuid, const struct dm_segment *segments, uint32_t n,
+              bool read_only, struct error *err);
+int dm_load(const char *name, const struct dm_segment *segments, uint32_t n, bool read_only,
+            struct error *err);
+/* flush: wait for in-flight I/O and flush (a plain suspend); no lockfs ever. Interrupted by a signal: -EINTR. */
+int dm_suspend(const char *name, bool flush, struct error *err);
+int dm_resume(const char *name, struct error *err);
+int dm_remove(const char *name, struct error *err); /* absent is fine */
+/* Replaces the table by an error target of the same size: load, suspend without flush, resume. */
+int dm_wipe(const char *name, struct error *err);
+/* Names of all devices whose uuid starts with "LUNAR-" + prefix; calls back for each. */
+int dm_list(const char *uuid_prefix, void (*each)(void *data, const char *name, const char *uuid),
+            void *data, struct error *err);
+
+#endif

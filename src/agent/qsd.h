@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One qemu-storage-daemon per attached thin volume: started in a session of its own so that it outlives the agent, driven over
+ * QMP on a Unix socket, found again after an agent restart. Blocking, worker threads only; one thread at a time per volume.
+ *
+ * The node graph: host_device p<i> over each layer's map, qcow2 v<i> on top (leaf is v0), throttle t0 over v0, one
+ * vduse-blk export of t0. Backing is given explicitly, node by node; backing strings in headers are never trusted
+ * (SAFETY 16).
+ */
+#ifndef LUNAR_AGENT_QSD_H
+#define LUNAR_AGENT_QSD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <jansson.h>
+
+#include "base/error.h"
+
+struct qmp;
+/* Connects and negotiates; deadline_ms for the whole. */
+int qmp_open(const char *socket_path, int deadline_ms, struct qmp **ret, struct error *err);
+void qmp_close(struct qmp *qmp);
+/* Runs one command; steals `arguments` (may be NULL). *ret (may be NULL) is the return value, a new reference. A QMP error is
+ * LUNAR_E_QMP with its words; silence until the deadline LUNAR_E_INDETERMINATE; a line over 1 MiB or not JSON LUNAR_E_CORRUPT.
+ * Events met on the way are queued for qmp_event. */
+int qmp_execute(struct qmp *qmp, const char *command, json_t *arguments, json_t **ret, int deadline_ms,
+                struct error *err);
+/* Next event, waiting up to deadline_ms (0: do not wait): 1 and a new reference, 0 none, < 0 error (hang-up: -EPIPE). */
+int qmp_event(struct qmp *qmp, int deadline_ms, json_t **ret, struct error *err);
+/* The line parser alone, for fuzzing: 0 and a new reference, or LUNAR_E_CORRUPT. */
+int qmp_parse_line(const char *line, size_t len, json_t **ret, struct error *err);
+
+struct qsd_config {
+    const char *run_dir;      /* per volume; socket, pid file and log live here */
+    const char *name;         /* VDUSE name, at most 20 bytes (virtio serial) */
+    const char *const *layers; /* device paths, leaf first */
+    uint32_t n_layers;
+    uint64_t size; /* virtual size: must equal what the leaf says */
+};
+struct qsd {
+    pid_t pid;
+    uint64_t start_time; /* /proc/PID/stat field 22: tells a reused pid */
+    int pidfd;           /* readable when it exits; close() it */
+};
+
+/* Starts the daemon, builds the graph, exports; returns when the VDUSE device exists (not yet on the vdpa bus). */
+int qsd_start(const struct qsd_config *config, struct qsd *ret, struct error *err);
+/* Finds a running one by its pid file; LUNAR_E_NOT_FOUND if it is gone. */
+int qsd_adopt(const struct qsd_config *config, struct qsd *ret, struct error *err);
+/* block-export-del, quit, wait; SIGKILL after the deadline. The vdpa device must be gone. */
+int qsd_stop(const struct qsd_config *config, struct qsd *qsd, struct error *err);
+
+/* vdpa bus, by netlink or the `vdpa` tool. `ret_disk` is "/dev/vdX" found by the serial. Idempotent. */
+int vdpa_add(const char *name, char ret_disk[64], struct error *err);
+int vdpa_find(const char *name, char ret_disk[64], struct error *err); /* LUNAR_E_NOT_FOUND */
+/* Never call while the QSD is dead or the disk is open (it hangs in the kernel): checked, LUNAR_E_IN_USE. */
+int vdpa_del(const char *name, struct error *err);
+
+#endif

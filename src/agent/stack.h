@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An attachment's stack on this node, built and torn down step by step in a worker thread:
+ *
+ *     consumer -> H (dm-linear) -> P (dm-linear) -> VDUSE disk -> QSD (t0 -> qcow2 chain) -> L maps (dm-linear) -> LUN
+ *     thick:      H             -> P             -> L map -> LUN
+ *
+ * Happy path of attach: L maps, QSD, vdpa add, P, H, /dev/lunar/POOL/NAME. Detach is the reverse, and refuses while H is open.
+ * Everything needed to adopt it again after an agent restart, or to restart a dead QSD, is in run_dir/state.json, written
+ * before the first step and removed after the last. Failure modes: any step of an attach fails: what was built is torn down
+ * again; an agent that dies half-way: the next one adopts a complete stack and tears down a partial one; the QSD dies:
+ * stack_restart_qsd drains the L maps (suspend, resume) and starts another under the same VDUSE name, I/O waits meanwhile.
+ */
+#ifndef LUNAR_AGENT_STACK_H
+#define LUNAR_AGENT_STACK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/dm.h"
+#include "agent/qsd.h"
+#include "base/error.h"
+#include "base/uuid.h"
+
+#define STACK_SEGMENTS_MAX 4096u
+
+struct stack_segment {
+    uint64_t lun_offset, length; /* bytes */
+};
+struct stack_layer {
+    uint64_t volume_short;
+    uint32_t index;
+    uint32_t map_generation;
+    uint32_t n_segments;
+    struct stack_segment *segments; /* owned by the spec */
+};
+
+/* What is to be attached: copied, owned by the stack. */
+struct stack_spec {
+    char pool[40];
+    struct uuid pool_id;
+    char device[256]; /* of the LUN on this node */
+    struct uuid volume_id, attachment_id;
+    char name[132]; /* the user's; made safe for a path by stack_link_name */
+    uint64_t size;
+    bool thick;
+    struct stack_layer *layers; /* leaf first; owned */
+    uint32_t n_layers;
+};
+void stack_spec_free(struct stack_spec *spec);
+int stack_spec_copy(struct stack_spec *to, const struct stack_spec *from);
+
+struct stack {
+    struct stack_spec spec;
+    struct qsd qsd; /* thick: pid 0 */
+    uint32_t qsd_restarts;
+    char link[320]; /* /dev/lunar/POOL/NAME */
+};
+
+/* `root` is where state lives: /run/lunar by default; one folder per attachment below it. */
+int stack_attach(const char *root, const struct stack_spec *spec, struct stack **ret, struct error *err);
+/* LUNAR_E_IN_USE while a consumer has H open. Frees on success. */
+int stack_detach(const char *root, struct stack *stack, struct error *err);
+int stack_restart_qsd(const char *root, struct stack *stack, struct error *err);
+/* Agent restart: every folder below root is adopted (complete) or torn down (partial); calls back with each adopted one, which
+ * the callee owns. `teardown_all`: adopt nothing, tear down everything (an agent that starts without a lockspace: SAFETY 19). */
+int stack_recover(const char *root, const struct uuid *pool_id, bool teardown_all,
+                  void (*adopted)(void *data, struct stack *stack), void *data, struct error *err);
+void stack_free(struct stack *stack); /* memory and pidfd alone; nothing is torn down */
+
+/* FormatJob: maps the layer under a job name, zeroes the head (thick: all of it), runs qemu-img create, unmaps. */
+int stack_format(const char *root, const struct stack_spec *spec, struct error *err);
+
+#endif

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The catalogue: volumes and layers as LVM's tags tell them. Pure: it is made from a report and answers questions;
+ * nothing here runs a command. Names below are short (SAFETY 23): LV "v<16 hex of the volume's short id>.<layer index>";
+ * what people wrote is escaped into tags.
+ *
+ * Tags of a layer's LV (every tag starts with "lunar."): see catalogue.c and docs/ARCHITECTURE.md.
+ *   lunar.v=<volume uuid>     whose layer it is          lunar.n=<escaped user name>   on the leaf
+ *   lunar.s=<virtual size>    on the leaf                lunar.k=thin|thick            kind
+ *   lunar.r=leaf|frozen|snap  role                       lunar.p=<parent LV or ->      backing layer
+ *   lunar.q=<request uuid>    the creating request       lunar.new                     not formatted yet (SAFETY 17)
+ *   lunar.g=<n>               map generation             lunar.del                     deletion has begun
+ */
+#ifndef LUNAR_COORDINATOR_CATALOGUE_H
+#define LUNAR_COORDINATOR_CATALOGUE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/uuid.h"
+#include "coordinator/lvm.h"
+
+#define VOLUME_NAME_MAX 128 /* bytes of any UTF-8 without control characters (CSI's limit) */
+#define VOLUME_SIZE_MIN (1024ull * 1024)
+#define VOLUME_SIZE_MAX (64ull << 40)
+
+struct catalogue_layer {
+    char lv_name[32];
+    uint64_t volume_short;
+    uint32_t index;
+    uint32_t map_generation;
+    uint64_t size;
+    bool is_new, deleting;
+    struct lvm_segment *segments;
+    uint32_t n_segments;
+};
+
+struct catalogue_volume {
+    struct uuid id;
+    char name[VOLUME_NAME_MAX + 1];
+    uint64_t size; /* virtual */
+    bool thick;
+    struct uuid request_id;
+    struct catalogue_layer *layers; /* leaf first */
+    uint32_t n_layers;
+};
+
+struct catalogue {
+    struct catalogue_volume *volumes; /* sorted by name (bytewise) */
+    uint32_t n_volumes;
+    uint64_t vg_size, vg_free, extent_size, seqno;
+    char **foreign; /* LVs without lunar's tags or with broken ones: named, never touched */
+    uint32_t n_foreign;
+};
+
+int catalogue_build(const struct lvm_report *report, struct catalogue *ret, struct error *err);
+void catalogue_free(struct catalogue *catalogue);
+struct catalogue_volume *catalogue_by_name(struct catalogue *c, const char *name);
+struct catalogue_volume *catalogue_by_id(struct catalogue *c, const struct uuid *id);
+bool catalogue_volume_is_new(const struct catalogue_volume *v);
+bool catalogue_volume_is_deleting(const struct catalogue_volume *v);
+
+int volume_name_check(const char *name, struct error *err);
+int volume_size_check(uint64_t size, struct error *err);
+/* User text <-> tag text: bytes outside [A-Za-z0-9_+.-] become "/xx". */
+void tag_escape(const char *text, char *ret, unsigned ret_size);
+int tag_unescape(const char *tag, char *ret, unsigned ret_size);
+
+/* What a new volume needs: the argument vectors for lvm, so that naming and tags stand in this file alone.
+ * thin: initial allocation; thick: whole size; rounded up to extents. */
+uint64_t catalogue_initial_size(uint64_t virtual_size, bool thick, uint64_t extent_size);
+struct catalogue_args {
+    const char *argv[40]; /* NULL-terminated, points into `text` */
+    char text[4096];
+};
+void catalogue_create_args(const char *vg, const struct uuid *id, const char *name, uint64_t size,
+                           bool thick, const struct uuid *request_id, uint64_t extent_size,
+                           struct catalogue_args *ret);
+void catalogue_made_args(const char *vg, const struct catalogue_layer *layer,
+                         struct catalogue_args *ret); /* drops lunar.new */
+void catalogue_deleting_args(const char *vg, const struct catalogue_volume *v,
+                             struct catalogue_args *ret); /* adds lunar.del to all layers in one commit */
+void catalogue_remove_args(const char *vg, const struct catalogue_volume *v,
+                           struct catalogue_args *ret); /* removes all layers in one commit */
+
+#endif
