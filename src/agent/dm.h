@@ -35,10 +35,15 @@ int dm_create(const char *name, const char *uuid, const struct dm_segment *segme
               bool read_only, struct error *err);
 int dm_load(const char *name, const struct dm_segment *segments, uint32_t n, bool read_only,
             struct error *err);
-/* flush: wait for in-flight I/O and flush (a plain suspend); no lockfs ever. Interrupted by a signal: -EINTR. */
+/* flush: wait for in-flight I/O and flush (a plain suspend); no lockfs ever. I/O that does not end within 30 s is
+ * LUNAR_E_TIMEOUT and the device is as before; interrupted by another signal: -EINTR. The same for dm_resume. */
 int dm_suspend(const char *name, bool flush, struct error *err);
 int dm_resume(const char *name, struct error *err);
-int dm_remove(const char *name, struct error *err); /* absent is fine */
+int dm_remove(const char *name, struct error *err); /* absent is fine; LUNAR_E_IN_USE while it is open */
+/* Removed by the kernel when its last user closes it; the name is taken until then. */
+int dm_remove_deferred(const char *name, struct error *err);
+/* Drops a table that was loaded and never resumed. */
+int dm_clear(const char *name, struct error *err);
 /* Replaces the table by an error target of the same size: load, suspend without flush, resume. */
 int dm_wipe(const char *name, struct error *err);
 /* Names of all devices whose uuid starts with "LUNAR-" + prefix; calls back for each. */

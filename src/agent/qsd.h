@@ -18,6 +18,8 @@
 
 #include "base/error.h"
 
+#define QMP_LINE_MAX (1u << 20)
+
 struct qmp;
 /* Connects and negotiates; deadline_ms for the whole. */
 int qmp_open(const char *socket_path, int deadline_ms, struct qmp **ret, struct error *err);
@@ -45,17 +47,34 @@ struct qsd {
     int pidfd;           /* readable when it exits; close() it */
 };
 
-/* Starts the daemon, builds the graph, exports; returns when the VDUSE device exists (not yet on the vdpa bus). */
+/* Starts the daemon, builds the graph, exports; returns when the VDUSE device exists (not yet on the vdpa bus). The size is
+ * checked before the export. LUNAR_E_IN_USE when one is running already, LUNAR_E_UNSUPPORTED without VDUSE in the kernel. If
+ * the vdpa device is there (its former server died), the daemon takes over what waits. */
 int qsd_start(const struct qsd_config *config, struct qsd *ret, struct error *err);
-/* Finds a running one by its pid file; LUNAR_E_NOT_FOUND if it is gone. */
+/* The same, but every request is answered EIO: it drains a disk whose server died (SAFETY 10). Layers are ignored. */
+int qsd_start_failing(const struct qsd_config *config, struct qsd *ret, struct error *err);
+/* Finds a running one by its pid file; LUNAR_E_NOT_FOUND if it is gone. Does not speak to it. */
 int qsd_adopt(const struct qsd_config *config, struct qsd *ret, struct error *err);
-/* block-export-del, quit, wait; SIGKILL after the deadline. The vdpa device must be gone. */
+/* block-export-del, quit, wait; SIGKILL after the deadline. The vdpa device must be gone: checked, LUNAR_E_IN_USE. */
 int qsd_stop(const struct qsd_config *config, struct qsd *qsd, struct error *err);
+/* SIGKILL and wait: for one that does not answer. LUNAR_E_INDETERMINATE if the kernel does not let it die. */
+int qsd_kill(struct qsd *qsd, struct error *err);
+/* 1 alive, 0 exited. */
+bool qsd_alive(const struct qsd *qsd);
+/* <run_dir>/qmp.sock */
+void qsd_socket_path(const struct qsd_config *config, char *ret, size_t size);
 
 /* vdpa bus, by netlink or the `vdpa` tool. `ret_disk` is "/dev/vdX" found by the serial. Idempotent. */
 int vdpa_add(const char *name, char ret_disk[64], struct error *err);
 int vdpa_find(const char *name, char ret_disk[64], struct error *err); /* LUNAR_E_NOT_FOUND */
+bool vdpa_present(const char *name); /* on the bus, with a disk or without */
 /* Never call while the QSD is dead or the disk is open (it hangs in the kernel): checked, LUNAR_E_IN_USE. */
 int vdpa_del(const char *name, struct error *err);
+/* Is a process serving the VDUSE device? false too when there is no such device. */
+bool vduse_served(const char *name);
+/* Removes a VDUSE device that a killed server left behind; it must not be on the vdpa bus. Absent is fine. */
+int vduse_destroy(const char *name, struct error *err);
+/* LUNAR_E_UNSUPPORTED with a sentence when the kernel's modules are not loaded. */
+int vduse_check(struct error *err);
 
 #endif

@@ -22,7 +22,9 @@
 #include "base/error.h"
 #include "base/uuid.h"
 
-#define STACK_SEGMENTS_MAX 4096u
+#define STACK_SEGMENTS_MAX 4096u /* of one layer */
+#define STACK_LAYERS_MAX   256u
+#define STACK_LINK_SIZE    400 /* 11 + 39 * 3 + 1 + 255 and the NUL, rounded */
 
 struct stack_segment {
     uint64_t lun_offset, length; /* bytes */
@@ -49,18 +51,26 @@ struct stack_spec {
 };
 void stack_spec_free(struct stack_spec *spec);
 int stack_spec_copy(struct stack_spec *to, const struct stack_spec *from);
+/* LUNAR_E_INVALID with a sentence for a spec that cannot be mapped as it stands; attach and format call it themselves. */
+int stack_spec_check(const struct stack_spec *spec, struct error *err);
+/* "/dev/lunar/POOL/NAME" with both made safe: '/', '%', control characters and a leading '.' become %XX; a name that grows
+ * beyond a file name's 255 bytes is cut and ends in '~' and the volume's short id. Returns `ret`. */
+char *stack_link_name(const struct stack_spec *spec, char ret[STACK_LINK_SIZE]);
 
 struct stack {
     struct stack_spec spec;
-    struct qsd qsd; /* thick: pid 0 */
+    struct qsd qsd; /* thick: pid 0, pidfd -1; the same on thin: it died and could not be restarted yet */
     uint32_t qsd_restarts;
-    char link[320]; /* /dev/lunar/POOL/NAME */
+    char link[STACK_LINK_SIZE]; /* /dev/lunar/POOL/NAME */
 };
 
-/* `root` is where state lives: /run/lunar by default; one folder per attachment below it. */
+/* `root` is where state lives: /run/lunar/attach by default; one folder per attachment below it. LUNAR_E_EXISTS when this
+ * attachment stands, LUNAR_E_IN_USE when another of the same volume does; LUNAR_E_INDETERMINATE when it failed and not all
+ * could be torn down again: the node may still have the volume open, stack_recover finishes it. */
 int stack_attach(const char *root, const struct stack_spec *spec, struct stack **ret, struct error *err);
-/* LUNAR_E_IN_USE while a consumer has H open. Frees on success. */
+/* LUNAR_E_IN_USE while a consumer has H open. Frees on success; after an error it may be called again. */
 int stack_detach(const char *root, struct stack *stack, struct error *err);
+/* LUNAR_E_IN_USE while the daemon runs; after any other error call it again later: I/O goes on waiting. */
 int stack_restart_qsd(const char *root, struct stack *stack, struct error *err);
 /* Agent restart: every folder below root is adopted (complete) or torn down (partial); calls back with each adopted one, which
  * the callee owns. `teardown_all`: adopt nothing, tear down everything (an agent that starts without a lockspace: SAFETY 19). */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CRC-32C (Castagnoli, reflected, init and xor-out all ones), computed by ISA-L with the best instruction. */
+/* CRC-32C (Castagnoli, reflected, init and xor-out all ones), computed by ISA-L with the best
+ * instruction. */
 #ifndef LUNAR_BASE_CRC32C_H
 #define LUNAR_BASE_CRC32C_H
 

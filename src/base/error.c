@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The error table's look-ups and the text that travels with a code; see error.h. Nothing here fails. */
+/* The error table's look-ups and the text that travels with a code; see error.h. Nothing here
+ * fails. */
 #include "base/error.h"
 
 #include <errno.h>

@@ -2,12 +2,14 @@
 /*
  * Errors: one table of lunar's own codes, and the text that travels with a code.
  *
- * A function returns 0 (or a count) or a negative code. Codes of the operating system stay -errno; lunar's own
- * lie below LUNAR_E_BASE, so the two never meet. `struct error` carries the sentence a human reads; each layer
- * may prefix it with what it was doing. Passing a NULL `struct error *` is always allowed.
+ * A function returns 0 (or a count) or a negative code. Codes of the operating system stay -errno;
+ * lunar's own lie below LUNAR_E_BASE, so the two never meet. `struct error` carries the sentence a
+ * human reads; each layer may prefix it with what it was doing. Passing a NULL `struct error *` is
+ * always allowed.
  *
- * Three outcomes of an I/O, exec or API call are kept apart: done (>= 0), refused (any code but the next), and
- * LUNAR_E_INDETERMINATE: it may still take effect. The third is never folded into the second.
+ * Three outcomes of an I/O, exec or API call are kept apart: done (>= 0), refused (any code but the
+ * next), and LUNAR_E_INDETERMINATE: it may still take effect. The third is never folded into the
+ * second.
  */
 #ifndef LUNAR_BASE_ERROR_H
 #define LUNAR_BASE_ERROR_H
@@ -16,7 +18,8 @@
 
 #define LUNAR_E_BASE (-20000)
 
-/* X(name, offset, text, gRPC status, retryable) -- the gRPC numbers are those of the gRPC status code list. */
+/* X(name, offset, text, gRPC status, retryable) -- the gRPC numbers are those of the gRPC status
+ * code list. */
 #define LUNAR_ERRORS(X)                                                                            \
     X(INDETERMINATE, 0, "outcome unknown: it may still take effect", 14, true)                     \
     X(CORRUPT, 1, "bytes are damaged or not lunar's", 15, false)                                   \
@@ -54,7 +57,10 @@ struct error {
     char text[1024];
 };
 
-#define ERROR_INIT {0, ""}
+#define ERROR_INIT                                                                                 \
+    {                                                                                              \
+        0, ""                                                                                      \
+    }
 
 /* Sets code and text; returns `code`, so that `return error_set(...)` reads well. */
 int error_set(struct error *err, int code, const char *format, ...)
@@ -67,7 +73,8 @@ int error_prefix(struct error *err, const char *format, ...) __attribute__((form
 const char *error_name(int code);
 /* The sentence of the code; static storage. */
 const char *error_text(int code);
-/* The gRPC status number of the code; OS errors map to INTERNAL (13), UNAVAILABLE (14) where a retry helps. */
+/* The gRPC status number of the code; OS errors map to INTERNAL (13), UNAVAILABLE (14) where a
+ * retry helps. */
 int error_grpc(int code);
 bool error_retryable(int code);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Blocking O_DIRECT I/O for whoever may block: command-line tools and worker threads, never the loop thread.
- * Every buffer is page-aligned, every offset and length a multiple of the sector size (4096 always satisfies it).
+ * Blocking O_DIRECT I/O for whoever may block: command-line tools and worker threads, never the
+ * loop thread. Every buffer is page-aligned, every offset and length a multiple of the sector size
+ * (4096 always satisfies it).
  */
 #ifndef LUNAR_BASE_IO_H
 #define LUNAR_BASE_IO_H

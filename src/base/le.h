@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Little-endian loads and stores on byte buffers: the one place where lunar's disk formats meet byte order. */
+/* Little-endian loads and stores on byte buffers: the one place where lunar's disk formats meet
+ * byte order. */
 #ifndef LUNAR_BASE_LE_H
 #define LUNAR_BASE_LE_H
 

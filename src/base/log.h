@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Logging: one line per event on standard error, `time level event key=value ...`, safe from any thread.
+ * Logging: one line per event on standard error, `time level event key=value ...`, safe from any
+ * thread.
  *
- * The first word of the format is the event's name; what follows are key=value pairs. Values with spaces are
- * quoted by the caller (key="..."). The fence path does not log through here: it must not block.
+ * The first word of the format is the event's name; what follows are key=value pairs. Values with
+ * spaces are quoted by the caller (key="..."). The fence path does not log through here: it must
+ * not block.
  */
 #ifndef LUNAR_BASE_LOG_H
 #define LUNAR_BASE_LOG_H

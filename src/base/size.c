@@ -28,8 +28,8 @@ int size_parse(const char *text, uint64_t *ret_bytes, struct error *err)
     char *end;
 
     if (!isdigit((unsigned char)text[0]))
-        return error_set(err, LUNAR_E_INVALID, "bad size '%s': write a number with a unit, as 10GiB",
-                         text);
+        return error_set(err, LUNAR_E_INVALID,
+                         "bad size '%s': write a number with a unit, as 10GiB", text);
     errno = 0;
     unsigned long long n = strtoull(text, &end, 10);
     int shift = unit_shift(end);
@@ -51,7 +51,8 @@ char *size_format(uint64_t bytes, char text[SIZE_TEXT_SIZE])
     if (unit == 0)
         snprintf(text, SIZE_TEXT_SIZE, "%llu B", (unsigned long long)bytes);
     else if (bytes % one == 0)
-        snprintf(text, SIZE_TEXT_SIZE, "%llu %ciB", (unsigned long long)(bytes / one), units[unit - 1]);
+        snprintf(text, SIZE_TEXT_SIZE, "%llu %ciB", (unsigned long long)(bytes / one),
+                 units[unit - 1]);
     else
         snprintf(text, SIZE_TEXT_SIZE, "%.2f %ciB", (double)bytes / (double)one, units[unit - 1]);
     return text;

@@ -9,7 +9,8 @@
 
 #define SIZE_TEXT_SIZE 32
 
-/* Bytes from text; LUNAR_E_INVALID (with a sentence) for signs, fractions, unknown units, overflow, zero. */
+/* Bytes from text; LUNAR_E_INVALID (with a sentence) for signs, fractions, unknown units, overflow,
+ * zero. */
 int size_parse(const char *text, uint64_t *ret_bytes, struct error *err);
 /* Shortest exact form in KiB..PiB when it divides, else two decimals; returns `text`. */
 char *size_format(uint64_t bytes, char text[SIZE_TEXT_SIZE]);

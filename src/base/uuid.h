@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* 128-bit identifiers of pools, volumes, attachments and requests: random (RFC 9562 version 4), text as usual. */
+/* 128-bit identifiers of pools, volumes, attachments and requests: random (RFC 9562 version 4),
+ * text as usual. */
 #ifndef LUNAR_BASE_UUID_H
 #define LUNAR_BASE_UUID_H
 

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The catalogue: volumes and layers as LVM's tags tell them. Pure: it is made from a report and answers questions;
- * nothing here runs a command. Names below are short (SAFETY 23): LV "v<16 hex of the volume's short id>.<layer index>";
- * what people wrote is escaped into tags.
+ * The catalogue: volumes and layers as LVM's tags tell them. Pure: it is made from a report and
+ * answers questions; nothing here runs a command. Names below are short (SAFETY 23): LV "v<16 hex
+ * of the volume's short id>.<layer index>"; what people wrote is escaped into tags.
  *
  * Tags of a layer's LV (every tag starts with "lunar."): see catalogue.c and docs/ARCHITECTURE.md.
  *   lunar.v=<volume uuid>     whose layer it is          lunar.n=<escaped user name>   on the leaf
  *   lunar.s=<virtual size>    on the leaf                lunar.k=thin|thick            kind
- *   lunar.r=leaf|frozen|snap  role                       lunar.p=<parent LV or ->      backing layer
- *   lunar.q=<request uuid>    the creating request       lunar.new                     not formatted yet (SAFETY 17)
- *   lunar.g=<n>               map generation             lunar.del                     deletion has begun
+ *   lunar.r=leaf|frozen|snap  role                       lunar.p=<parent LV or ->      backing
+ * layer lunar.q=<request uuid>    the creating request       lunar.new                     not
+ * formatted yet (SAFETY 17) lunar.g=<n>               map generation             lunar.del deletion
+ * has begun
  */
 #ifndef LUNAR_COORDINATOR_CATALOGUE_H
 #define LUNAR_COORDINATOR_CATALOGUE_H
@@ -21,9 +22,11 @@
 #include "base/uuid.h"
 #include "coordinator/lvm.h"
 
-#define VOLUME_NAME_MAX 128 /* bytes of any UTF-8 without control characters (CSI's limit) */
-#define VOLUME_SIZE_MIN (1024ull * 1024)
-#define VOLUME_SIZE_MAX (64ull << 40)
+#define VOLUME_NAME_MAX      128 /* bytes of any UTF-8 without control characters (CSI's limit) */
+#define VOLUME_SIZE_MIN      (1024ull * 1024)
+#define VOLUME_SIZE_MAX      (64ull << 40)
+#define VOLUME_SIZE_STEP     4096u /* the largest logical block of any LUN or consumer */
+#define CATALOGUE_LAYERS_MAX 24    /* of one volume; all of them fit one command line */
 
 struct catalogue_layer {
     char lv_name[32];
@@ -42,7 +45,7 @@ struct catalogue_volume {
     uint64_t size; /* virtual */
     bool thick;
     struct uuid request_id;
-    struct catalogue_layer *layers; /* leaf first */
+    struct catalogue_layer *layers; /* leaf first; those below may be another volume's */
     uint32_t n_layers;
 };
 
@@ -50,7 +53,10 @@ struct catalogue {
     struct catalogue_volume *volumes; /* sorted by name (bytewise) */
     uint32_t n_volumes;
     uint64_t vg_size, vg_free, extent_size, seqno;
-    char **foreign; /* LVs without lunar's tags or with broken ones: named, never touched */
+    /* LVs without lunar's tags or with broken ones: "NAME (why)", never touched. Also both of two
+     * volumes of one name, a volume with two leaves or a broken chain, and layers that no volume
+     * uses. */
+    char **foreign;
     uint32_t n_foreign;
 };
 
@@ -67,21 +73,32 @@ int volume_size_check(uint64_t size, struct error *err);
 void tag_escape(const char *text, char *ret, unsigned ret_size);
 int tag_unescape(const char *tag, char *ret, unsigned ret_size);
 
-/* What a new volume needs: the argument vectors for lvm, so that naming and tags stand in this file alone.
- * thin: initial allocation; thick: whole size; rounded up to extents. */
+/*
+ * The argument vectors for lvm, so that naming and tags stand in this file alone. Each is one
+ * command and one commit (one step of seqno): measured, and held by a test.
+ *
+ * Initial allocation, rounded up to extents: thick: the whole size; thin: what the volume could
+ * ever need, but at most CATALOGUE_THIN_MAX, because layers do not grow yet.
+ */
+#define CATALOGUE_THIN_MAX (512ull << 20)
 uint64_t catalogue_initial_size(uint64_t virtual_size, bool thick, uint64_t extent_size);
 struct catalogue_args {
-    const char *argv[40]; /* NULL-terminated, points into `text` */
+    const char *argv[40]; /* NULL-terminated, points into `text`: copy with catalogue_args_copy */
     char text[4096];
+    unsigned used, n;
 };
+void catalogue_args_copy(const struct catalogue_args *from, struct catalogue_args *to);
 void catalogue_create_args(const char *vg, const struct uuid *id, const char *name, uint64_t size,
                            bool thick, const struct uuid *request_id, uint64_t extent_size,
                            struct catalogue_args *ret);
 void catalogue_made_args(const char *vg, const struct catalogue_layer *layer,
                          struct catalogue_args *ret); /* drops lunar.new */
+/* Adds lunar.del to the leaf: that alone makes the volume one that is being deleted, and lvchange
+ * on several LVs would be several commits. */
 void catalogue_deleting_args(const char *vg, const struct catalogue_volume *v,
-                             struct catalogue_args *ret); /* adds lunar.del to all layers in one commit */
+                             struct catalogue_args *ret);
+/* Removes all layers of the volume itself (not those of another volume below them). */
 void catalogue_remove_args(const char *vg, const struct catalogue_volume *v,
-                           struct catalogue_args *ret); /* removes all layers in one commit */
+                           struct catalogue_args *ret);
 
 #endif

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sanlock's on-disk records, decoded read-only and without its daemon: delta leases of the lockspace (who is a host) and
- * leader records of resources (who owns a lease, and its version). Offsets are those of FENCING.md, measured on 3.9.5.
- * Pure; the reading of the bytes is the caller's or the small blocking helpers' at the end.
+ * sanlock's on-disk records, decoded read-only and without its daemon: delta leases of the
+ * lockspace (who is a host) and leader records of resources (who owns a lease, and its version).
+ * Offsets are those of FENCING.md, measured on 3.9.5. Pure; the reading of the bytes is the
+ * caller's or the small blocking helpers' at the end.
  */
 #ifndef LUNAR_FENCING_LEASES_H
 #define LUNAR_FENCING_LEASES_H
@@ -37,10 +38,11 @@ int leader_record_in(const uint8_t *sector, const char *space, struct leader_rec
                      struct error *err);
 
 /*
- * Chooses the host id to join with: the id whose lease carries our name (also when free), else the first never or no
- * longer used id, starting at hash(name) and wrapping. `avoid` (may be NULL) has max_nodes flags of ids that were lost in
- * a race. *ret_same_name says that the lease carries our name with a running timestamp: the caller must watch it for 3N
- * first, because a second machine of that name may be alive (SAFETY 7). LUNAR_E_FULL: every id is taken.
+ * Chooses the host id to join with: the id whose lease carries our name (also when free), else the
+ * first never or no longer used id, starting at hash(name) and wrapping. `avoid` (may be NULL) has
+ * max_nodes flags of ids that were lost in a race. *ret_same_name says that the lease carries our
+ * name with a running timestamp: the caller must watch it for 3N first, because a second machine of
+ * that name may be alive (SAFETY 7). LUNAR_E_FULL: every id is taken.
  */
 int leases_choose(const struct delta_lease *leases, uint32_t n, const char *name, const bool *avoid,
                   uint32_t *ret_host_id, bool *ret_same_name, struct error *err);
@@ -51,9 +53,11 @@ int leases_read(int fd, const struct layout *layout, const char *space, struct d
 int leader_read(int fd, const struct layout *layout, uint32_t resource, const char *space,
                 struct leader_record *ret, struct error *err);
 
-/* The node's sanlock host name: "lunar-" + 16 hex digits of a hash over node name and machine identity (SAFETY 7). */
+/* The node's sanlock host name: "lunar-" + 16 hex digits of a hash over node name and machine
+ * identity (SAFETY 7). */
 void leases_host_name(const char *node_name, const char *machine_id, char ret[LEASES_NAME_SIZE]);
-/* Machine identity: DMI product UUID, else /etc/machine-id; LUNAR_E_NOT_FOUND with a sentence if neither exists. */
+/* Machine identity: DMI product UUID, else /etc/machine-id; LUNAR_E_NOT_FOUND with a sentence if
+ * neither exists. */
 int leases_machine_id(char *ret, unsigned ret_size, struct error *err);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The unit tests' frame: a test is a void function named by its sentence; TEST_MAIN runs all of them, prints one
- * TAP-like line each and exits 1 if any failed, 77 if all were skipped. CHECK records a failure and returns.
+ * The unit tests' frame: a test is a void function named by its sentence; TEST_MAIN runs all of
+ * them, prints one TAP-like line each and exits 1 if any failed, 77 if all were skipped. CHECK
+ * records a failure and returns.
  */
 #ifndef LUNAR_TESTS_SUPPORT_TEST_H
 #define LUNAR_TESTS_SUPPORT_TEST_H
@@ -52,7 +53,10 @@ struct test_case {
     void (*run)(void);
 };
 
-#define TEST(function) {#function, function}
+#define TEST(function)                                                                             \
+    {                                                                                              \
+#function, function                                                                        \
+    }
 
 static inline int test_run_all(const struct test_case *cases, int n)
 {

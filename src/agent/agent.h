@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The agent: one per pool on a node; several share a process and its loop. See agent.c for its
+ * life.
+ */
+#ifndef LUNAR_AGENT_AGENT_H
+#define LUNAR_AGENT_AGENT_H
+
+#include <uv.h>
+
+#include "base/error.h"
+
+struct agent_config {
+    const char *device;
+    const char *node_name;
+    const char *run_dir; /* exists; sockets, locks and attachments' state live here */
+};
+
+struct agent;
+
+/* Reads the superblock, takes the lock of this pool on this node (waits for a predecessor's exit),
+ * listens on RUN_DIR/agent-POOL.sock and starts to join in the background. */
+int agent_open(uv_loop_t *loop, const struct agent_config *config, struct agent **ret,
+               struct error *err);
+const char *agent_socket(const struct agent *agent);
+
+#endif

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The node's outside: reports in a thread of their own, tasks in libuv's pool, messages through the
+ * mailbox, QSD exits by pidfd. See node.h for what each must promise.
+ *
+ * Step (2) of SAFETY 2 is here, in the task, after the report was written: lver and grant are read
+ * from the LUN itself.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/agent_internal.h"
+#include "base/log.h"
+#include "fencing/leases.h"
+
+/* --- reports --- */
+
+struct report_job {
+    struct worker_job job;
+    struct agent *a;
+    uint64_t token;
+    struct table table;
+    int rc;
+    struct error err;
+};
+
+static void report_run(struct worker_job *job)
+{
+    struct report_job *j = job->data;
+    /* In turn, so that the older one stays whole while the newer is written. */
+    int copy = (int)(j->table.seq & 1);
+    j->rc = table_write(j->a->fd, &j->a->sb.layout, &j->table, copy, &j->err);
+}
+
+static void report_done(struct worker_job *job)
+{
+    struct report_job *j = job->data;
+    if (j->rc < 0)
+        log_error("report_write_failed code=%s text=\"%s\"", error_name(j->rc), j->err.text);
+    node_report_done(j->a->node, j->token, j->rc, &j->err);
+    table_free(&j->table);
+    free(j);
+}
+
+static void io_write_report(void *data, uint64_t token, const struct table *report)
+{
+    struct agent *a = data;
+    struct report_job *j = calloc(1, sizeof *j);
+    if (!j)
+        abort();
+    j->job = (struct worker_job){.run = report_run, .done = report_done, .data = j};
+    j->a = a;
+    j->token = token;
+    table_copy(&j->table, report);
+    worker_submit(a->report_worker, &j->job);
+}
+
+/* --- tasks --- */
+
+struct task_job {
+    uv_work_t work;
+    struct agent *a;
+    struct node_task *task;
+    struct incarnation self;
+    int rc;
+    struct error err;
+};
+
+static int check_term(struct agent *a, uint64_t term, struct error *err)
+{
+    struct leader_record record;
+    char space[48];
+
+    pool_lockspace(&a->sb.pool_id, space);
+    int rc = leader_read(a->fd, &a->sb.layout, LAYOUT_RESOURCE_COORDINATOR, space, &record, err);
+    if (rc < 0)
+        return rc;
+    if (record.lver != term)
+        return error_set(err, LUNAR_E_STALE,
+                         "granted under term %llu, but the coordinator's lease says %llu",
+                         (unsigned long long)term, (unsigned long long)record.lver);
+    return 0;
+}
+
+static int check_grant(struct agent *a, const struct incarnation *self, uint64_t term,
+                       const struct uuid *attachment_id, struct error *err)
+{
+    struct table grants = {0};
+    int rc = table_read_newest(a->fd, &a->sb.layout, TABLE_GRANTS, self->host_id, &a->sb.pool_id,
+                               &grants, err);
+    if (rc < 0)
+        return error_set(err, rc == LUNAR_E_NOT_FOUND ? LUNAR_E_STALE : rc, "no grant on the LUN");
+    const struct table_entry *e = table_find_attachment(&grants, attachment_id);
+    if (!e || grants.term != term || e->generation != self->generation)
+        rc =
+            error_set(err, LUNAR_E_STALE, "the LUN holds no grant of term %llu for this attachment",
+                      (unsigned long long)term);
+    else if (grants.node_dead && grants.dead_generation >= self->generation)
+        rc = error_set(err, LUNAR_E_STALE, "the coordinator holds this node for dead");
+    table_free(&grants);
+    return rc;
+}
+
+/* SAFETY 2 (2): read after the report was written, before anything is mapped. */
+static int check_granted(struct task_job *j)
+{
+    struct node_task *t = j->task;
+    int rc = check_term(j->a, t->term, &j->err);
+    if (rc == 0)
+        rc = check_grant(j->a, &j->self, t->term, &t->spec->attachment_id, &j->err);
+    return rc;
+}
+
+static int restart(struct task_job *j)
+{
+    int rc = stack_restart_qsd(j->a->root, j->task->stack, &j->err);
+    if (rc < 0)
+        usleep(AGENT_RESTART_RETRY_MS * 1000);
+    return rc;
+}
+
+static void task_run(uv_work_t *work)
+{
+    struct task_job *j = work->data;
+    struct node_task *t = j->task;
+
+    switch (t->kind) {
+    case NODE_TASK_ATTACH:
+        j->rc = check_granted(j);
+        if (j->rc == 0)
+            j->rc = stack_attach(j->a->root, t->spec, &t->stack, &j->err);
+        break;
+    case NODE_TASK_FORMAT:
+        j->rc = check_granted(j);
+        if (j->rc == 0)
+            j->rc = stack_format(j->a->root, t->spec, &j->err);
+        break;
+    case NODE_TASK_DETACH:
+        j->rc = stack_detach(j->a->root, t->stack, &j->err);
+        break;
+    case NODE_TASK_RESTART:
+        j->rc = restart(j);
+        break;
+    }
+}
+
+static void task_done(uv_work_t *work, int status)
+{
+    static const char *const names[] = {"attach", "detach", "format", "restart"};
+    struct task_job *j = work->data;
+    char id[UUID_TEXT_SIZE];
+
+    assert(status == 0); /* never cancelled */
+    log_info("task kind=%s volume=%s code=%s%s%s", names[j->task->kind],
+             uuid_format(&j->task->spec->volume_id, id), j->rc < 0 ? error_name(j->rc) : "OK",
+             j->rc < 0 ? " text=" : "", j->err.text);
+    node_task_done(j->a->node, j->task, j->rc, &j->err);
+    free(j);
+}
+
+static void io_run(void *data, struct node_task *task)
+{
+    struct agent *a = data;
+    struct task_job *j = calloc(1, sizeof *j);
+    if (!j)
+        abort();
+    j->a = a;
+    j->task = task;
+    j->self = a->join.self;
+    j->work.data = j;
+    if (uv_queue_work(a->loop, &j->work, task_run, task_done) != 0)
+        abort();
+}
+
+/* --- messages --- */
+
+static int io_send(void *data, const uint8_t *bytes, uint32_t len)
+{
+    struct agent *a = data;
+    return a->mailbox ? mailbox_send(a->mailbox, bytes, len) : LUNAR_E_NOT_JOINED;
+}
+
+static void io_respond(void *data, uint64_t client, const uint8_t *bytes, uint32_t len)
+{
+    struct agent *a = data;
+    local_send(a->local, client, bytes, len);
+}
+
+static void io_waiting(void *data, bool waiting)
+{
+    struct agent *a = data;
+    if (a->mailbox)
+        mailbox_set_waiting(a->mailbox, waiting);
+}
+
+/* --- QSD exits --- */
+
+struct watch {
+    LIST_ENTRY(watch) link;
+    struct agent *a;
+    struct stack *stack;
+    uv_poll_t poll;
+};
+
+static void on_watch_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void unwatch(struct watch *w)
+{
+    LIST_REMOVE(w, link);
+    uv_close((uv_handle_t *)&w->poll, on_watch_closed);
+}
+
+static void on_qsd_exit(uv_poll_t *poll, int status, int events)
+{
+    struct watch *w = poll->data;
+    struct agent *a = w->a;
+    struct stack *stack = w->stack;
+    (void)status;
+    (void)events;
+    unwatch(w);
+    node_qsd_exited(a->node, stack);
+}
+
+static void io_watch(void *data, struct stack *stack, bool on)
+{
+    struct agent *a = data;
+    struct watch *w;
+
+    LIST_FOREACH(w, &a->watches, link)
+    if (w->stack == stack)
+        break;
+    if (w)
+        unwatch(w);
+    if (!on || stack->qsd.pid == 0)
+        return;
+    w = calloc(1, sizeof *w);
+    if (!w)
+        abort();
+    w->a = a;
+    w->stack = stack;
+    w->poll.data = w;
+    if (uv_poll_init(a->loop, &w->poll, stack->qsd.pidfd) != 0 ||
+        uv_poll_start(&w->poll, UV_READABLE, on_qsd_exit) != 0)
+        abort();
+    LIST_INSERT_HEAD(&a->watches, w, link);
+}
+
+const struct node_io agent_io = {
+    .write_report = io_write_report,
+    .run = io_run,
+    .send = io_send,
+    .respond = io_respond,
+    .watch = io_watch,
+    .waiting = io_waiting,
+};

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Joining a pool: everything an agent does before its first message, in this order, blocking.
+ *
+ *   1. No lockspace here: whatever lunar maps and QSDs a former life left are torn down first
+ * (SAFETY 19).
+ *   2. No other machine may live under our node name (SAFETY 7): its up page names it, its delta
+ * lease shows whether it lives.
+ *   3. sanlock: lockspace, USED, member lease (membership_join).
+ *   4. run = last + 1 in our up page, written and read back before anything is sent (SAFETY 5).
+ *   5. With the lockspace held all along (agent restart): the stacks are adopted.
+ *
+ * Failure modes: each returns an error with what to do; the agent shows it in its status and tries
+ * again.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/agent_internal.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "fencing/leases.h"
+#include "fencing/timeouts.h"
+
+static void on_progress(void *data, const char *text)
+{
+    struct agent *a = data;
+    log_info("joining pool=%s text=\"%s\"", a->sb.pool_name, text);
+}
+
+static void on_adopted(void *data, struct stack *stack)
+{
+    struct join *j = data;
+    if (j->n_stacks == JOIN_STACKS_MAX)
+        abort(); /* more attachments than a grant table holds: not lunar's doing */
+    j->stacks[j->n_stacks++] = stack;
+}
+
+/* --- 2: another machine under our node name --- */
+
+/* Seconds since `lease` was first seen unmoved; negative once it moved. */
+static int watch_lease(struct agent *a, uint32_t host_id, const struct delta_lease *first,
+                       int seconds, const char *space, struct error *err)
+{
+    struct delta_lease now;
+    uint8_t *page = io_alloc(IO_ALIGN);
+    int rc = 0;
+
+    for (int waited = 0; waited <= seconds && rc == 0; waited++) {
+        uint64_t at = a->sb.layout.lockspace + (uint64_t)(host_id - 1) * a->sb.layout.sector_size;
+        uint64_t base = at / IO_ALIGN * IO_ALIGN;
+        rc = io_read(a->fd, page, IO_ALIGN, base, err);
+        if (rc == 0)
+            rc = delta_lease_in(page + (at - base), host_id, space, &now, err);
+        if (rc == 0 && now.timestamp == 0)
+            break; /* it left meanwhile */
+        if (rc == 0 && (now.timestamp != first->timestamp || now.generation != first->generation))
+            rc = error_set(err, LUNAR_E_ALIVE,
+                           "another machine is in this pool as node '%s' (host id %u, sanlock name "
+                           "%s) and alive: give this one another --node-name",
+                           a->node_name, host_id, now.owner_name);
+        if (rc == 0 && waited < seconds)
+            sleep(1);
+    }
+    free(page);
+    return rc;
+}
+
+static int check_name_at(struct agent *a, const struct delta_lease *lease, const char *space,
+                         const struct timeouts *t, struct error *err)
+{
+    struct page *page = calloc(1, sizeof *page);
+    uint8_t *buffer = io_alloc(PAGE_SIZE_BYTES);
+    uint32_t h = lease->host_id;
+
+    if (!page)
+        abort();
+    int rc = io_read(a->fd, buffer, PAGE_SIZE_BYTES, layout_up_page(&a->sb.layout, h), err);
+    bool same = rc == 0 && page_in(buffer, PAGE_UP, h, &a->sb.pool_id, page, NULL) == 0 &&
+                strcmp(page->node_name, a->node_name) == 0 &&
+                page->writer.generation == lease->generation;
+    free(buffer);
+    free(page);
+    if (rc < 0 || !same)
+        return rc;
+    log_warn("same_node_name host_id=%u owner=%s text=\"watching its lease for %d s\"", h,
+             lease->owner_name, t->dead_s);
+    return watch_lease(a, h, lease, t->dead_s, space, err);
+}
+
+static int check_name(struct agent *a, struct error *err)
+{
+    char own[LEASES_NAME_SIZE], machine[128], space[48];
+    uint32_t n = a->sb.layout.max_nodes;
+    struct delta_lease *leases = calloc(n, sizeof *leases);
+    struct timeouts t;
+
+    if (!leases)
+        abort();
+    pool_lockspace(&a->sb.pool_id, space);
+    int rc = timeouts_compute((int)a->sb.io_timeout_s, (int)a->sb.watchdog_fire_timeout_s, &t, err);
+    if (rc == 0)
+        rc = leases_machine_id(machine, sizeof machine, err);
+    if (rc == 0)
+        rc = leases_read(a->fd, &a->sb.layout, space, leases, err);
+    if (rc == 0)
+        leases_host_name(a->node_name, machine, own);
+    for (uint32_t i = 0; rc == 0 && i < n; i++)
+        if (leases[i].timestamp != 0 && strcmp(leases[i].owner_name, own) != 0)
+            rc = check_name_at(a, &leases[i], space, &t, err);
+    free(leases);
+    return rc;
+}
+
+/* --- 4: the run --- */
+
+static int write_hello(struct agent *a, const struct page *page, uint8_t *buffer, struct error *err)
+{
+    uint64_t at = layout_up_page(&a->sb.layout, page->slot);
+    uint8_t *back = io_alloc(PAGE_SIZE_BYTES);
+
+    page_out(page, buffer);
+    int rc = io_write(a->fd, buffer, PAGE_SIZE_BYTES, at, err);
+    if (rc == 0)
+        rc = io_read(a->fd, back, PAGE_SIZE_BYTES, at, err);
+    if (rc == 0 && memcmp(buffer, back, PAGE_SIZE_BYTES) != 0)
+        rc = error_set(err, -EIO, "our up page reads back other bytes than were written");
+    free(back);
+    return rc;
+}
+
+static int take_run(struct agent *a, struct join *j, struct error *err)
+{
+    struct page *page = calloc(1, sizeof *page);
+    uint8_t *buffer = io_alloc(PAGE_SIZE_BYTES);
+    uint32_t slot = j->self.host_id;
+
+    if (!page)
+        abort();
+    j->self.run_or_term = 1;
+    int rc = io_read(a->fd, buffer, PAGE_SIZE_BYTES, layout_up_page(&a->sb.layout, slot), err);
+    if (rc == 0 && page_in(buffer, PAGE_UP, slot, &a->sb.pool_id, page, NULL) == 0 &&
+        page->writer.generation == j->self.generation)
+        j->self.run_or_term = page->writer.run_or_term + 1;
+    if (rc == 0) {
+        memset(page, 0, sizeof *page);
+        page->kind = PAGE_UP;
+        page->slot = slot;
+        page->pool_id = a->sb.pool_id;
+        page->writer = j->self;
+        page->page_seq = j->page_seq = 1;
+        page->first_seq = 1;
+        snprintf(page->node_name, sizeof page->node_name, "%s", a->node_name);
+        rc = write_hello(a, page, buffer, err);
+    }
+    free(buffer);
+    free(page);
+    return rc;
+}
+
+static int join_sanlock(struct agent *a, struct join *j, struct error *err)
+{
+    struct membership_config config = {.device = a->device,
+                                       .superblock = &a->sb,
+                                       .node_name = a->node_name,
+                                       .progress = on_progress,
+                                       .data = a};
+    int rc = membership_join(&config, &j->membership, err);
+    if (rc < 0)
+        return rc;
+    j->self.host_id = membership_host_id(j->membership);
+    j->self.generation = membership_generation(j->membership);
+    return 0;
+}
+
+int join_run(struct agent *a, struct join *ret, struct error *err)
+{
+    uint32_t host_id;
+    uint64_t generation;
+    struct error ignored = ERROR_INIT;
+    int rc = 0;
+
+    memset(ret, 0, sizeof *ret);
+    bool fresh = membership_find(&a->sb.pool_id, &host_id, &generation, &ignored) < 0;
+    if (fresh) {
+        rc = stack_recover(a->root, &a->sb.pool_id, true, on_adopted, ret, err);
+        if (rc < 0)
+            return error_prefix(err, "tearing down what a former life left");
+        rc = check_name(a, err);
+    }
+    if (rc == 0)
+        rc = join_sanlock(a, ret, err);
+    if (rc == 0)
+        rc = take_run(a, ret, err);
+    if (rc == 0 && !fresh)
+        rc = stack_recover(a->root, &a->sb.pool_id, false, on_adopted, ret, err);
+    if (rc < 0 && ret->membership) {
+        /* The lockspace stays joined and USED: the next attempt finds it, the watchdog guards
+         * meanwhile. */
+        membership_abandon(ret->membership);
+        ret->membership = NULL;
+    }
+    return rc;
+}

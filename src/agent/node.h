@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The node: what an agent does with commands and clients. Pure: no clock, no I/O, no libuv; the
+ * outside is node_io. The daemon (agent_uv.c) and the tests wrap the same object.
+ *
+ * What is open here stands in `held` entries, and a copy of them on the LUN as the node's report.
+ * The order of an attach is SAFETY 2: (1) the report says "opening V under term t" and that write
+ * has completed, (2) the task outside reads the coordinator lease's lver and our grant from the LUN
+ * and gives up unless both say t, (3) the stack is built.
+ */
+#ifndef LUNAR_AGENT_NODE_H
+#define LUNAR_AGENT_NODE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/stack.h"
+#include "base/error.h"
+#include "diskrpc/message.h"
+#include "diskrpc/table.h"
+
+#define NODE_PENDING_MAX 4096u /* relayed requests that wait for an answer */
+
+enum node_task_kind { NODE_TASK_ATTACH, NODE_TASK_DETACH, NODE_TASK_FORMAT, NODE_TASK_RESTART };
+
+/* Work for a blocking thread; the node's memory until node_task_done. */
+struct node_task {
+    enum node_task_kind kind;
+    uint64_t token;
+    uint64_t term;           /* attach, format: under which it was granted */
+    struct stack_spec *spec; /* attach, format */
+    struct stack *stack;     /* detach, restart: in; attach: out */
+};
+
+/* Every token is answered exactly once, later, never inline. */
+struct node_io {
+    void (*write_report)(void *data, uint64_t token, const struct table *report); /* copied */
+    void (*run)(void *data, struct node_task *task);
+    int (*send)(void *data, const uint8_t *bytes,
+                uint32_t len); /* to the coordinator; as mailbox_send */
+    void (*respond)(void *data, uint64_t client, const uint8_t *bytes, uint32_t len);
+    void (*watch)(void *data, struct stack *stack,
+                  bool on);                    /* tell node_qsd_exited about its QSD */
+    void (*waiting)(void *data, bool waiting); /* answers are awaited: poll fast */
+};
+
+struct node_config {
+    struct uuid pool_id;
+    const char *pool_name, *device, *node_name;
+    struct incarnation self;
+    const struct node_io *io;
+    void *data;
+};
+
+struct node *node_new(const struct node_config *config);
+void node_free(struct node *node);
+
+/* Before anything else: a stack of a former run, found again. Taken over. */
+void node_adopt(struct node *node, struct stack *stack);
+/* Writes the first report; node_report_done follows with token 0. */
+void node_start(struct node *node);
+
+/* From the coordinator of `term`. */
+void node_message(struct node *node, uint64_t term, const Lunar__Envelope *envelope);
+/* A coordinator of a newer term: pending requests are sent again. */
+void node_coordinator_changed(struct node *node);
+/* From a local client: bytes are the envelope's. */
+void node_request(struct node *node, uint64_t client, const Lunar__Envelope *envelope);
+void node_client_gone(struct node *node, uint64_t client);
+
+void node_report_done(struct node *node, uint64_t token, int rc, const struct error *err);
+void node_task_done(struct node *node, struct node_task *task, int rc, const struct error *err);
+void node_qsd_exited(struct node *node, const struct stack *stack);
+
+/* Refuses commands from now on; LUNAR_E_IN_USE with the name of what is open. */
+int node_set_leaving(struct node *node, struct error *err);
+void node_unset_leaving(struct node *node);
+
+/* For status: calls back for each held volume. */
+struct node_volume {
+    struct uuid volume_id, attachment_id;
+    const char *name, *state, *device;
+    uint32_t qsd_pid, qsd_restarts;
+};
+void node_each(const struct node *node, void (*each)(void *data, const struct node_volume *v),
+               void *data);
+uint32_t node_pending(const struct node *node);
+
+#endif

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Commands: attach, detach, format. Each walks one held entry through its steps (node_internal.h)
+ * and answers the newest command that asked.
+ *
+ * Happy path of an attach: "opening" reported -> stack built outside (which checks term and grant
+ * on the LUN) -> "open" reported -> result. Failure modes: the report cannot be written or the task
+ * fails: the entry is taken back, reported, and the error is the result; the same command again
+ * joins what is under way; another attachment of the same volume is refused; a map generation lower
+ * than what is known is refused (SAFETY 14); a detach of what is not here is success, once the
+ * LUN's report says so too.
+ */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/node_internal.h"
+#include "base/log.h"
+
+static void send_result(struct node *n, const struct uuid *command_id, int code, const char *words,
+                        const char *device)
+{
+    Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
+    Lunar__Result result = LUNAR__RESULT__INIT;
+    Lunar__Error error = LUNAR__ERROR__INIT;
+    uint8_t *bytes;
+    uint32_t len;
+
+    if (uuid_is_zero(command_id))
+        return;
+    error.code = code;
+    error.text = (char *)(uintptr_t)words;
+    result.id = uuid_to_pb(command_id);
+    result.error = &error;
+    result.device = (char *)(uintptr_t)device;
+    e.body_case = LUNAR__ENVELOPE__BODY_RESULT;
+    e.result = &result;
+    if (envelope_pack(&e, &bytes, &len, NULL) < 0)
+        return;
+    if (n->io->send(n->data, bytes, len) < 0)
+        log_warn("result_not_sent text=\"the coordinator will ask again\"");
+    free(bytes);
+}
+
+void held_free(struct node *n, struct held *h)
+{
+    TAILQ_REMOVE(&n->held, h, link);
+    if (h->stack) {
+        n->io->watch(n->data, h->stack, false);
+        stack_free(h->stack);
+    }
+    stack_spec_free(&h->spec);
+    free(h);
+}
+
+/* Answers and stands as open. */
+static void opened(struct node *n, struct held *h)
+{
+    h->step = HELD_OPEN;
+    send_result(n, &h->command_id, 0, "", h->stack->link);
+    memset(&h->command_id, 0, sizeof h->command_id);
+    if (h->qsd_exited)
+        held_start_restart(n, h);
+}
+
+static void report(struct node *n, struct held *h, enum held_step step)
+{
+    h->step = step;
+    h->token = node_write_report(n);
+}
+
+static void run(struct node *n, struct held *h, enum held_step step, enum node_task_kind kind)
+{
+    h->step = step;
+    h->token = n->next_token++;
+    h->task = (struct node_task){
+        .kind = kind, .token = h->token, .term = h->term, .spec = &h->spec, .stack = h->stack};
+    n->io->run(n->data, &h->task);
+}
+
+void held_start_restart(struct node *n, struct held *h)
+{
+    char id[UUID_TEXT_SIZE];
+    h->qsd_exited = false;
+    log_error("qsd_exited volume=%s name=\"%s\" text=\"its I/O waits; starting another\"",
+              uuid_format(&h->volume_id, id), h->spec.name);
+    n->io->watch(n->data, h->stack, false);
+    run(n, h, HELD_RESTART_TASK, NODE_TASK_RESTART);
+}
+
+void held_report_done(struct node *n, struct held *h, int rc, const struct error *err)
+{
+    switch (h->step) {
+    case HELD_OPENING_REPORT:
+        if (rc == 0) {
+            run(n, h, HELD_OPENING_TASK,
+                h->mode == TABLE_MODE_JOB ? NODE_TASK_FORMAT : NODE_TASK_ATTACH);
+            return;
+        }
+        send_result(n, &h->command_id, rc, err->text, "");
+        held_free(n, h);
+        return;
+    case HELD_OPEN_REPORT:
+        /* "opening" on the LUN holds the volume as well as "open" does: a failed write changes
+         * nothing. */
+        opened(n, h);
+        return;
+    case HELD_CLOSING_REPORT:
+        /* The same: an old "open" holds it until the teardown is reported. */
+        run(n, h, HELD_CLOSING_TASK, NODE_TASK_DETACH);
+        return;
+    case HELD_GONE_REPORT:
+        if (rc < 0 && h->error.code == 0)
+            error_set(&h->error, rc, "torn down, but the report could not be written: %s",
+                      err->text);
+        send_result(n, &h->command_id, h->error.code, h->error.text, "");
+        held_free(n, h);
+        return;
+    default:
+        assert(!"a report nobody waits for");
+    }
+}
+
+static void restart_done(struct node *n, struct held *h, int rc, const struct error *err)
+{
+    h->step = HELD_OPEN;
+    if (rc == 0) {
+        log_info("qsd_restarted name=\"%s\" pid=%d", h->spec.name, (int)h->stack->qsd.pid);
+        n->io->watch(n->data, h->stack, true);
+        return;
+    }
+    /* I/O waits on; nothing is lost. Tried again: a restart that fails at once would spin, so the
+     * glue delays tasks that failed. */
+    log_error("qsd_restart_failed name=\"%s\" text=\"%s\"", h->spec.name, err->text);
+    run(n, h, HELD_RESTART_TASK, NODE_TASK_RESTART);
+}
+
+void held_task_done(struct node *n, struct held *h, int rc, const struct error *err)
+{
+    if (h->step == HELD_RESTART_TASK) {
+        restart_done(n, h, rc, err);
+        return;
+    }
+    if (h->step == HELD_CLOSING_TASK && rc < 0) {
+        /* Still open: a consumer has it, or a step failed and can be asked for again. */
+        send_result(n, &h->command_id, rc, err->text, "");
+        memset(&h->command_id, 0, sizeof h->command_id);
+        n->io->watch(n->data, h->stack, true);
+        report(n, h, HELD_OPEN_REPORT);
+        return;
+    }
+    if (h->step == HELD_OPENING_TASK && rc == 0 && h->mode == TABLE_MODE_ATTACH) {
+        h->stack = h->task.stack;
+        n->io->watch(n->data, h->stack, true);
+        report(n, h, HELD_OPEN_REPORT);
+        return;
+    }
+    if (h->step == HELD_CLOSING_TASK)
+        h->stack = NULL; /* the task freed it */
+    if (rc < 0)
+        error_set(&h->error, rc, "%s", err->text);
+    report(n, h, HELD_GONE_REPORT);
+}
+
+/* --- from protobuf --- */
+
+static int take_layer(const Lunar__Layer *m, struct stack_layer *layer, struct error *err)
+{
+    layer->volume_short = m->volume_short;
+    layer->index = m->index;
+    layer->map_generation = m->map_generation;
+    if (m->n_segments == 0 || m->n_segments > STACK_SEGMENTS_MAX)
+        return error_set(err, LUNAR_E_INVALID, "a layer of %zu segments", m->n_segments);
+    layer->segments = calloc(m->n_segments, sizeof *layer->segments);
+    if (!layer->segments)
+        abort();
+    for (size_t i = 0; i < m->n_segments; i++) {
+        const Lunar__Segment *s = m->segments[i];
+        if (s->length == 0 || s->length % DM_SECTOR || s->start % DM_SECTOR ||
+            s->start > (uint64_t)INT64_MAX || s->length > (uint64_t)INT64_MAX)
+            return error_set(err, LUNAR_E_INVALID, "a segment of %llu bytes at %llu",
+                             (unsigned long long)s->length, (unsigned long long)s->start);
+        layer->segments[i] = (struct stack_segment){.lun_offset = s->start, .length = s->length};
+        layer->n_segments++;
+    }
+    return 0;
+}
+
+static int take_spec(const struct node *n, const Lunar__Attach *m, struct stack_spec *spec,
+                     struct error *err)
+{
+    memset(spec, 0, sizeof *spec);
+    snprintf(spec->pool, sizeof spec->pool, "%s", n->pool_name);
+    snprintf(spec->device, sizeof spec->device, "%s", n->device);
+    spec->pool_id = n->pool_id;
+    spec->volume_id = uuid_from_pb(m->volume_id);
+    spec->attachment_id = uuid_from_pb(m->attachment_id);
+    spec->size = m->size;
+    spec->thick = m->thick;
+    if (uuid_is_zero(&spec->volume_id) || uuid_is_zero(&spec->attachment_id) || m->size == 0 ||
+        m->size % DM_SECTOR || m->size > (uint64_t)INT64_MAX)
+        return error_set(err, LUNAR_E_INVALID, "a command without ids or with a bad size");
+    if (strlen(m->name) >= sizeof spec->name)
+        return error_set(err, LUNAR_E_INVALID, "a volume name of %zu bytes", strlen(m->name));
+    strcpy(spec->name, m->name);
+    if (m->n_layers == 0)
+        return error_set(err, LUNAR_E_INVALID, "a volume without layers");
+    spec->layers = calloc(m->n_layers, sizeof *spec->layers);
+    if (!spec->layers)
+        abort();
+    for (size_t i = 0; i < m->n_layers; i++) {
+        int rc = take_layer(m->layers[i], &spec->layers[i], err);
+        spec->n_layers++;
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static struct held *by_attachment(struct node *n, const struct uuid *id)
+{
+    struct held *h;
+    TAILQ_FOREACH (h, &n->held, link)
+        if (uuid_equal(&h->attachment_id, id))
+            return h;
+    return NULL;
+}
+
+static struct held *by_volume(struct node *n, const struct uuid *id)
+{
+    struct held *h;
+    TAILQ_FOREACH (h, &n->held, link)
+        if (uuid_equal(&h->volume_id, id))
+            return h;
+    return NULL;
+}
+
+static bool older_map(const struct held *h, const struct stack_spec *spec)
+{
+    return h->spec.n_layers > 0 && spec->n_layers > 0 &&
+           spec->layers[0].index == h->spec.layers[0].index &&
+           spec->layers[0].map_generation < h->spec.layers[0].map_generation;
+}
+
+/* The attachment is here already: joined, answered, or told why not. */
+static void open_again(struct node *n, struct held *h, const struct uuid *command_id,
+                       const struct stack_spec *spec)
+{
+    bool opening = h->step == HELD_OPENING_REPORT || h->step == HELD_OPENING_TASK ||
+                   h->step == HELD_OPEN_REPORT;
+    if (older_map(h, spec))
+        send_result(n, command_id, LUNAR_E_STALE, "a newer segment map of this layer is known here",
+                    "");
+    else if (opening)
+        h->command_id = *command_id;
+    else if (h->step == HELD_OPEN || h->step == HELD_RESTART_TASK)
+        send_result(n, command_id, 0, "", h->stack->link);
+    else
+        send_result(n, command_id, LUNAR_E_BUSY, "it is being detached here; try again", "");
+}
+
+static void open_command(struct node *n, uint64_t term, const struct uuid *command_id,
+                         enum table_mode mode, struct stack_spec *spec)
+{
+    struct held *h = by_attachment(n, &spec->attachment_id);
+
+    if (h) {
+        open_again(n, h, command_id, spec);
+        stack_spec_free(spec);
+        return;
+    }
+    h = by_volume(n, &spec->volume_id);
+    if (h || n->leaving) {
+        send_result(n, command_id, h ? LUNAR_E_BUSY : LUNAR_E_NOT_JOINED,
+                    h ? "the volume is open here under another attachment"
+                      : "this node is leaving the pool",
+                    "");
+        stack_spec_free(spec);
+        return;
+    }
+    h = calloc(1, sizeof *h);
+    if (!h)
+        abort();
+    h->mode = mode;
+    h->volume_id = spec->volume_id;
+    h->attachment_id = spec->attachment_id;
+    h->command_id = *command_id;
+    h->term = term;
+    h->spec = *spec;
+    TAILQ_INSERT_TAIL(&n->held, h, link);
+    report(n, h, HELD_OPENING_REPORT);
+}
+
+static void attach_command(struct node *n, uint64_t term, const struct uuid *command_id,
+                           const Lunar__Attach *m, enum table_mode mode)
+{
+    struct error err = ERROR_INIT;
+    struct stack_spec spec;
+
+    if (take_spec(n, m, &spec, &err) == 0) {
+        open_command(n, term, command_id, mode, &spec);
+        return;
+    }
+    stack_spec_free(&spec);
+    send_result(n, command_id, err.code, err.text, "");
+}
+
+static void format_command(struct node *n, uint64_t term, const struct uuid *command_id,
+                           const Lunar__FormatJob *m)
+{
+    Lunar__Attach as_attach = LUNAR__ATTACH__INIT;
+    Lunar__Layer *layer = m->layer;
+
+    as_attach.volume_id = m->volume_id;
+    as_attach.attachment_id = m->attachment_id;
+    as_attach.size = m->size;
+    as_attach.thick = m->thick;
+    as_attach.n_layers = layer ? 1 : 0;
+    as_attach.layers = &layer;
+    attach_command(n, term, command_id, &as_attach, TABLE_MODE_JOB);
+}
+
+static void detach_command(struct node *n, const struct uuid *command_id, const Lunar__Detach *m)
+{
+    struct uuid attachment_id = uuid_from_pb(m->attachment_id);
+    struct held *h = by_attachment(n, &attachment_id);
+
+    if (!h && n->report_failed) {
+        node_write_report(n);
+        send_result(n, command_id, LUNAR_E_BUSY, "the report is being written again; try again",
+                    "");
+    } else if (!h) {
+        send_result(n, command_id, 0, "", "");
+    } else if (h->step == HELD_OPEN && h->mode == TABLE_MODE_ATTACH) {
+        h->command_id = *command_id;
+        n->io->watch(n->data, h->stack, false);
+        report(n, h, HELD_CLOSING_REPORT);
+    } else if (h->step == HELD_CLOSING_REPORT || h->step == HELD_CLOSING_TASK ||
+               h->step == HELD_GONE_REPORT) {
+        h->command_id = *command_id;
+    } else {
+        send_result(n, command_id, LUNAR_E_BUSY, "it is being opened here; try again", "");
+    }
+}
+
+void held_command(struct node *n, uint64_t term, const Lunar__Command *command)
+{
+    struct uuid id = uuid_from_pb(command->id);
+
+    switch (command->op_case) {
+    case LUNAR__COMMAND__OP_ATTACH:
+        attach_command(n, term, &id, command->attach, TABLE_MODE_ATTACH);
+        break;
+    case LUNAR__COMMAND__OP_DETACH:
+        detach_command(n, &id, command->detach);
+        break;
+    case LUNAR__COMMAND__OP_FORMAT_JOB:
+        format_command(n, term, &id, command->format_job);
+        break;
+    default:
+        send_result(n, &id, LUNAR_E_UNSUPPORTED, "this agent does not know the command", "");
+    }
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The node's insides: node.c (events, reports), node_commands.c (attach, detach, format),
+ * node_relay.c (clients). */
+#ifndef LUNAR_AGENT_NODE_INTERNAL_H
+#define LUNAR_AGENT_NODE_INTERNAL_H
+
+#include <sys/queue.h>
+
+#include "agent/node.h"
+
+/* What a held volume is waiting for; one step at a time. */
+enum held_step {
+    HELD_OPENING_REPORT, /* the report with "opening" is being written */
+    HELD_OPENING_TASK,   /* the stack is being built, or the layer formatted */
+    HELD_OPEN_REPORT,    /* built; the report with "open" is being written */
+    HELD_OPEN,           /* nothing: in use */
+    HELD_RESTART_TASK,   /* its QSD is being started again */
+    HELD_CLOSING_REPORT,
+    HELD_CLOSING_TASK,
+    HELD_GONE_REPORT, /* torn down; the report without it is being written */
+};
+
+struct held {
+    TAILQ_ENTRY(held) link;
+    enum held_step step;
+    struct uuid volume_id, attachment_id;
+    struct uuid command_id; /* the newest command that wants an answer; zero: none */
+    enum table_mode mode;
+    uint64_t term; /* under which it was opened */
+    uint64_t token;
+    struct stack_spec spec;
+    struct stack *stack;
+    struct node_task task;
+    struct error error; /* of an opening that failed, told after the report */
+    bool qsd_exited;    /* while a task was running */
+};
+
+struct pending {
+    TAILQ_ENTRY(pending) link;
+    struct uuid id;
+    uint64_t client;
+    uint8_t *bytes;
+    uint32_t len;
+};
+
+TAILQ_HEAD(held_list, held);
+TAILQ_HEAD(pending_list, pending);
+
+struct node {
+    struct uuid pool_id;
+    char pool_name[64], device[256], name[PAGE_NAME_SIZE];
+    struct incarnation self;
+    const struct node_io *io;
+    void *data;
+    struct held_list held;
+    struct pending_list pending;
+    uint32_t n_pending;
+    uint64_t next_token, report_seq, term_seen;
+    bool leaving;
+    bool report_failed; /* the LUN's report may be behind what is true: written again before the
+                           next answer */
+};
+
+/* node.c: writes the report of all held entries; returns the token. */
+uint64_t node_write_report(struct node *n);
+/* node_commands.c */
+void held_command(struct node *n, uint64_t term, const Lunar__Command *command);
+void held_report_done(struct node *n, struct held *h, int rc, const struct error *err);
+void held_task_done(struct node *n, struct held *h, int rc, const struct error *err);
+void held_free(struct node *n, struct held *h);
+void held_start_restart(struct node *n, struct held *h);
+/* node_relay.c */
+void relay_answer(struct node *n, const Lunar__Envelope *envelope);
+
+#endif

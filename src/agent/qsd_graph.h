@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The block graph inside a QSD; see qsd.h for its shape. Private to qsd.c. */
+#ifndef LUNAR_AGENT_QSD_GRAPH_H
+#define LUNAR_AGENT_QSD_GRAPH_H
+
+#include "agent/qsd.h"
+
+int qsd_graph_build(struct qmp *qmp, const struct qsd_config *config, struct error *err);
+/* A disk of the same size that answers everything with EIO. */
+int qsd_graph_build_failing(struct qmp *qmp, const struct qsd_config *config, struct error *err);
+
+#endif

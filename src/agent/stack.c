@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attach, detach, and the restart of a daemon that died. See stack.h for the picture and the order.
+ *
+ * Attach is a table of steps, each timed in the log. It looks first: if anything of this volume
+ * stands on the node, under whatever attachment, it touches nothing. From the state file on, every
+ * failure ends in stack_teardown, which goes by what stands in the kernel, so that it does not
+ * matter how far the steps came.
+ *
+ * Detach removes H first: that is one atomic ioctl which fails while anybody has it open, so there
+ * is no window in which a consumer could come back. What follows can be repeated from any point.
+ */
+#include "agent/stack.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "agent/helper.h"
+#include "agent/stack_internal.h"
+#include "base/log.h"
+
+/* A flush reaches the LUN's cache: as long as a path failover may take. */
+#define FLUSH_DEADLINE_MS 60000
+
+void stack_free(struct stack *stack)
+{
+    if (!stack)
+        return;
+    if (stack->qsd.pidfd >= 0)
+        close(stack->qsd.pidfd);
+    stack_spec_free(&stack->spec);
+    free(stack);
+}
+
+/* ---- shared pieces ---- */
+
+void stack_qsd_config(const char *root, const struct stack_spec *spec, struct stack_qsd_config *ret)
+{
+    char name[DM_NAME_SIZE];
+
+    stack_run_dir(root, &spec->attachment_id, ret->run_dir);
+    stack_vduse_name(spec, ret->name);
+    ret->paths = calloc(spec->n_layers, sizeof *ret->paths);
+    ret->layers = calloc(spec->n_layers, sizeof *ret->layers);
+    if (!ret->paths || !ret->layers)
+        abort();
+    for (uint32_t i = 0; i < spec->n_layers; i++) {
+        stack_layer_name(spec, i, name);
+        stack_dm_path(name, ret->paths[i]);
+        ret->layers[i] = ret->paths[i];
+    }
+    ret->config = (struct qsd_config){.run_dir = ret->run_dir,
+                                      .name = ret->name,
+                                      .layers = ret->layers,
+                                      .n_layers = spec->n_layers,
+                                      .size = spec->size};
+}
+
+void stack_qsd_config_free(struct stack_qsd_config *config)
+{
+    free(config->paths);
+    free(config->layers);
+}
+
+static int device_number(const char *path, char *ret, size_t size, struct error *err)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0)
+        return error_set(err, -errno, "%s: %s", path, strerror(errno));
+    if (!S_ISBLK(st.st_mode))
+        return error_set(err, LUNAR_E_INVALID, "%s is no block device", path);
+    snprintf(ret, size, "%u:%u", major(st.st_rdev), minor(st.st_rdev));
+    return 0;
+}
+
+int stack_map_layer(const struct stack_spec *spec, uint32_t i, char kind, const char *name,
+                    bool read_only, struct error *err)
+{
+    const struct stack_layer *layer = &spec->layers[i];
+    char uuid[DM_UUID_SIZE], lun[64];
+
+    int rc = device_number(spec->device, lun, sizeof lun, err);
+    if (rc < 0)
+        return rc;
+    struct dm_segment *segments = calloc(layer->n_segments, sizeof *segments);
+    if (!segments)
+        abort();
+    for (uint32_t k = 0; k < layer->n_segments; k++) {
+        segments[k].length = layer->segments[k].length;
+        segments[k].device_offset = layer->segments[k].lun_offset;
+        snprintf(segments[k].device, sizeof segments[k].device, "%s", lun);
+    }
+    stack_dm_uuid(spec, kind, name, uuid);
+    rc = dm_create(name, uuid, segments, layer->n_segments, read_only, err);
+    free(segments);
+    return rc;
+}
+
+/* A linear map of the volume's size over one device. */
+static int map_handle(const struct stack_spec *spec, char kind, const char *over, struct error *err)
+{
+    char name[DM_NAME_SIZE], uuid[DM_UUID_SIZE];
+    struct dm_segment segment = {.length = spec->size};
+
+    int rc = device_number(over, segment.device, sizeof segment.device, err);
+    if (rc < 0)
+        return rc;
+    stack_handle_name(spec, kind, name);
+    stack_dm_uuid(spec, kind, name, uuid);
+    return dm_create(name, uuid, &segment, 1, false, err);
+}
+
+/* ---- the link ---- */
+
+static void link_target(const struct stack_spec *spec, char ret[DM_NAME_SIZE + 16])
+{
+    char name[DM_NAME_SIZE];
+
+    stack_handle_name(spec, 'H', name);
+    stack_dm_path(name, ret);
+}
+
+int stack_make_link(const struct stack *stack, struct error *err)
+{
+    char target[DM_NAME_SIZE + 16], tmp[STACK_LINK_SIZE + 32], folder[STACK_LINK_SIZE];
+    char vduse[STACK_VDUSE_SIZE];
+
+    link_target(&stack->spec, target);
+    stack_vduse_name(&stack->spec, vduse);
+    snprintf(folder, sizeof folder, "%s", stack->link);
+    char *slash = strrchr(folder, '/');
+    assert(slash);
+    *slash = '\0';
+    /* "." in front: no volume's link begins with it, so a left-over is never taken for one */
+    snprintf(tmp, sizeof tmp, "%s/.%s", folder, vduse);
+    mkdir("/dev/lunar", 0755);
+    mkdir(folder, 0755);
+    unlink(tmp);
+    if (symlink(target, tmp) < 0 || rename(tmp, stack->link) < 0)
+        return error_set(err, -errno, "cannot make %s: %s", stack->link, strerror(errno));
+    return 0;
+}
+
+void stack_remove_link(const struct stack *stack)
+{
+    char want[DM_NAME_SIZE + 16], have[DM_NAME_SIZE + 16];
+
+    link_target(&stack->spec, want);
+    ssize_t n = readlink(stack->link, have, sizeof have - 1);
+    if (n < 0)
+        return;
+    have[n] = '\0';
+    if (strcmp(want, have) == 0)
+        unlink(stack->link);
+}
+
+/* ---- attach ---- */
+
+static int step_maps(const char *root, struct stack *stack, struct error *err)
+{
+    char name[DM_NAME_SIZE];
+    int rc = 0;
+
+    (void)root;
+    for (uint32_t i = 0; rc == 0 && i < stack->spec.n_layers; i++) {
+        stack_layer_name(&stack->spec, i, name);
+        rc = stack_map_layer(&stack->spec, i, 'L', name, i > 0, err);
+    }
+    return rc;
+}
+
+static int step_daemon(const char *root, struct stack *stack, struct error *err)
+{
+    struct stack_qsd_config config;
+
+    if (stack->spec.thick)
+        return 0;
+    stack_qsd_config(root, &stack->spec, &config);
+    int rc = qsd_start(&config.config, &stack->qsd, err);
+    stack_qsd_config_free(&config);
+    return rc < 0 ? rc : stack_state_save(root, stack, err);
+}
+
+static int step_pausable(const char *root, struct stack *stack, struct error *err)
+{
+    char name[DM_NAME_SIZE], path[DM_NAME_SIZE + 16], disk[64], vduse[STACK_VDUSE_SIZE];
+
+    (void)root;
+    if (stack->spec.thick) {
+        stack_layer_name(&stack->spec, 0, name);
+        stack_dm_path(name, path);
+        return map_handle(&stack->spec, 'P', path, err);
+    }
+    stack_vduse_name(&stack->spec, vduse);
+    int rc = vdpa_find(vduse, disk, err);
+    return rc < 0 ? rc : map_handle(&stack->spec, 'P', disk, err);
+}
+
+static int step_disk(const char *root, struct stack *stack, struct error *err)
+{
+    char vduse[STACK_VDUSE_SIZE], disk[64];
+
+    (void)root;
+    if (stack->spec.thick)
+        return 0;
+    stack_vduse_name(&stack->spec, vduse);
+    return vdpa_add(vduse, disk, err);
+}
+
+static int step_handle(const char *root, struct stack *stack, struct error *err)
+{
+    char name[DM_NAME_SIZE], path[DM_NAME_SIZE + 16];
+
+    (void)root;
+    stack_handle_name(&stack->spec, 'P', name);
+    stack_dm_path(name, path);
+    return map_handle(&stack->spec, 'H', path, err);
+}
+
+static int step_link(const char *root, struct stack *stack, struct error *err)
+{
+    (void)root;
+    return stack_make_link(stack, err);
+}
+
+static const struct step {
+    const char *name;
+    int (*run)(const char *root, struct stack *stack, struct error *err);
+} attach_steps[] = {
+    {"map the layers", step_maps}, {"start the daemon", step_daemon}, {"make the disk", step_disk},
+    {"make P", step_pausable},     {"make H", step_handle},           {"make the link", step_link},
+};
+
+static int run_steps(const char *root, struct stack *stack, struct error *err)
+{
+    for (size_t i = 0; i < sizeof attach_steps / sizeof *attach_steps; i++) {
+        int64_t begin = clock_ms();
+        int rc = attach_steps[i].run(root, stack, err);
+        log_debug("stack_step volume=%s step=\"%s\" ms=%d", stack->spec.name, attach_steps[i].name,
+                  (int)(clock_ms() - begin));
+        if (rc < 0) {
+            error_prefix(err, "%s", attach_steps[i].name);
+            return rc;
+        }
+    }
+    return 0;
+}
+
+/* Nothing of this volume may stand on the node: names below are the volume's, so a second
+ * attachment would meet the first. */
+static int check_free(const char *root, const struct stack_spec *spec, struct error *err)
+{
+    char vduse[STACK_VDUSE_SIZE], prefix[DM_NAME_SIZE], job[DM_NAME_SIZE];
+    char folder[STACK_PATH_SIZE];
+    struct stack_device *devices;
+    size_t n;
+
+    stack_run_dir(root, &spec->attachment_id, folder);
+    if (access(folder, F_OK) == 0)
+        return error_set(err, LUNAR_E_EXISTS, "%s stands already", folder);
+    stack_vduse_name(spec, vduse);
+    if (vdpa_present(vduse) || vduse_served(vduse))
+        return error_set(err, LUNAR_E_IN_USE, "%s has a disk %s on this node already", spec->name,
+                         vduse);
+    int rc = stack_scan(&devices, &n, err);
+    if (rc < 0)
+        return rc;
+    snprintf(prefix, sizeof prefix, "lunar-%s-", vduse);
+    snprintf(job, sizeof job, "lunar-job-%s-", vduse);
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        if (strncmp(devices[i].name, prefix, strlen(prefix)) == 0 ||
+            strncmp(devices[i].name, job, strlen(job)) == 0)
+            rc = error_set(err, LUNAR_E_IN_USE, "%s is on this node already: %s stands", spec->name,
+                           devices[i].name);
+    free(devices);
+    return rc;
+}
+
+static struct stack *stack_new(const struct stack_spec *spec)
+{
+    struct stack *stack = calloc(1, sizeof *stack);
+
+    if (!stack)
+        abort();
+    stack_spec_copy(&stack->spec, spec);
+    stack->qsd.pidfd = -1;
+    stack_link_name(spec, stack->link);
+    return stack;
+}
+
+static int undo_attach(const char *root, struct stack *stack, int rc, struct error *err)
+{
+    struct error why = ERROR_INIT;
+
+    if (stack->qsd.pidfd >= 0)
+        close(stack->qsd.pidfd);
+    stack->qsd.pidfd = -1;
+    if (stack_teardown(root, &stack->spec.pool_id, &stack->spec.attachment_id, stack, &why) == 0)
+        return rc;
+    struct error first = err ? *err : (struct error)ERROR_INIT;
+    return error_set(err, LUNAR_E_INDETERMINATE, "%.400s; and it could not be undone: %.400s",
+                     first.text, why.text);
+}
+
+int stack_attach(const char *root, const struct stack_spec *spec, struct stack **ret,
+                 struct error *err)
+{
+    int64_t begin = clock_ms();
+
+    *ret = NULL;
+    dm_setup();
+    int rc = stack_spec_check(spec, err);
+    if (rc == 0)
+        rc = check_free(root, spec, err);
+    if (rc < 0)
+        return rc;
+    struct stack *stack = stack_new(spec);
+    rc = stack_state_save(root, stack, err);
+    if (rc == 0)
+        rc = run_steps(root, stack, err);
+    if (rc < 0) {
+        rc = undo_attach(root, stack, rc, err);
+        stack_free(stack);
+        return rc;
+    }
+    log_info("stack_attached volume=%s link=%s qsd=%d ms=%d", spec->name, stack->link,
+             (int)stack->qsd.pid, (int)(clock_ms() - begin));
+    *ret = stack;
+    return 0;
+}
+
+/* ---- restart ---- */
+
+/* In-flight requests of the dead daemon may still be on their way to the LUN; a suspend returns
+ * only when they have ended, so that none of them can land on top of what the new daemon writes
+ * (SAFETY 19). */
+static int drain_layers(const struct stack_spec *spec, struct error *err)
+{
+    char name[DM_NAME_SIZE];
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < spec->n_layers; i++) {
+        stack_layer_name(spec, i, name);
+        rc = dm_suspend(name, true, err);
+        if (rc == 0)
+            rc = dm_resume(name, err);
+    }
+    return rc;
+}
+
+int stack_restart_qsd(const char *root, struct stack *stack, struct error *err)
+{
+    int64_t begin = clock_ms();
+
+    assert(!stack->spec.thick);
+    if (stack->qsd.pidfd >= 0 && helper_wait_pidfd(stack->qsd.pidfd, 0) < 0)
+        return error_set(err, LUNAR_E_IN_USE, "the daemon of %s is running", stack->spec.name);
+    if (stack->qsd.pidfd >= 0)
+        close(stack->qsd.pidfd);
+    stack->qsd = (struct qsd){.pidfd = -1};
+    int rc = drain_layers(&stack->spec, err);
+    if (rc == 0)
+        rc = step_daemon(root, stack, err);
+    if (rc < 0) {
+        error_prefix(err, "restart the daemon of %s", stack->spec.name);
+        return rc;
+    }
+    stack->qsd_restarts++;
+    log_warn("stack_daemon_restarted volume=%s qsd=%d restarts=%u ms=%d", stack->spec.name,
+             (int)stack->qsd.pid, stack->qsd_restarts, (int)(clock_ms() - begin));
+    return stack_state_save(root, stack, err);
+}
+
+/* ---- detach ---- */
+
+static int flush_device(const char *path)
+{
+    int fd = open(path, O_RDWR);
+
+    if (fd < 0)
+        return -errno;
+    return fsync(fd) < 0 ? -errno : 0;
+}
+
+static int remove_handles(struct stack *stack, struct error *err)
+{
+    struct dm_info_short info;
+    char name[DM_NAME_SIZE];
+
+    stack_handle_name(&stack->spec, 'H', name);
+    int rc = dm_info(name, &info, err);
+    if (rc < 0)
+        return rc;
+    if (info.open_count > 0)
+        return error_set(err, LUNAR_E_IN_USE, "%s is open (%u times): unmount it first",
+                         stack->link, info.open_count);
+    rc = dm_remove(name, err);
+    if (rc < 0)
+        return rc;
+    stack_remove_link(stack);
+    stack_handle_name(&stack->spec, 'P', name);
+    return dm_remove(name, err);
+}
+
+static int flush_thick(struct stack *stack, struct error *err)
+{
+    char name[DM_NAME_SIZE], path[DM_NAME_SIZE + 16];
+    struct dm_info_short info;
+
+    stack_layer_name(&stack->spec, 0, name);
+    stack_dm_path(name, path);
+    int rc = dm_info(name, &info, err);
+    return rc < 0 || !info.exists ? rc : helper_call(flush_device, path, FLUSH_DEADLINE_MS, err);
+}
+
+/* Thin: the disk flushed, off the bus, the daemon ended. A dead daemon is restarted for it, else
+ * the removal would hang. */
+static int remove_disk(const char *root, struct stack *stack, struct error *err)
+{
+    char vduse[STACK_VDUSE_SIZE], disk[64];
+    struct stack_qsd_config config;
+    int rc = 0;
+
+    stack_vduse_name(&stack->spec, vduse);
+    if (vdpa_present(vduse) && !qsd_alive(&stack->qsd))
+        rc = stack_restart_qsd(root, stack, err);
+    if (rc == 0 && vdpa_find(vduse, disk, NULL) == 0)
+        rc = helper_call(flush_device, disk, FLUSH_DEADLINE_MS, err);
+    if (rc == 0)
+        rc = vdpa_del(vduse, err);
+    if (rc < 0)
+        return rc;
+    stack_qsd_config(root, &stack->spec, &config);
+    rc = qsd_stop(&config.config, &stack->qsd, err);
+    stack_qsd_config_free(&config);
+    return rc;
+}
+
+static int remove_layers(const struct stack_spec *spec, struct error *err)
+{
+    char name[DM_NAME_SIZE];
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < spec->n_layers; i++) {
+        stack_layer_name(spec, i, name);
+        rc = dm_remove(name, err);
+    }
+    return rc;
+}
+
+int stack_detach(const char *root, struct stack *stack, struct error *err)
+{
+    int64_t begin = clock_ms();
+
+    dm_setup();
+    int rc = remove_handles(stack, err);
+    if (rc == 0)
+        rc = stack->spec.thick ? flush_thick(stack, err) : remove_disk(root, stack, err);
+    if (rc == 0)
+        rc = remove_layers(&stack->spec, err);
+    if (rc == 0)
+        rc = stack_state_remove(root, &stack->spec.attachment_id, err);
+    if (rc < 0) {
+        error_prefix(err, "detach %s", stack->spec.name);
+        return rc;
+    }
+    log_info("stack_detached volume=%s ms=%d", stack->spec.name, (int)(clock_ms() - begin));
+    stack_free(stack);
+    return 0;
+}

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Committing: the order of steps that makes LVM's metadata safe without a compare-and-swap (SAFETY
+ * 4).
+ *
+ * Happy path of a commit: we still lead; every metadata area holds exactly the text that we know;
+ * lvm runs; the new text is read, carries our term and becomes what we know; its copy goes to the
+ * reserved area. At takeover the first commit stamps the VG with our term (the tag lunar.t=TERM),
+ * so that every text says who committed it. Failure modes:
+ *  - Another text on the disk than we know: a write of a deposed predecessor that came late, or
+ * damage. What we know is restored and the commit refused with LUNAR_E_METADATA; it may be tried
+ * again.
+ *  - The same between our check and lvm's own read: seen afterwards, because the new text then is
+ * no newer than the known one or carries another term. Restored as well.
+ *  - At takeover a text newer than the copy is the predecessor's, who died before its copy, if its
+ * term is not lower than the copy's, and is adopted; a lower term is a late write and the copy is
+ * restored.
+ *  - lvm killed or timed out: it may have committed, perhaps to one area alone. What is there is
+ * adopted, as nobody else writes while we lead and the child is dead, and the areas are made equal
+ * again.
+ *  - The copy cannot be stored: the commit stands, the caller gets INDETERMINATE, the next commit
+ * stores it first.
+ *  - The device cannot be read: an error and nothing else.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "coordinator/commit_private.h"
+#include "coordinator/mem.h"
+
+/* One commit adds at most a few KiB; a text this near to what a copy holds takes no more of them.
+ */
+#define COMMIT_TEXT_MAX (LAYOUT_METADATA_COPY_SIZE - MIB)
+
+struct committer {
+    struct committer_config config;
+    struct metadata known;
+    struct mdcopy copy;
+    bool has_copy; /* `copy` is valid */
+    bool copy_due; /* `known` is newer than the copy */
+    bool unsure;   /* a command of ours ended we know not how: `known` is no basis until we have
+                      looked */
+};
+
+static int check_leader(const struct committer *c, struct error *err)
+{
+    return c->config.leadership ? leadership_check(c->config.leadership, c->config.term, err) : 0;
+}
+
+static void point(const char *command, const char *step)
+{
+    char name[64];
+    snprintf(name, sizeof name, "commit %.32s %s", command, step);
+    effect_point(name);
+}
+
+/* Takes the view's text as what we know. */
+static void adopt(struct committer *c, struct metadata_view *view)
+{
+    if (!metadata_same(&c->known, &view->best))
+        c->copy_due = true;
+    metadata_drop(&c->known);
+    c->known = view->best;
+    view->best = (struct metadata){0};
+}
+
+static int store_copy(struct committer *c, struct error *err)
+{
+    struct mdcopy stored;
+    if (!c->copy_due)
+        return 0;
+    int rc =
+        mdcopy_store(c->config.fd, &c->config.superblock->layout, &c->config.superblock->pool_id,
+                     c->has_copy ? &c->copy : NULL, c->config.term, c->known.seqno, c->known.text,
+                     c->known.len, &stored, err);
+    if (rc < 0) {
+        error_prefix(err, "cannot store the copy of LVM's metadata");
+        return rc;
+    }
+    c->copy = stored;
+    c->has_copy = true;
+    c->copy_due = false;
+    return 0;
+}
+
+/* One attempt; 0 if every area then holds `want` under a new seqno, which becomes what we know. */
+static int try_restore(struct committer *c, const struct metadata *want, bool headers_too,
+                       struct error *err)
+{
+    struct metadata_view view;
+    int rc = metadata_restore(c->config.lvm, want->text, headers_too, err);
+    if (rc < 0)
+        return rc;
+    rc = metadata_look(c->config.fd, &view, err);
+    if (rc < 0)
+        return rc;
+    if (!view.best.text || !view.agree)
+        rc = error_set(err, LUNAR_E_METADATA, "restored, but %s", view.why);
+    else if (view.best.seqno != want->seqno + 1 || !metadata_equivalent(view.best.text, want->text))
+        rc = error_set(err, LUNAR_E_METADATA, "restored, but seqno %" PRIu64 " has another content",
+                       view.best.seqno);
+    else
+        adopt(c, &view);
+    metadata_drop(&view.best);
+    return rc;
+}
+
+/* Puts `want` (not c->known itself) back everywhere and stores its copy. */
+static int restore(struct committer *c, const struct metadata *want, const char *why,
+                   struct error *err)
+{
+    log_error("metadata_restore term=%" PRIu64 " seqno=%" PRIu64 " why=\"%s\"", c->config.term,
+              want->seqno, why);
+    point("restore", "begin");
+    int rc = check_leader(c, err);
+    if (rc < 0)
+        return rc;
+    rc = try_restore(c, want, false, err);
+    if (rc < 0 && rc != LUNAR_E_INDETERMINATE)
+        rc = try_restore(c, want, true, err);
+    point("restore", "committed");
+    if (rc == 0)
+        rc = store_copy(c, err);
+    point("restore", "copied");
+    if (rc == 0)
+        log_warn("metadata_restored term=%" PRIu64 " seqno=%" PRIu64, c->config.term,
+                 c->known.seqno);
+    else
+        log_error("metadata_restore_failed term=%" PRIu64 " error=%s", c->config.term,
+                  error_name(rc));
+    return rc;
+}
+
+/* Restores what we know; always an error, LUNAR_E_METADATA if that worked. */
+static int refuse_and_restore(struct committer *c, const char *why, struct error *err)
+{
+    struct metadata want = c->known;
+    uint64_t seqno = want.seqno;
+    c->known = (struct metadata){0};
+    int rc = restore(c, &want, why, err);
+    if (rc < 0) {
+        if (!c->known.text)
+            c->known = want;
+        else
+            metadata_drop(&want);
+        error_prefix(err, "LVM's metadata is not what was committed last (%s) and was not restored",
+                     why);
+        return rc;
+    }
+    metadata_drop(&want);
+    return error_set(err, LUNAR_E_METADATA,
+                     "LVM's metadata was not what was committed last (%s); it was restored from "
+                     "the copy of seqno %" PRIu64 ", try again",
+                     why, seqno);
+}
+
+/* Nobody but we wrote since we looked last: takes what is there, and makes the areas equal. */
+static int resync(struct committer *c, struct error *err)
+{
+    struct metadata_view view;
+    char why[256];
+    int rc = metadata_look(c->config.fd, &view, err);
+    if (rc < 0)
+        return rc;
+    bool ours = view.best.text && view.best.seqno >= c->known.seqno &&
+                (view.best.term == c->known.term || view.best.term == c->config.term) &&
+                (view.best.seqno > c->known.seqno || metadata_same(&view.best, &c->known));
+    bool agree = view.agree;
+    snprintf(why, sizeof why, "%s", agree ? "seqno or term went back" : view.why);
+    if (ours)
+        adopt(c, &view);
+    metadata_drop(&view.best);
+    c->unsure = false;
+    return ours && agree ? 0 : refuse_and_restore(c, why, err);
+}
+
+/* On-disk (seqno, text) equals what we know, in every area. */
+static int check_disk(struct committer *c, struct error *err)
+{
+    struct metadata_view view;
+    char why[256] = "";
+    int rc = metadata_look(c->config.fd, &view, err);
+    if (rc < 0)
+        return rc;
+    if (!view.agree)
+        snprintf(why, sizeof why, "%s", view.why);
+    else if (!metadata_same(&view.best, &c->known))
+        snprintf(why, sizeof why, "it has seqno %" PRIu64 " of term %" PRIu64, view.best.seqno,
+                 view.best.term);
+    metadata_drop(&view.best);
+    return why[0] ? refuse_and_restore(c, why, err) : 0;
+}
+
+static int check_before(struct committer *c, const char *command, struct error *err)
+{
+    if (c->known.len > COMMIT_TEXT_MAX && strcmp(command, "lvcreate") == 0)
+        return error_set(err, LUNAR_E_NO_SPACE,
+                         "the pool's metadata is full (%zu bytes): delete volumes first",
+                         c->known.len);
+    if (lvm_is_stuck(c->config.lvm))
+        return error_set(err, LUNAR_E_INDETERMINATE,
+                         "an earlier lvm was killed but hangs in its I/O: look at the LUN's paths");
+    int rc = check_leader(c, err);
+    if (rc == 0 && c->unsure)
+        rc = resync(c, err);
+    if (rc == 0)
+        rc = check_disk(c, err);
+    if (rc == 0)
+        rc = store_copy(c, err);
+    return rc;
+}
+
+int committer_run(struct committer *c, const char *const *args, struct error *err)
+{
+    struct error after = ERROR_INIT;
+
+    point(args[0], "begin");
+    int rc = check_before(c, args[0], err);
+    if (rc < 0)
+        return rc;
+    c->unsure = true;
+    rc = lvm_run(c->config.lvm, args, NULL, err);
+    point(args[0], "committed");
+    if (lvm_is_stuck(c->config.lvm))
+        return rc; /* it may yet write: what the disk holds now says nothing */
+    int looked = resync(c, &after);
+    if (looked == 0)
+        looked = store_copy(c, &after);
+    point(args[0], "copied");
+    if (looked == 0 || rc == LUNAR_E_INDETERMINATE)
+        return rc;
+    if (looked == LUNAR_E_METADATA)
+        return error_set(err, looked, "after lvm %s: %s", args[0], after.text);
+    return error_set(err, LUNAR_E_INDETERMINATE, "lvm %s ended, but %s", args[0], after.text);
+}
+
+/* The tag that says under whose term the texts are written from now on. */
+static int stamp(struct committer *c, struct error *err)
+{
+    char tag[40], old[40];
+    const char *args[] = {"vgchange", "-qq", "-y", "--addtag", tag, lvm_vg_name(c->config.lvm),
+                          NULL,       NULL,  NULL};
+    if (c->known.term == c->config.term)
+        return 0;
+    if (c->known.term > c->config.term)
+        return error_set(err, LUNAR_E_STALE,
+                         "LVM's metadata was committed under term %" PRIu64 ", ours is %" PRIu64,
+                         c->known.term, c->config.term);
+    snprintf(tag, sizeof tag, "lunar.t=%" PRIu64, c->config.term);
+    snprintf(old, sizeof old, "lunar.t=%" PRIu64, c->known.term);
+    if (c->known.term) {
+        args[6] = "--deltag";
+        args[7] = old;
+    }
+    int rc = committer_run(c, args, err);
+    if (rc == 0 && c->known.term != c->config.term)
+        rc = error_set(err, LUNAR_E_METADATA,
+                       "a late write of a predecessor undid our first commit; try again");
+    return rc;
+}
+
+/* Decides between the disk and the copy; `copy_text` has no text if none was ever stored. */
+static int choose(struct committer *c, struct metadata *stored, struct metadata_view *view,
+                  struct error *err)
+{
+    const struct metadata *best = &view->best;
+    char why[320];
+    bool newer = best->text && best->seqno > stored->seqno && best->term >= c->copy.term;
+
+    if (!best->text && !stored->text)
+        return error_set(
+            err, LUNAR_E_METADATA,
+            "there is no sound LVM metadata (%s) and no copy of it in the reserved area",
+            view->why);
+    if (best->text && best->term > c->config.term)
+        return error_set(err, LUNAR_E_STALE,
+                         "LVM's metadata was committed under term %" PRIu64 ", ours is %" PRIu64,
+                         best->term, c->config.term);
+    if (best->text && view->agree && (!stored->text || newer || metadata_same(best, stored))) {
+        if (newer && stored->text)
+            log_warn("metadata_adopted term=%" PRIu64 " seqno=%" PRIu64 " copy=%" PRIu64,
+                     best->term, best->seqno, stored->seqno);
+        c->copy_due = !stored->text || newer;
+        c->known = view->best;
+        view->best = (struct metadata){0};
+        return 0;
+    }
+    /* The newest legitimate text goes back to all areas: the disk's where the predecessor died
+     * between two of them. */
+    bool from_disk = best->text && (!stored->text || newer);
+    snprintf(why, sizeof why, "takeover: %s",
+             !view->agree ? view->why : "the text on the disk is not the stored one");
+    return restore(c, from_disk ? best : stored, why, err);
+}
+
+static int read_copy(struct committer *c, struct metadata *ret, struct error *err)
+{
+    struct error local = ERROR_INIT;
+    char *text = NULL;
+    int rc = mdcopy_read(c->config.fd, &c->config.superblock->layout,
+                         &c->config.superblock->pool_id, &c->copy, &text, &local);
+    *ret = (struct metadata){0};
+    if (rc == 0) {
+        c->has_copy = true;
+        *ret = metadata_make(text, c->copy.text_len, c->copy.vg_seqno);
+        return 0;
+    }
+    c->copy = (struct mdcopy){0};
+    if (rc == LUNAR_E_NOT_FOUND || rc == LUNAR_E_FOREIGN)
+        return 0; /* nothing stored, or what an earlier pool on this LUN stored */
+    if (rc != LUNAR_E_CORRUPT)
+        return error_set(err, rc, "cannot read the copy of LVM's metadata: %s", local.text);
+    log_error("metadata_copy_lost text=\"%s; the metadata on the disk is taken if it is sound\"",
+              local.text);
+    return 0;
+}
+
+int committer_open(const struct committer_config *config, struct committer **ret, struct error *err)
+{
+    struct committer *c = mem_array(1, sizeof *c);
+    struct metadata stored = {0};
+    struct metadata_view view = {0};
+
+    c->config = *config;
+    int rc = check_leader(c, err);
+    if (rc == 0)
+        rc = read_copy(c, &stored, err);
+    if (rc == 0)
+        rc = metadata_look(config->fd, &view, err);
+    if (rc == 0)
+        rc = choose(c, &stored, &view, err);
+    if (rc == 0)
+        rc = store_copy(c, err);
+    if (rc == 0)
+        rc = stamp(c, err);
+    metadata_drop(&stored);
+    metadata_drop(&view.best);
+    if (rc < 0) {
+        committer_close(c);
+        return rc;
+    }
+    *ret = c;
+    return 0;
+}
+
+void committer_close(struct committer *c)
+{
+    if (!c)
+        return;
+    metadata_drop(&c->known);
+    free(c);
+}
+
+uint64_t committer_seqno(const struct committer *c)
+{
+    return c->known.seqno;
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The daemon around the pure leader, shared by its files alone: coordinator.c (candidate, election,
+ * life), takeover.c (what a new leader reads first), leader_uv.c (the leader's outside), relay.c (a
+ * standby's clients).
+ */
+#ifndef LUNAR_COORDINATOR_INTERNAL_H
+#define LUNAR_COORDINATOR_INTERNAL_H
+
+#include <sys/queue.h>
+#include <uv.h>
+
+#include "base/worker.h"
+#include "coordinator/commit.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/leader.h"
+#include "diskrpc/local.h"
+#include "diskrpc/mailbox.h"
+#include "diskrpc/uv_disk.h"
+
+/* Half a second between attempts: a killed leader's lease is free at once, so the standby has it
+ * within that and an acquire (FENCING.md: 0.83-0.88 s in all). */
+#define COORDINATOR_TRY_MS 500
+/* Lease check, host states, grants re-check. */
+#define COORDINATOR_HEARTBEAT_MS 1000
+/* How long a resigning leader waits for a commit that is under way. */
+#define COORDINATOR_RESIGN_MS 5000
+/* Nodes whose grants are re-read per heartbeat (SAFETY 3): 256 nodes in half a minute for 16 small
+ * reads a second. */
+#define COORDINATOR_RECHECK_NODES 8u
+
+enum coordinator_state {
+    COORDINATOR_STATE_CANDIDATE,
+    COORDINATOR_STATE_TAKEOVER,
+    COORDINATOR_STATE_LEADING,
+    COORDINATOR_STATE_RESIGNING,
+};
+
+/* What takeover.c found, made in the LVM thread and handed to the loop. */
+struct takeover {
+    struct lvm *lvm;
+    struct committer *committer;
+    struct catalogue *catalogue;
+    struct table **grants; /* index is the host id; NULL: nothing granted or never joined */
+    uint32_t n;
+};
+
+struct relay;
+LIST_HEAD(relay_list, relay);
+
+struct coordinator {
+    uv_loop_t *loop;
+    struct superblock sb;
+    const char *device;
+    char run_dir[200], socket[300], agent_socket[300];
+    int fd; /* of the LUN */
+    enum coordinator_state state;
+
+    struct worker *lease_worker, *lvm_worker, *grants_worker;
+    struct worker_job lease_job, takeover_job, recheck_job;
+    bool lease_busy, recheck_busy;
+    bool lease_trying; /* what the lease job does, fixed when it is submitted */
+    uv_timer_t timer, resign_timer;
+    uv_signal_t sigterm, sigint;
+    uv_poll_t lease_poll; /* the sanlock daemon's socket */
+    bool lease_poll_active;
+
+    struct leadership *leadership;
+    struct incarnation self;
+    int lease_rc; /* of the last lease job */
+    struct error lease_err;
+    struct host_status *hosts;
+    int n_hosts;
+
+    struct takeover takeover;
+    int takeover_rc;
+    struct error takeover_err;
+    struct uv_disk *disk;
+    struct hub *hub;
+    struct leader *leader;
+    uint32_t recheck_at;
+    uint32_t commits_out;
+
+    struct local_server *local;
+    struct relay_list relays;
+};
+
+uint64_t coordinator_now_ms(const struct coordinator *c);
+/* The lease is gone or must be taken for gone: logs and ends the process. */
+_Noreturn void coordinator_die(const char *why, const char *text);
+
+/* takeover.c: blocking, LVM thread. On failure nothing is held. */
+int takeover_run(struct coordinator *c, struct takeover *ret, struct error *err);
+
+/* leader_uv.c */
+int leader_uv_open(struct coordinator *c, struct error *err);
+void leader_uv_request(struct coordinator *c, uint64_t client, const Lunar__Request *request);
+void leader_uv_recheck(struct coordinator *c);
+
+/* relay.c */
+void relay_message(struct coordinator *c, uint64_t client, const uint8_t *bytes, uint32_t len);
+void relay_gone(struct coordinator *c, uint64_t client);
+
+#endif

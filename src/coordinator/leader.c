@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The leader's events: requests and results come in, go to their operation, and time passes. See
+ * leader.h.
+ *
+ * Happy path: leader_new -> leader_set_grants per node -> leader_start -> requests. Failure modes:
+ * a commit whose outcome is unknown is judged by the fresh catalogue; a catalogue that cannot be
+ * had leaves the old one, and the operation fails; a node that restarts is sent its outstanding
+ * commands again; an answer for an operation that is no more is ignored.
+ */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "coordinator/leader_internal.h"
+
+struct leader *leader_new(const struct leader_config *config)
+{
+    struct leader *l = calloc(1, sizeof *l);
+    if (!l)
+        abort();
+    l->sb = config->superblock;
+    l->self = config->self;
+    l->io = config->io;
+    l->data = config->data;
+    l->catalogue = config->catalogue;
+    l->next_token = 1;
+    l->nodes = calloc(l->sb->layout.max_nodes + 1, sizeof *l->nodes);
+    if (!l->nodes)
+        abort();
+    TAILQ_INIT(&l->ops);
+    return l;
+}
+
+void leader_free(struct leader *leader)
+{
+    struct op *op, *next;
+    for (op = TAILQ_FIRST(&leader->ops); op; op = next) {
+        next = TAILQ_NEXT(op, link);
+        free(op);
+    }
+    for (uint32_t h = 1; h <= leader->sb->layout.max_nodes; h++)
+        if (leader->nodes[h].has_grants)
+            table_free(&leader->nodes[h].grants);
+    catalogue_free(leader->catalogue);
+    free(leader->catalogue);
+    free(leader->nodes);
+    free(leader);
+}
+
+void leader_set_grants(struct leader *leader, uint32_t host_id, struct table *grants)
+{
+    struct node *n = &leader->nodes[host_id];
+    assert(host_id >= 1 && host_id <= leader->sb->layout.max_nodes && !n->has_grants);
+    n->grants = *grants;
+    n->has_grants = true;
+}
+
+void leader_start(struct leader *leader, uint64_t now_ms)
+{
+    leader->now_ms = now_ms;
+    for (uint32_t i = 0; i < leader->catalogue->n_volumes; i++) {
+        const struct catalogue_volume *v = &leader->catalogue->volumes[i];
+        if (catalogue_volume_is_deleting(v))
+            delete_resume(leader, v);
+        else if (catalogue_volume_is_new(v))
+            create_resume(leader, v);
+    }
+}
+
+static void volume_get(struct leader *l, const struct waiter *w, const Lunar__VolumeGet *m)
+{
+    struct uuid id = uuid_from_pb(m->volume_id);
+    const struct catalogue_volume *v =
+        m->name[0] ? catalogue_by_name(l->catalogue, m->name) : catalogue_by_id(l->catalogue, &id);
+    char text[VOLUME_NAME_MAX + 300], uuid[UUID_TEXT_SIZE];
+
+    if (v) {
+        reply_volume(l, w, v, "");
+        return;
+    }
+    snprintf(text, sizeof text, "no volume '%s' in pool '%s'",
+             m->name[0] ? m->name : uuid_format(&id, uuid), l->sb->pool_name);
+    reply_error(l, w, LUNAR_E_NOT_FOUND, text);
+}
+
+static void volume_delete(struct leader *l, const struct waiter *w, const Lunar__VolumeDelete *m)
+{
+    struct uuid id = uuid_from_pb(m->volume_id);
+    delete_request(l, w, &id);
+}
+
+void leader_request(struct leader *leader, const struct waiter *from, const Lunar__Request *request,
+                    uint64_t now_ms)
+{
+    leader->now_ms = now_ms;
+    if (leader->n_ops >= LEADER_OPS_MAX) {
+        reply_error(leader, from, LUNAR_E_BUSY, "the coordinator has too much to do; try again");
+        return;
+    }
+    switch (request->op_case) {
+    case LUNAR__REQUEST__OP_PING:
+        reply_ping(leader, from, request->ping);
+        break;
+    case LUNAR__REQUEST__OP_STATUS_GET:
+        reply_status(leader, from);
+        break;
+    case LUNAR__REQUEST__OP_NODE_LIST:
+        reply_nodes(leader, from);
+        break;
+    case LUNAR__REQUEST__OP_VOLUME_LIST:
+        reply_volumes(leader, from, request->volume_list);
+        break;
+    case LUNAR__REQUEST__OP_VOLUME_GET:
+        volume_get(leader, from, request->volume_get);
+        break;
+    case LUNAR__REQUEST__OP_VOLUME_CREATE:
+        create_request(leader, from, request->volume_create);
+        break;
+    case LUNAR__REQUEST__OP_VOLUME_ATTACH:
+        attach_request(leader, from, request->volume_attach);
+        break;
+    case LUNAR__REQUEST__OP_VOLUME_DETACH:
+        detach_request(leader, from, request->volume_detach);
+        break;
+    case LUNAR__REQUEST__OP_VOLUME_DELETE:
+        volume_delete(leader, from, request->volume_delete);
+        break;
+    default:
+        reply_error(leader, from, LUNAR_E_UNSUPPORTED,
+                    "this coordinator does not know the request");
+    }
+}
+
+static void step(struct leader *l, struct op *op, int rc, const struct error *err)
+{
+    static void (*const steps[OP_KINDS])(struct leader *, struct op *, int,
+                                         const struct error *) = {
+        [OP_CREATE] = create_step,
+        [OP_DELETE] = delete_step,
+        [OP_ATTACH] = attach_step,
+        [OP_DETACH] = detach_step,
+    };
+    steps[op->kind](l, op, rc, err);
+}
+
+void leader_result(struct leader *leader, uint32_t host_id, const Lunar__Result *result,
+                   uint64_t now_ms)
+{
+    struct uuid id = uuid_from_pb(result->id);
+    struct error err = ERROR_INIT;
+    struct op *op;
+
+    leader->now_ms = now_ms;
+    if (result->error && result->error->code < 0)
+        error_set(&err, result->error->code, "%s", result->error->text);
+    TAILQ_FOREACH (op, &leader->ops, link) {
+        if (op->state != OP_STATE_COMMAND || op->host_id != host_id ||
+            !uuid_equal(&op->command_id, &id))
+            continue;
+        snprintf(op->device, sizeof op->device, "%s", result->device);
+        step(leader, op, err.code, &err);
+        return;
+    }
+    log_debug("result_ignored node=%u reason=\"no operation waits for it\"", host_id);
+}
+
+/* Commands that were out to a former life of the node are sent to the new one; those that waited
+ * for a node try again. */
+static void resume_ops(struct leader *l, uint32_t host_id)
+{
+    struct op *op, *next;
+    for (op = TAILQ_FIRST(&l->ops); op; op = next) {
+        next = TAILQ_NEXT(op, link);
+        if (op->state == OP_STATE_COMMAND && op->host_id == host_id)
+            op_send_command(l, op);
+        else if (op->state == OP_STATE_WAIT_NODE)
+            step(l, op, 0, NULL);
+    }
+}
+
+void leader_node(struct leader *leader, uint32_t host_id, const struct channel_stats *stats,
+                 uint64_t now_ms)
+{
+    assert(host_id >= 1 && host_id <= leader->sb->layout.max_nodes);
+    struct node *n = &leader->nodes[host_id];
+    bool changed = !n->seen || n->self.generation != stats->peer.generation ||
+                   n->self.run_or_term != stats->peer.run_or_term;
+
+    leader->now_ms = now_ms;
+    n->seen = true;
+    n->leaving = (stats->peer_flags & PAGE_FLAG_LEAVING) != 0;
+    n->self = stats->peer;
+    n->last_heard_ms = stats->last_heard_ms;
+    snprintf(n->name, sizeof n->name, "%s", stats->peer_name);
+    if (changed && !n->leaving)
+        resume_ops(leader, host_id);
+}
+
+void leader_hosts(struct leader *leader, const struct host_status *hosts, uint32_t n,
+                  uint64_t now_ms)
+{
+    leader->now_ms = now_ms;
+    for (uint32_t i = 0; i < n; i++) {
+        if (hosts[i].host_id < 1 || hosts[i].host_id > leader->sb->layout.max_nodes)
+            continue;
+        struct node *node = &leader->nodes[hosts[i].host_id];
+        if (node->sanlock_state != hosts[i].state && node->sanlock_state != 0)
+            log_info("host_state node=%u name=%s from=%s to=%s generation=%llu", hosts[i].host_id,
+                     node_name(leader, hosts[i].host_id), host_state_name(node->sanlock_state),
+                     host_state_name(hosts[i].state), (unsigned long long)hosts[i].generation);
+        node->sanlock_state = hosts[i].state;
+        node->sanlock_generation = hosts[i].generation;
+    }
+}
+
+static struct op *by_token(struct leader *l, uint64_t token)
+{
+    struct op *op;
+    TAILQ_FOREACH (op, &l->ops, link)
+        if (op->token == token)
+            return op;
+    return NULL;
+}
+
+void leader_commit_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
+                        struct catalogue *fresh, uint64_t now_ms)
+{
+    struct op *op = by_token(leader, token);
+
+    leader->now_ms = now_ms;
+    if (fresh) {
+        catalogue_free(leader->catalogue);
+        free(leader->catalogue);
+        leader->catalogue = fresh;
+    }
+    if (!op)
+        return;
+    op->token = 0;
+    if (!fresh && rc == 0)
+        rc = LUNAR_E_INDETERMINATE;
+    step(leader, op, rc, err);
+}
+
+void leader_grants_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
+                        uint64_t now_ms)
+{
+    struct op *op = by_token(leader, token);
+
+    leader->now_ms = now_ms;
+    assert(op && leader->nodes[op->host_id].grant_writes >
+                     0); /* an op waits for its grant write, always */
+    leader->nodes[op->host_id].grant_writes--;
+    op->token = 0;
+    step(leader, op, rc, err);
+}
+
+/* A command that nobody answered: the client learns it, what stands on the LUN stands. */
+static void expire(struct leader *l, struct op *op)
+{
+    op_fail(op, LUNAR_E_TIMEOUT,
+            "node '%s' did not answer; what was granted stands, the same request again goes on",
+            node_name(l, op->host_id));
+    if (op->kind != OP_CREATE) {
+        op_finish(l, op);
+        return;
+    }
+    for (uint32_t i = 0; i < op->n_waiters; i++)
+        reply_error(l, &op->waiters[i], op->error.code, op->error.text);
+    op->n_waiters = 0;
+    op->started_ms = l->now_ms;
+    memset(&op->error, 0, sizeof op->error);
+}
+
+void leader_tick(struct leader *leader, uint64_t now_ms)
+{
+    struct op *op, *next;
+
+    leader->now_ms = now_ms;
+    for (op = TAILQ_FIRST(&leader->ops); op; op = next) {
+        next = TAILQ_NEXT(op, link);
+        bool waits = op->state == OP_STATE_COMMAND || op->state == OP_STATE_WAIT_NODE;
+        if (waits && now_ms - op->started_ms > LEADER_OP_DEADLINE_MS) {
+            expire(leader, op);
+        } else if (op->state == OP_STATE_WAIT_NODE) {
+            step(leader, op, 0, NULL);
+        } else if (op->state == OP_STATE_COMMAND && op->resend) {
+            op->resend = false;
+            op_send_command(leader, op);
+        }
+    }
+}
+
+const struct table *leader_grants(const struct leader *leader, uint32_t host_id)
+{
+    const struct node *n = &leader->nodes[host_id];
+    return n->has_grants ? &n->grants : NULL;
+}
+
+bool leader_grants_settled(const struct leader *leader, uint32_t host_id)
+{
+    return leader->nodes[host_id].grant_writes == 0;
+}

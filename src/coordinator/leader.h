@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The leader: what a coordinator does with requests while it holds the lease. Pure: no clock, no
+ * I/O, no libuv; what must be done outside goes through leader_io, what happened outside comes in
+ * by the calls below, with the time in them. The daemon (coordinator_uv.c) and the tests wrap the
+ * same object.
+ *
+ * It keeps three things in memory, all of which it can lose: the catalogue (LVM's truth), the grant
+ * tables (the LUN's truth) and the operations under way (each healed by the next leader from the
+ * first two).
+ */
+#ifndef LUNAR_COORDINATOR_LEADER_H
+#define LUNAR_COORDINATOR_LEADER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "coordinator/catalogue.h"
+#include "diskrpc/channel.h"
+#include "diskrpc/message.h"
+#include "diskrpc/superblock.h"
+#include "diskrpc/table.h"
+#include "fencing/membership.h"
+
+/* A command unanswered this long is answered to the client as a time-out; the grant stands, nothing
+ * is undone. mkfs-free work (map, QSD start) takes seconds at most; a thick volume's zeroing
+ * reports no progress yet. */
+#define LEADER_OP_DEADLINE_MS (120u * 1000)
+#define LEADER_OPS_MAX        4096u
+#define LEADER_WAITERS_MAX    16u
+
+/* Who wants an answer. */
+struct waiter {
+    uint32_t host_id; /* the relaying node; 0: a client of our own socket */
+    uint64_t client;  /* of our own socket */
+    struct uuid request_id;
+};
+
+/* The outside. Every `token` is answered exactly once, later, never inline. */
+struct leader_io {
+    /* One LVM commit and a fresh catalogue; answered by leader_commit_done. `args` is copied. */
+    void (*commit)(void *data, uint64_t token, const struct catalogue_args *args);
+    /* Both copies of one node's grants, written and read back; answered by leader_grants_done.
+     * `table` is copied. */
+    void (*write_grants)(void *data, uint64_t token, const struct table *table);
+    int (*send)(void *data, uint32_t host_id, const uint8_t *bytes, uint32_t len);
+    void (*respond)(void *data, const struct waiter *to, const uint8_t *bytes, uint32_t len);
+};
+
+struct leader_config {
+    const struct superblock *superblock; /* borrowed */
+    struct incarnation self;             /* run_or_term is the term */
+    const struct leader_io *io;
+    void *data;
+    struct catalogue *catalogue; /* taken over */
+};
+
+struct leader *leader_new(const struct leader_config *config);
+void leader_free(struct leader *leader);
+
+/* Before the first request: one node's grants, merged from copy A, copy B and its own report
+ * (grants_merge). Taken over. */
+void leader_set_grants(struct leader *leader, uint32_t host_id, struct table *grants);
+/* After all grants are set: resumes what a predecessor left half-done. */
+void leader_start(struct leader *leader, uint64_t now_ms);
+
+void leader_request(struct leader *leader, const struct waiter *from, const Lunar__Request *request,
+                    uint64_t now_ms);
+void leader_result(struct leader *leader, uint32_t host_id, const Lunar__Result *result,
+                   uint64_t now_ms);
+/* A node's up page was seen, or is of a new incarnation, or says that it leaves. */
+void leader_node(struct leader *leader, uint32_t host_id, const struct channel_stats *stats,
+                 uint64_t now_ms);
+void leader_hosts(struct leader *leader, const struct host_status *hosts, uint32_t n,
+                  uint64_t now_ms);
+/* `fresh` is NULL when the metadata could not be read; otherwise taken over. */
+void leader_commit_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
+                        struct catalogue *fresh, uint64_t now_ms);
+void leader_grants_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
+                        uint64_t now_ms);
+void leader_tick(struct leader *leader, uint64_t now_ms);
+
+/* The grants of a node as they should be on the LUN, for the heartbeat's re-check (SAFETY 3); NULL:
+ * none were ever set. */
+const struct table *leader_grants(const struct leader *leader, uint32_t host_id);
+bool leader_grants_settled(const struct leader *leader,
+                           uint32_t host_id); /* no write of them is out */
+
+/* --- grants, pure (grants.c) --- */
+/* What stands if any of copy A, copy B or the node's report says so (SAFETY 2). Any of the three
+ * may be NULL. Entries of one attachment are united; the result is initialised by this call. */
+void grants_merge(const struct table *a, const struct table *b, const struct table *report,
+                  uint32_t host_id, const struct uuid *pool_id, struct table *ret);
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The leader's insides, shared by its files alone: leader.c (events, queries), ops.c (the operation
+ * machine), op_create.c, op_attach.c, op_delete.c (one file per operation), reply.c (protobuf
+ * answers).
+ */
+#ifndef LUNAR_COORDINATOR_LEADER_INTERNAL_H
+#define LUNAR_COORDINATOR_LEADER_INTERNAL_H
+
+#include <sys/queue.h>
+
+#include "coordinator/leader.h"
+
+enum op_kind { OP_CREATE, OP_DELETE, OP_ATTACH, OP_DETACH, OP_KINDS };
+
+/*
+ * One table for all operations; op_move asserts that a move is allowed. Each state waits for one
+ * outside answer. create: WAIT_NODE <- COMMIT_CREATE <- START; then GRANT, COMMAND, UNGRANT,
+ * COMMIT_MADE; undone by COMMIT_REMOVE delete: START, COMMIT_DELETING, COMMIT_REMOVE attach: START,
+ * GRANT, COMMAND; a refusal by the node: UNGRANT detach: START, COMMAND, UNGRANT
+ */
+enum op_state {
+    OP_STATE_START,
+    OP_STATE_COMMIT_CREATE,
+    OP_STATE_WAIT_NODE,
+    OP_STATE_GRANT,
+    OP_STATE_COMMAND,
+    OP_STATE_UNGRANT,
+    OP_STATE_COMMIT_MADE,
+    OP_STATE_COMMIT_DELETING,
+    OP_STATE_COMMIT_REMOVE,
+    OP_STATE_DONE,
+    OP_STATES
+};
+
+struct op {
+    TAILQ_ENTRY(op) link;
+    enum op_kind kind;
+    enum op_state state;
+    uint64_t token; /* of the outside answer awaited; 0: none */
+    uint64_t started_ms;
+    struct uuid volume_id;
+    struct uuid attachment_id;
+    struct uuid command_id;
+    struct uuid request_id;
+    uint32_t host_id;      /* the node concerned; 0: not chosen */
+    uint32_t prefers_host; /* create: the requester's node */
+    char name[VOLUME_NAME_MAX + 1];
+    uint64_t size;
+    bool thick;
+    bool resend;        /* at the next tick */
+    struct error error; /* code 0: success so far */
+    char device[512];
+    struct waiter waiters[LEADER_WAITERS_MAX];
+    uint32_t n_waiters;
+};
+
+struct node {
+    bool seen; /* its up page was read in this term */
+    bool leaving;
+    struct incarnation self;
+    char name[PAGE_NAME_SIZE];
+    uint64_t last_heard_ms;
+    enum host_state sanlock_state; /* 0: sanlock knows nothing */
+    uint64_t sanlock_generation;
+    bool has_grants;
+    struct table grants;
+    uint32_t grant_writes; /* out */
+};
+
+TAILQ_HEAD(op_list, op);
+
+struct leader {
+    const struct superblock *sb;
+    struct incarnation self;
+    const struct leader_io *io;
+    void *data;
+    struct catalogue *catalogue;
+    struct node *nodes; /* index is the host id; [0] unused */
+    struct op_list ops;
+    uint32_t n_ops;
+    uint64_t next_token;
+    uint64_t now_ms; /* of the event being handled */
+};
+
+/* --- ops.c --- */
+struct op *op_new(struct leader *l, enum op_kind kind, const struct uuid *volume_id);
+void op_move(struct op *op, enum op_state to);
+/* Answers all waiters and frees. */
+void op_finish(struct leader *l, struct op *op);
+/* Fails with a code and text, kept from the first failure. */
+void op_fail(struct op *op, int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+struct op *op_by_volume(struct leader *l, const struct uuid *volume_id);
+struct op *op_by_name(struct leader *l, const char *name);
+void op_add_waiter(struct leader *l, struct op *op, const struct waiter *w);
+/* Each hands the op's step outside and moves it. */
+void op_commit(struct leader *l, struct op *op, enum op_state to,
+               const struct catalogue_args *args);
+void op_write_grants(struct leader *l, struct op *op, enum op_state to);
+void op_send_command(struct leader *l, struct op *op); /* (again) in OP_STATE_COMMAND */
+
+/* --- per operation: the next step after the awaited answer; `rc` and `err` are that answer's ---
+ */
+void create_request(struct leader *l, const struct waiter *w, const Lunar__VolumeCreate *m);
+void create_resume(struct leader *l, const struct catalogue_volume *v);
+void create_step(struct leader *l, struct op *op, int rc, const struct error *err);
+void delete_request(struct leader *l, const struct waiter *w, const struct uuid *volume_id);
+void delete_resume(struct leader *l, const struct catalogue_volume *v);
+void delete_step(struct leader *l, struct op *op, int rc, const struct error *err);
+void attach_request(struct leader *l, const struct waiter *w, const Lunar__VolumeAttach *m);
+void attach_step(struct leader *l, struct op *op, int rc, const struct error *err);
+void detach_request(struct leader *l, const struct waiter *w, const Lunar__VolumeDetach *m);
+void detach_step(struct leader *l, struct op *op, int rc, const struct error *err);
+
+/* --- nodes and grants --- */
+bool node_usable(const struct node *n); /* seen, not leaving, sanlock does not doubt it */
+const char *node_name(const struct leader *l, uint32_t host_id);
+uint32_t node_by_name(const struct leader *l, const char *name); /* 0: none */
+/* The first grant that names the volume, on any node; NULL: free. */
+struct table_entry *grant_find(struct leader *l, const struct uuid *volume_id, uint32_t *ret_host);
+/* Adds the op's entry to its node's table; false: the table is full. */
+bool grant_add(struct leader *l, struct op *op, enum table_mode mode,
+               const struct catalogue_volume *v);
+void grant_drop(struct leader *l, const struct op *op);
+
+/* --- reply.c --- */
+void reply_error(struct leader *l, const struct waiter *w, int code, const char *text);
+void reply_volume(struct leader *l, const struct waiter *w, const struct catalogue_volume *v,
+                  const char *device);
+void reply_plain(struct leader *l, const struct waiter *w);
+void reply_ping(struct leader *l, const struct waiter *w, const Lunar__Ping *ping);
+void reply_status(struct leader *l, const struct waiter *w);
+void reply_nodes(struct leader *l, const struct waiter *w);
+void reply_volumes(struct leader *l, const struct waiter *w, const Lunar__VolumeList *m);
+/* Commands. LUNAR_E_NOT_JOINED etc. as leader_io.send. */
+int command_send(struct leader *l, const struct op *op, const struct catalogue_volume *v);
+
+#endif

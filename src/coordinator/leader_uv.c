@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The leader's outside: commits in the LVM thread, grant writes in their own, messages through the
+ * hub, answers to nodes or to local clients. See leader.h for what each must promise.
+ *
+ * Failure modes: a commit that says STALE, a hub that meets a higher term, a grant table of a
+ * higher term: deposed, the process ends. A catalogue that cannot be read after a commit is tried
+ * again; then the process ends too, for it would act blindly.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "coordinator/coordinator_internal.h"
+
+#define REPORT_TRIES 3
+
+struct commit_job {
+    struct worker_job job;
+    struct coordinator *c;
+    uint64_t token;
+    struct catalogue_args args;
+    int rc;
+    struct error err;
+    struct catalogue *fresh;
+};
+
+struct grants_job {
+    struct worker_job job;
+    struct coordinator *c;
+    uint64_t token;
+    struct table table;
+    int rc;
+    struct error err;
+};
+
+static struct catalogue *read_catalogue(struct lvm *lvm)
+{
+    struct lvm_report report = {0};
+    struct error err = ERROR_INIT;
+    struct catalogue *fresh = calloc(1, sizeof *fresh);
+
+    if (!fresh)
+        abort();
+    int rc = lvm_report(lvm, &report, &err);
+    if (rc == 0) {
+        rc = catalogue_build(&report, fresh, &err);
+        lvm_report_free(&report);
+    }
+    if (rc == 0)
+        return fresh;
+    log_error("catalogue_unreadable text=\"%s\"", err.text);
+    free(fresh);
+    return NULL;
+}
+
+static void commit_run(struct worker_job *job)
+{
+    struct commit_job *j = job->data;
+    j->rc = committer_run(j->c->takeover.committer, j->args.argv, &j->err);
+    for (int i = 0; i < REPORT_TRIES && !j->fresh && j->rc != LUNAR_E_STALE; i++)
+        j->fresh = read_catalogue(j->c->takeover.lvm);
+}
+
+static void commit_done(struct worker_job *job)
+{
+    struct commit_job *j = job->data;
+    struct coordinator *c = j->c;
+
+    c->commits_out--;
+    if (j->rc == LUNAR_E_STALE)
+        coordinator_die("deposed before a commit", j->err.text);
+    if (!j->fresh)
+        coordinator_die("the catalogue cannot be read", j->err.text);
+    if (j->rc < 0)
+        log_error("commit_failed code=%s text=\"%s\"", error_name(j->rc), j->err.text);
+    leader_commit_done(c->leader, j->token, j->rc, &j->err, j->fresh, coordinator_now_ms(c));
+    free(j);
+}
+
+/* The argv of a catalogue_args points into its own text: a copy's must point into the copy's. */
+static void args_copy(struct catalogue_args *to, const struct catalogue_args *from)
+{
+    *to = *from;
+    for (size_t i = 0; i < sizeof to->argv / sizeof *to->argv && to->argv[i]; i++)
+        if (from->argv[i] >= from->text && from->argv[i] < from->text + sizeof from->text)
+            to->argv[i] = to->text + (from->argv[i] - from->text);
+}
+
+static void io_commit(void *data, uint64_t token, const struct catalogue_args *args)
+{
+    struct coordinator *c = data;
+    struct commit_job *j = calloc(1, sizeof *j);
+    if (!j)
+        abort();
+    j->job = (struct worker_job){.run = commit_run, .done = commit_done, .data = j};
+    j->c = c;
+    j->token = token;
+    args_copy(&j->args, args);
+    c->commits_out++;
+    worker_submit(c->lvm_worker, &j->job);
+}
+
+static void grants_run(struct worker_job *job)
+{
+    struct grants_job *j = job->data;
+    for (int copy = 0; copy < 2 && j->rc == 0; copy++) {
+        effect_point("grants");
+        j->rc = table_write(j->c->fd, &j->c->sb.layout, &j->table, copy, &j->err);
+    }
+    effect_point("grants-written");
+}
+
+static void grants_done(struct worker_job *job)
+{
+    struct grants_job *j = job->data;
+    if (j->rc < 0)
+        log_error("grants_write_failed host=%u code=%s text=\"%s\"", j->table.slot,
+                  error_name(j->rc), j->err.text);
+    leader_grants_done(j->c->leader, j->token, j->rc, &j->err, coordinator_now_ms(j->c));
+    table_free(&j->table);
+    free(j);
+}
+
+static void io_write_grants(void *data, uint64_t token, const struct table *table)
+{
+    struct coordinator *c = data;
+    struct grants_job *j = calloc(1, sizeof *j);
+    if (!j)
+        abort();
+    j->job = (struct worker_job){.run = grants_run, .done = grants_done, .data = j};
+    j->c = c;
+    j->token = token;
+    table_copy(&j->table, table);
+    worker_submit(c->grants_worker, &j->job);
+}
+
+static int io_send(void *data, uint32_t host_id, const uint8_t *bytes, uint32_t len)
+{
+    struct coordinator *c = data;
+    effect_point("command");
+    return hub_send(c->hub, host_id, bytes, len);
+}
+
+static void io_respond(void *data, const struct waiter *to, const uint8_t *bytes, uint32_t len)
+{
+    struct coordinator *c = data;
+    effect_point("respond");
+    if (to->host_id == 0)
+        local_send(c->local, to->client, bytes, len);
+    else if (hub_send(c->hub, to->host_id, bytes, len) < 0)
+        log_warn("response_not_sent node=%u reason=\"its queue is full or it is gone\"",
+                 to->host_id);
+}
+
+static const struct leader_io leader_io = {
+    .commit = io_commit,
+    .write_grants = io_write_grants,
+    .send = io_send,
+    .respond = io_respond,
+};
+
+static void on_message(void *data, uint32_t host_id, const uint8_t *bytes, uint32_t len)
+{
+    struct coordinator *c = data;
+    struct error err = ERROR_INIT;
+    Lunar__Envelope *e;
+
+    if (c->state != COORDINATOR_STATE_LEADING)
+        return; /* resigning: the next leader is sent it again */
+    if (envelope_unpack(bytes, len, &e, &err) < 0) {
+        log_warn("message_refused node=%u text=\"%s\"", host_id, err.text);
+        return;
+    }
+    if (e->body_case == LUNAR__ENVELOPE__BODY_REQUEST) {
+        struct waiter w = {.host_id = host_id, .request_id = uuid_from_pb(e->request->id)};
+        leader_request(c->leader, &w, e->request, coordinator_now_ms(c));
+    } else if (e->body_case == LUNAR__ENVELOPE__BODY_RESULT) {
+        leader_result(c->leader, host_id, e->result, coordinator_now_ms(c));
+    } else {
+        log_warn("message_refused node=%u text=\"not a request nor a result\"", host_id);
+    }
+    envelope_free(e);
+}
+
+static void on_node(void *data, uint32_t host_id, const struct channel_stats *stats)
+{
+    struct coordinator *c = data;
+    log_info("node_changed node=%u name=%s generation=%llu run=%llu flags=%u", host_id,
+             stats->peer_name, (unsigned long long)stats->peer.generation,
+             (unsigned long long)stats->peer.run_or_term, stats->peer_flags);
+    leader_node(c->leader, host_id, stats, coordinator_now_ms(c));
+}
+
+static void on_deposed(void *data, uint64_t term)
+{
+    char text[64];
+    (void)data;
+    snprintf(text, sizeof text, "term %llu is on the LUN", (unsigned long long)term);
+    coordinator_die("deposed", text);
+}
+
+void leader_uv_request(struct coordinator *c, uint64_t client, const Lunar__Request *request)
+{
+    struct waiter w = {.client = client, .request_id = uuid_from_pb(request->id)};
+    leader_request(c->leader, &w, request, coordinator_now_ms(c));
+}
+
+int leader_uv_open(struct coordinator *c, struct error *err)
+{
+    struct leader_config config = {.superblock = &c->sb,
+                                   .self = c->self,
+                                   .io = &leader_io,
+                                   .data = c,
+                                   .catalogue = c->takeover.catalogue};
+    int rc = uv_disk_open(c->loop, c->device, 4, &c->disk, err);
+    if (rc < 0)
+        return rc;
+    c->leader = leader_new(&config);
+    for (uint32_t h = 1; h <= c->takeover.n; h++) {
+        if (c->takeover.grants[h])
+            leader_set_grants(c->leader, h, c->takeover.grants[h]);
+        free(c->takeover.grants[h]); /* the table inside is the leader's now */
+    }
+    free(c->takeover.grants);
+    c->takeover.grants = NULL;
+    c->takeover.catalogue = NULL;
+    struct hub_config hub = {
+        .loop = c->loop,
+        .disk = uv_disk_disk(c->disk),
+        .layout = &c->sb.layout,
+        .pool_id = c->sb.pool_id,
+        .self = c->self,
+        .callbacks = {.message = on_message, .node_changed = on_node, .deposed = on_deposed},
+        .data = c,
+    };
+    c->hub = hub_open(&hub);
+    leader_start(c->leader, coordinator_now_ms(c));
+    return 0;
+}
+
+/* --- the heartbeat's re-check of the grants on the LUN (SAFETY 3) --- */
+
+struct recheck {
+    struct coordinator *c;
+    uint32_t n;
+    struct table tables[COORDINATOR_RECHECK_NODES];
+    bool deposed;
+};
+
+static bool same_bytes(const struct table *a, const struct table *b)
+{
+    uint32_t len = table_size(a);
+    if (len == 0 || len != table_size(b))
+        return false;
+    uint8_t *x = io_alloc(len), *y = io_alloc(len);
+    bool same = table_out(a, x, len, NULL) == 0 && table_out(b, y, len, NULL) == 0 &&
+                memcmp(x, y, len) == 0;
+    free(x);
+    free(y);
+    return same;
+}
+
+static void recheck_copy(struct recheck *r, const struct table *want, int copy)
+{
+    struct coordinator *c = r->c;
+    struct table got = {0};
+    struct error err = ERROR_INIT;
+    int rc = table_read(c->fd, &c->sb.layout, TABLE_GRANTS, want->slot, copy, &c->sb.pool_id, &got,
+                        &err);
+
+    bool same = rc == 0 && same_bytes(&got, want);
+    if (rc == 0 && got.term > want->term)
+        r->deposed = true;
+    if (!same && !r->deposed) {
+        log_error(
+            "grants_overwritten host=%u copy=%d text=\"a late write hit them; written again\"",
+            want->slot, copy);
+        if (table_write(c->fd, &c->sb.layout, want, copy, &err) < 0)
+            log_error("grants_write_failed host=%u text=\"%s\"", want->slot, err.text);
+    }
+    if (rc == 0)
+        table_free(&got);
+}
+
+static void recheck_run(struct worker_job *job)
+{
+    struct recheck *r = job->data;
+    for (uint32_t i = 0; i < r->n && !r->deposed; i++)
+        for (int copy = 0; copy < 2 && !r->deposed; copy++)
+            recheck_copy(r, &r->tables[i], copy);
+}
+
+static void recheck_done(struct worker_job *job)
+{
+    struct recheck *r = job->data;
+    if (r->deposed)
+        coordinator_die("deposed", "grants of a later term are on the LUN");
+    for (uint32_t i = 0; i < r->n; i++)
+        table_free(&r->tables[i]);
+    r->c->recheck_busy = false;
+    free(r);
+}
+
+/* Runs in the grants thread, so that it never races with a write of the same tables. */
+void leader_uv_recheck(struct coordinator *c)
+{
+    struct recheck *r = calloc(1, sizeof *r);
+    uint32_t max = c->sb.layout.max_nodes;
+
+    if (!r)
+        abort();
+    r->c = c;
+    for (uint32_t looked = 0; looked < max && r->n < COORDINATOR_RECHECK_NODES; looked++) {
+        c->recheck_at = c->recheck_at % max + 1;
+        const struct table *t = leader_grants(c->leader, c->recheck_at);
+        if (t && leader_grants_settled(c->leader, c->recheck_at) && t->term == c->self.run_or_term)
+            table_copy(&r->tables[r->n++], t);
+    }
+    c->recheck_busy = true;
+    c->recheck_job = (struct worker_job){.run = recheck_run, .done = recheck_done, .data = r};
+    worker_submit(c->grants_worker, &c->recheck_job);
+}

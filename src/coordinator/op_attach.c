@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attaching and detaching.
+ *
+ * Attach: the grant is written to both copies and read back before the node hears of it; the node
+ * builds its stack and answers with the device. Detach: the node tears down and says so; only then
+ * is the grant erased. So at every moment the grant table names every node that may have the volume
+ * open, and a second attach elsewhere is refused by it.
+ *
+ * Failure modes: the leader dies after the grant: the entry stands, a repeated attach to the same
+ * node takes it up again, a detach asks the node and erases it. The node refuses (no such device,
+ * QSD failed): it has torn down, the grant is erased. The node does not answer: the client gets a
+ * time-out, the grant stands, for the node may have it open. The outcome of the grant write is
+ * unknown: the grant stands and the client is told to repeat. A node that is gone for good keeps
+ * its grants until proof of its death: that is not decided here.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/leader_internal.h"
+
+static bool check_volume(struct leader *l, const struct waiter *w, const struct catalogue_volume *v)
+{
+    if (!v)
+        reply_error(l, w, LUNAR_E_NOT_FOUND, "no such volume");
+    else if (catalogue_volume_is_new(v))
+        reply_error(l, w, LUNAR_E_BUSY, "the volume is still being created; try again");
+    else if (catalogue_volume_is_deleting(v))
+        reply_error(l, w, LUNAR_E_NOT_FOUND, "the volume is being deleted");
+    else
+        return true;
+    return false;
+}
+
+/* The node by name or id; answers the client and returns 0 if there is none that could attach. */
+static uint32_t check_node(struct leader *l, const struct waiter *w, const Lunar__VolumeAttach *m)
+{
+    char text[512];
+    uint32_t host = m->host_id;
+
+    if (m->node[0])
+        host = node_by_name(l, m->node);
+    if (host == 0 || host > l->sb->layout.max_nodes || !l->nodes[host].seen) {
+        snprintf(text, sizeof text, "no node '%s' has joined this pool (lunarctl node list)",
+                 m->node);
+        reply_error(l, w, LUNAR_E_NOT_FOUND, text);
+        return 0;
+    }
+    if (!node_usable(&l->nodes[host])) {
+        snprintf(text, sizeof text, "node '%s' is %s", node_name(l, host),
+                 l->nodes[host].leaving ? "leaving the pool"
+                                        : host_state_name(l->nodes[host].sanlock_state));
+        reply_error(l, w, LUNAR_E_NOT_JOINED, text);
+        return 0;
+    }
+    return host;
+}
+
+static void refuse_held(struct leader *l, const struct waiter *w, const struct catalogue_volume *v,
+                        uint32_t host, const struct table_entry *e)
+{
+    char text[1024], id[UUID_TEXT_SIZE];
+    snprintf(
+        text, sizeof text,
+        "volume '%s' is attached to node '%s' (host id %u, attachment %s); detach it there first",
+        v->name, node_name(l, host), host, uuid_format(&e->attachment_id, id));
+    reply_error(l, w, LUNAR_E_IN_USE, text);
+}
+
+void attach_request(struct leader *l, const struct waiter *w, const Lunar__VolumeAttach *m)
+{
+    struct uuid volume_id = uuid_from_pb(m->volume_id);
+    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &volume_id);
+    uint32_t held_by = 0, host;
+
+    if (!check_volume(l, w, v) || (host = check_node(l, w, m)) == 0)
+        return;
+    struct op *op = op_by_volume(l, &volume_id);
+    if (op && op->kind == OP_ATTACH && op->host_id == host) {
+        op_add_waiter(l, op, w);
+        return;
+    }
+    if (op) {
+        reply_error(l, w, LUNAR_E_BUSY, "another operation on this volume is going on; try again");
+        return;
+    }
+    const struct table_entry *held = grant_find(l, &volume_id, &held_by);
+    if (held && (held_by != host || held->mode != TABLE_MODE_ATTACH)) {
+        refuse_held(l, w, v, held_by, held);
+        return;
+    }
+    op = op_new(l, OP_ATTACH, &volume_id);
+    op->host_id = host;
+    op->command_id = uuid_random();
+    op->attachment_id = held ? held->attachment_id : uuid_random();
+    op_add_waiter(l, op, w);
+    if (held && held->generation != l->nodes[host].self.generation) {
+        /* Granted to a former life of the same node: the new life gets a grant of its own. */
+        grant_drop(l, op);
+        op->attachment_id = uuid_random();
+        held = NULL;
+    }
+    if (held) {
+        op_send_command(l, op);
+    } else if (grant_add(l, op, TABLE_MODE_ATTACH, v)) {
+        op_write_grants(l, op, OP_STATE_GRANT);
+    } else {
+        op_fail(op, LUNAR_E_FULL, "node '%s' has as many volumes as its grant table holds",
+                node_name(l, host));
+        op_finish(l, op);
+    }
+}
+
+static void after_attach(struct leader *l, struct op *op, int rc, const struct error *err)
+{
+    if (rc < 0)
+        op_fail(op, rc, "node '%s': %s", node_name(l, op->host_id), err->text);
+    if (rc == 0 || rc == LUNAR_E_INDETERMINATE) {
+        op_finish(l, op);
+        return;
+    }
+    grant_drop(l, op);
+    op_write_grants(l, op, OP_STATE_UNGRANT);
+}
+
+void attach_step(struct leader *l, struct op *op, int rc, const struct error *err)
+{
+    switch (op->state) {
+    case OP_STATE_GRANT:
+        if (rc == 0) {
+            op_send_command(l, op);
+            return;
+        }
+        op_fail(op, rc, "the grant could not be written: %s", err->text);
+        op_finish(l, op);
+        return;
+    case OP_STATE_COMMAND:
+        after_attach(l, op, rc, err);
+        return;
+    default:
+        op_finish(l, op);
+    }
+}
+
+void detach_request(struct leader *l, const struct waiter *w, const Lunar__VolumeDetach *m)
+{
+    struct uuid volume_id = uuid_from_pb(m->volume_id);
+    struct uuid attachment_id = uuid_from_pb(m->attachment_id);
+    struct op *op = op_by_volume(l, &volume_id);
+    uint32_t host = 0;
+
+    if (op && op->kind == OP_DETACH) {
+        op_add_waiter(l, op, w);
+        return;
+    }
+    if (op) {
+        reply_error(l, w, LUNAR_E_BUSY, "another operation on this volume is going on; try again");
+        return;
+    }
+    const struct table_entry *e = grant_find(l, &volume_id, &host);
+    if (!e || (!uuid_is_zero(&attachment_id) && !uuid_equal(&attachment_id, &e->attachment_id))) {
+        reply_plain(l, w); /* not attached (any more): that is what was asked for */
+        return;
+    }
+    if (!node_usable(&l->nodes[host])) {
+        char text[512];
+        snprintf(
+            text, sizeof text,
+            "node '%s' has it and does not answer; it stays attached until that node is back or "
+            "proved dead",
+            node_name(l, host));
+        reply_error(l, w, LUNAR_E_NOT_JOINED, text);
+        return;
+    }
+    op = op_new(l, OP_DETACH, &volume_id);
+    op->host_id = host;
+    op->attachment_id = e->attachment_id;
+    op->command_id = uuid_random();
+    op_add_waiter(l, op, w);
+    op_send_command(l, op);
+}
+
+void detach_step(struct leader *l, struct op *op, int rc, const struct error *err)
+{
+    if (rc < 0)
+        op_fail(op, rc, "node '%s': %s", node_name(l, op->host_id), err->text);
+    if (rc < 0 || op->state == OP_STATE_UNGRANT) {
+        op_finish(l, op);
+        return;
+    }
+    grant_drop(l, op);
+    op_write_grants(l, op, OP_STATE_UNGRANT);
+}

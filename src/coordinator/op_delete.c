@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Deleting a volume: refused while any node has it or may have it; one commit tags it as being
+ * deleted, a second removes its layers.
+ *
+ * Failure modes: killed in between, the next leader sees the tag and removes the layers; the same
+ * request again, also after everything is gone, is success, because it names the volume by its UUID
+ * (SAFETY 6). A volume that was never formatted is deleted like any other once no job grant names
+ * it.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/leader_internal.h"
+
+static void refuse_held(struct leader *l, const struct waiter *w, const struct catalogue_volume *v,
+                        uint32_t host, const struct table_entry *e)
+{
+    char text[512], id[UUID_TEXT_SIZE];
+    snprintf(text, sizeof text, "volume '%s' is %s node '%s' (attachment %s); detach it first",
+             v->name, e->mode == TABLE_MODE_JOB ? "being worked on by" : "attached to",
+             node_name(l, host), uuid_format(&e->attachment_id, id));
+    reply_error(l, w, LUNAR_E_IN_USE, text);
+}
+
+static void remove_layers(struct leader *l, struct op *op, const struct catalogue_volume *v)
+{
+    struct catalogue_args args;
+    char vg[POOL_NAME_SIZE + 6];
+    pool_vg_name(l->sb->pool_name, vg);
+    catalogue_remove_args(vg, v, &args);
+    op_commit(l, op, OP_STATE_COMMIT_REMOVE, &args);
+}
+
+void delete_request(struct leader *l, const struct waiter *w, const struct uuid *volume_id)
+{
+    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, volume_id);
+    struct op *op = op_by_volume(l, volume_id);
+    struct catalogue_args args;
+    char vg[POOL_NAME_SIZE + 6];
+    uint32_t host;
+
+    if (op && op->kind == OP_DELETE) {
+        op_add_waiter(l, op, w);
+        return;
+    }
+    if (op) {
+        reply_error(l, w, LUNAR_E_BUSY, "another operation on this volume is going on; try again");
+        return;
+    }
+    if (!v) {
+        reply_plain(l, w);
+        return;
+    }
+    const struct table_entry *e = grant_find(l, volume_id, &host);
+    if (e) {
+        refuse_held(l, w, v, host, e);
+        return;
+    }
+    op = op_new(l, OP_DELETE, volume_id);
+    op_add_waiter(l, op, w);
+    pool_vg_name(l->sb->pool_name, vg);
+    catalogue_deleting_args(vg, v, &args);
+    op_commit(l, op, OP_STATE_COMMIT_DELETING, &args);
+}
+
+void delete_resume(struct leader *l, const struct catalogue_volume *v)
+{
+    struct op *op = op_new(l, OP_DELETE, &v->id);
+    remove_layers(l, op, v);
+}
+
+void delete_step(struct leader *l, struct op *op, int rc, const struct error *err)
+{
+    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
+
+    if (op->state == OP_STATE_COMMIT_DELETING && v && catalogue_volume_is_deleting(v)) {
+        remove_layers(l, op, v);
+        return;
+    }
+    if (v)
+        op_fail(op, rc < 0 ? rc : LUNAR_E_INDETERMINATE, "%s",
+                rc < 0 ? err->text : "the volume is still in the metadata");
+    op_finish(l, op);
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The operation machine: what create, delete, attach and detach have in common.
+ *
+ * Happy path: a request makes an op (one per volume at a time), the op walks through states that
+ * each wait for one outside answer (a commit, a grant write, a node's result), and at the end every
+ * waiter is answered once. Failure modes: the same request again joins the op; another request for
+ * the volume is told BUSY; a step that fails is handled by the operation's own file; the leader's
+ * death loses the op, and the next leader sees on the LUN how far it came.
+ */
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "coordinator/leader_internal.h"
+
+#define BIT(state) (1u << OP_STATE_##state)
+
+static const uint32_t allowed[OP_KINDS][OP_STATES] = {
+    [OP_CREATE] =
+        {
+            [OP_STATE_START] = BIT(COMMIT_CREATE) | BIT(WAIT_NODE) | BIT(DONE),
+            [OP_STATE_COMMIT_CREATE] = BIT(WAIT_NODE) | BIT(DONE),
+            [OP_STATE_WAIT_NODE] = BIT(GRANT) | BIT(COMMAND) | BIT(DONE),
+            [OP_STATE_GRANT] = BIT(COMMAND) | BIT(DONE),
+            [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(DONE),
+            [OP_STATE_UNGRANT] = BIT(COMMIT_MADE) | BIT(COMMIT_REMOVE) | BIT(DONE),
+            [OP_STATE_COMMIT_MADE] = BIT(DONE),
+            [OP_STATE_COMMIT_REMOVE] = BIT(DONE),
+        },
+    [OP_DELETE] =
+        {
+            [OP_STATE_START] = BIT(COMMIT_DELETING) | BIT(COMMIT_REMOVE) | BIT(DONE),
+            [OP_STATE_COMMIT_DELETING] = BIT(COMMIT_REMOVE) | BIT(DONE),
+            [OP_STATE_COMMIT_REMOVE] = BIT(DONE),
+        },
+    [OP_ATTACH] =
+        {
+            [OP_STATE_START] = BIT(GRANT) | BIT(COMMAND) | BIT(DONE),
+            [OP_STATE_GRANT] = BIT(COMMAND) | BIT(DONE),
+            [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(DONE),
+            [OP_STATE_UNGRANT] = BIT(DONE),
+        },
+    [OP_DETACH] =
+        {
+            [OP_STATE_START] = BIT(COMMAND) | BIT(DONE),
+            [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(DONE),
+            [OP_STATE_UNGRANT] = BIT(DONE),
+        },
+};
+
+static const char *const kind_names[OP_KINDS] = {"create", "delete", "attach", "detach"};
+
+struct op *op_new(struct leader *l, enum op_kind kind, const struct uuid *volume_id)
+{
+    struct op *op = calloc(1, sizeof *op);
+    if (!op)
+        abort();
+    op->kind = kind;
+    op->volume_id = *volume_id;
+    op->started_ms = l->now_ms;
+    TAILQ_INSERT_TAIL(&l->ops, op, link);
+    l->n_ops++;
+    return op;
+}
+
+void op_move(struct op *op, enum op_state to)
+{
+    assert(allowed[op->kind][op->state] & 1u << to);
+    op->state = to;
+    op->token = 0;
+}
+
+void op_fail(struct op *op, int code, const char *format, ...)
+{
+    char text[sizeof op->error.text];
+    va_list args;
+
+    if (op->error.code != 0)
+        return;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    error_set(&op->error, code, "%s", text);
+}
+
+static void answer(struct leader *l, const struct op *op, const struct waiter *w)
+{
+    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
+
+    if (op->error.code != 0)
+        reply_error(l, w, op->error.code, op->error.text);
+    else if (v && op->kind != OP_DETACH)
+        reply_volume(l, w, v, op->device);
+    else
+        reply_plain(l, w);
+}
+
+void op_finish(struct leader *l, struct op *op)
+{
+    char id[UUID_TEXT_SIZE];
+
+    op_move(op, OP_STATE_DONE);
+    log_info("op_done kind=%s volume=%s node=%u code=%s ms=%llu%s%s", kind_names[op->kind],
+             uuid_format(&op->volume_id, id), op->host_id,
+             op->error.code ? error_name(op->error.code) : "OK",
+             (unsigned long long)(l->now_ms - op->started_ms), op->error.code ? " text=" : "",
+             op->error.text);
+    for (uint32_t i = 0; i < op->n_waiters; i++)
+        answer(l, op, &op->waiters[i]);
+    TAILQ_REMOVE(&l->ops, op, link);
+    l->n_ops--;
+    free(op);
+}
+
+struct op *op_by_volume(struct leader *l, const struct uuid *volume_id)
+{
+    struct op *op;
+    TAILQ_FOREACH (op, &l->ops, link)
+        if (uuid_equal(&op->volume_id, volume_id))
+            return op;
+    return NULL;
+}
+
+struct op *op_by_name(struct leader *l, const char *name)
+{
+    struct op *op;
+    TAILQ_FOREACH (op, &l->ops, link)
+        if (op->kind == OP_CREATE && strcmp(op->name, name) == 0)
+            return op;
+    return NULL;
+}
+
+void op_add_waiter(struct leader *l, struct op *op, const struct waiter *w)
+{
+    for (uint32_t i = 0; i < op->n_waiters; i++) {
+        if (!uuid_equal(&op->waiters[i].request_id, &w->request_id))
+            continue;
+        op->waiters[i] = *w; /* the same request again: its newest road back */
+        return;
+    }
+    if (op->n_waiters == LEADER_WAITERS_MAX)
+        reply_error(l, w, LUNAR_E_BUSY, "too many requests wait for this volume; try again");
+    else
+        op->waiters[op->n_waiters++] = *w;
+}
+
+void op_commit(struct leader *l, struct op *op, enum op_state to, const struct catalogue_args *args)
+{
+    op_move(op, to);
+    op->token = l->next_token++;
+    l->io->commit(l->data, op->token, args);
+}
+
+void op_write_grants(struct leader *l, struct op *op, enum op_state to)
+{
+    struct node *n = &l->nodes[op->host_id];
+
+    op_move(op, to);
+    op->token = l->next_token++;
+    n->grants.writer = l->self;
+    n->grants.term = l->self.run_or_term;
+    n->grants.seq++;
+    n->grant_writes++;
+    l->io->write_grants(l->data, op->token, &n->grants);
+}
+
+void op_send_command(struct leader *l, struct op *op)
+{
+    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
+    struct node *n = &l->nodes[op->host_id];
+
+    if (op->state != OP_STATE_COMMAND)
+        op_move(op, OP_STATE_COMMAND);
+    /* A node that is not heard now is sent the command when its page shows up (leader_node). */
+    if (n->seen && command_send(l, op, v) < 0)
+        log_warn("command_not_sent kind=%s node=%u", kind_names[op->kind], op->host_id);
+}
+
+bool node_usable(const struct node *n)
+{
+    return n->seen && !n->leaving &&
+           (n->sanlock_state == HOST_STATE_LIVE || n->sanlock_state == HOST_STATE_UNKNOWN ||
+            n->sanlock_state == 0);
+}
+
+const char *node_name(const struct leader *l, uint32_t host_id)
+{
+    return l->nodes[host_id].name[0] ? l->nodes[host_id].name : "(unknown)";
+}
+
+uint32_t node_by_name(const struct leader *l, const char *name)
+{
+    uint32_t left = 0;
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
+        if (strcmp(l->nodes[h].name, name) != 0)
+            continue;
+        if (node_usable(&l->nodes[h]))
+            return h;
+        left = h;
+    }
+    return left;
+}
+
+struct table_entry *grant_find(struct leader *l, const struct uuid *volume_id, uint32_t *ret_host)
+{
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
+        struct node *n = &l->nodes[h];
+        struct table_entry *e = n->has_grants ? table_find_volume(&n->grants, volume_id) : NULL;
+        if (e) {
+            *ret_host = h;
+            return e;
+        }
+    }
+    return NULL;
+}
+
+bool grant_add(struct leader *l, struct op *op, enum table_mode mode,
+               const struct catalogue_volume *v)
+{
+    struct node *n = &l->nodes[op->host_id];
+
+    if (!n->has_grants)
+        table_init(&n->grants, TABLE_GRANTS, op->host_id, &l->sb->pool_id);
+    n->has_grants = true;
+    struct table_entry *e = table_add(&n->grants);
+    if (!e)
+        return false;
+    e->volume_id = op->volume_id;
+    e->attachment_id = op->attachment_id;
+    e->generation = n->self.generation;
+    e->term = l->self.run_or_term;
+    e->mode = mode;
+    e->state = TABLE_STATE_GRANTED;
+    for (uint32_t i = 0; i < v->n_layers && i < TABLE_LAYERS_MAX; i++) {
+        e->layers[i].volume_short = v->layers[i].volume_short;
+        e->layers[i].index = v->layers[i].index;
+        e->layers[i].map_generation = v->layers[i].map_generation;
+        e->n_layers++;
+    }
+    if (table_size(&n->grants) == 0) {
+        table_remove(&n->grants, n->grants.n_entries - 1);
+        return false;
+    }
+    return true;
+}
+
+void grant_drop(struct leader *l, const struct op *op)
+{
+    struct table *t = &l->nodes[op->host_id].grants;
+    for (uint32_t i = 0; i < t->n_entries; i++) {
+        if (!uuid_equal(&t->entries[i].attachment_id, &op->attachment_id))
+            continue;
+        table_remove(t, i);
+        return;
+    }
+}

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The leader's protobuf: answers to clients and commands to nodes. Everything is built on the stack
+ * or in one array, packed and sent; an answer that outgrows a message is answered by the error
+ * TOO_BIG instead.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "coordinator/leader_internal.h"
+
+/* A listing's page: 200 volumes of the longest names stay below a spill slot. */
+#define LIST_LIMIT      200u
+#define ATTACHMENTS_MAX 4u /* of one volume: one today, two while a migration is under way */
+
+static char *text(const char *s)
+{
+    return (char *)(uintptr_t)s; /* protobuf-c's structs lack the const; packing does not write */
+}
+
+static void send_response(struct leader *l, const struct waiter *w, Lunar__Response *response)
+{
+    Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
+    struct error err = ERROR_INIT;
+    uint8_t *bytes;
+    uint32_t len;
+
+    response->id = uuid_to_pb(&w->request_id);
+    response->term = l->self.run_or_term;
+    e.body_case = LUNAR__ENVELOPE__BODY_RESPONSE;
+    e.response = response;
+    if (envelope_pack(&e, &bytes, &len, &err) < 0 || len > MESSAGE_MAX) {
+        log_error("response_too_big bytes=%u", len);
+        reply_error(l, w, LUNAR_E_TOO_BIG, "the answer does not fit into a message");
+        return;
+    }
+    l->io->respond(l->data, w, bytes, len);
+    free(bytes);
+}
+
+void reply_error(struct leader *l, const struct waiter *w, int code, const char *words)
+{
+    Lunar__Response response = LUNAR__RESPONSE__INIT;
+    Lunar__Error error = LUNAR__ERROR__INIT;
+    error.code = code;
+    error.text = text(words);
+    response.error = &error;
+    send_response(l, w, &response);
+}
+
+void reply_plain(struct leader *l, const struct waiter *w)
+{
+    Lunar__Response response = LUNAR__RESPONSE__INIT;
+    send_response(l, w, &response);
+}
+
+void reply_ping(struct leader *l, const struct waiter *w, const Lunar__Ping *ping)
+{
+    Lunar__Response response = LUNAR__RESPONSE__INIT;
+    Lunar__Ping back = LUNAR__PING__INIT;
+    back.payload = ping->payload;
+    response.op_case = LUNAR__RESPONSE__OP_PING;
+    response.ping = &back;
+    send_response(l, w, &response);
+}
+
+static const char *volume_state(const struct catalogue_volume *v)
+{
+    return catalogue_volume_is_deleting(v) ? "deleting"
+           : catalogue_volume_is_new(v)    ? "creating"
+                                           : "ready";
+}
+
+/* Everything that one Volume message points to. */
+struct volume_message {
+    Lunar__Volume m;
+    Lunar__Attachment attachments[ATTACHMENTS_MAX];
+    Lunar__Attachment *list[ATTACHMENTS_MAX];
+};
+
+static void add_attachments(struct leader *l, const struct catalogue_volume *v,
+                            struct volume_message *out)
+{
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
+        struct node *n = &l->nodes[h];
+        struct table_entry *e = n->has_grants ? table_find_volume(&n->grants, &v->id) : NULL;
+        if (!e || out->m.n_attachments == ATTACHMENTS_MAX)
+            continue;
+        Lunar__Attachment *a = &out->attachments[out->m.n_attachments];
+        lunar__attachment__init(a);
+        a->attachment_id = uuid_to_pb(&e->attachment_id);
+        a->host_id = h;
+        a->node = text(node_name(l, h));
+        a->state = text(e->mode == TABLE_MODE_JOB ? "job" : "granted");
+        out->list[out->m.n_attachments++] = a;
+    }
+    out->m.attachments = out->list;
+}
+
+static void fill_volume(struct leader *l, const struct catalogue_volume *v,
+                        struct volume_message *out)
+{
+    lunar__volume__init(&out->m);
+    out->m.volume_id = uuid_to_pb(&v->id);
+    out->m.name = text(v->name);
+    out->m.size = v->size;
+    for (uint32_t i = 0; i < v->n_layers; i++)
+        out->m.allocated += v->layers[i].size;
+    out->m.thick = v->thick;
+    out->m.state = text(volume_state(v));
+    out->m.layers = v->n_layers;
+    add_attachments(l, v, out);
+}
+
+void reply_volume(struct leader *l, const struct waiter *w, const struct catalogue_volume *v,
+                  const char *device)
+{
+    Lunar__Response response = LUNAR__RESPONSE__INIT;
+    struct volume_message volume;
+    fill_volume(l, v, &volume);
+    volume.m.device = text(device);
+    response.op_case = LUNAR__RESPONSE__OP_VOLUME;
+    response.volume = &volume.m;
+    send_response(l, w, &response);
+}
+
+void reply_volumes(struct leader *l, const struct waiter *w, const Lunar__VolumeList *m)
+{
+    Lunar__Response response = LUNAR__RESPONSE__INIT;
+    Lunar__Volumes volumes = LUNAR__VOLUMES__INIT;
+    uint32_t limit = m->limit && m->limit < LIST_LIMIT ? m->limit : LIST_LIMIT;
+    struct volume_message *messages = calloc(limit, sizeof *messages);
+    Lunar__Volume **list = calloc(limit, sizeof *list);
+
+    if (!messages || !list)
+        abort();
+    for (uint32_t i = 0; i < l->catalogue->n_volumes; i++) {
+        const struct catalogue_volume *v = &l->catalogue->volumes[i];
+        if (m->after[0] && strcmp(v->name, m->after) <= 0)
+            continue;
+        if (volumes.n_volumes == limit) {
+            volumes.more = true;
+            break;
+        }
+        fill_volume(l, v, &messages[volumes.n_volumes]);
+        list[volumes.n_volumes] = &messages[volumes.n_volumes].m;
+        volumes.n_volumes++;
+    }
+    volumes.volumes = list;
+    response.op_case = LUNAR__RESPONSE__OP_VOLUMES;
+    response.volumes = &volumes;
+    send_response(l, w, &response);
+    free(list);
+    free(messages);
+}
+
+void reply_nodes(struct leader *l, const struct waiter *w)
+{
+    Lunar__Response response = LUNAR__RESPONSE__INIT;
+    Lunar__Nodes nodes = LUNAR__NODES__INIT;
+    uint32_t max = l->sb->layout.max_nodes;
+    Lunar__Node *messages = calloc(max, sizeof *messages);
+    Lunar__Node **list = calloc(max, sizeof *list);
+
+    if (!messages || !list)
+        abort();
+    for (uint32_t h = 1; h <= max; h++) {
+        const struct node *n = &l->nodes[h];
+        if (!n->seen)
+            continue;
+        Lunar__Node *m = &messages[nodes.n_nodes];
+        lunar__node__init(m);
+        m->host_id = h;
+        m->name = text(n->name);
+        m->generation = n->self.generation;
+        m->run = n->self.run_or_term;
+        m->state = text(n->leaving ? "LEFT" : host_state_name(n->sanlock_state));
+        m->last_heard_ms = l->now_ms > n->last_heard_ms ? l->now_ms - n->last_heard_ms : 0;
+        m->attachments = n->has_grants ? n->grants.n_entries : 0;
+        list[nodes.n_nodes++] = m;
+    }
+    nodes.nodes = list;
+    response.op_case = LUNAR__RESPONSE__OP_NODES;
+    response.nodes = &nodes;
+    send_response(l, w, &response);
+    free(list);
+    free(messages);
+}
+
+void reply_status(struct leader *l, const struct waiter *w)
+{
+    Lunar__Response response = LUNAR__RESPONSE__INIT;
+    Lunar__Status s = LUNAR__STATUS__INIT;
+
+    s.pool = text(l->sb->pool_name);
+    s.pool_id = uuid_to_pb(&l->sb->pool_id);
+    s.term = l->self.run_or_term;
+    s.coordinator_host_id = l->self.host_id;
+    s.coordinator_node = text(node_name(l, l->self.host_id));
+    s.vg_size = l->catalogue->vg_size;
+    s.vg_free = l->catalogue->vg_free;
+    s.vg_seqno = l->catalogue->seqno;
+    s.volumes = l->catalogue->n_volumes;
+    for (uint32_t i = 0; i < l->catalogue->n_volumes; i++)
+        s.provisioned += l->catalogue->volumes[i].size;
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
+        s.nodes += l->nodes[h].seen && !l->nodes[h].leaving;
+        s.attachments += l->nodes[h].has_grants ? l->nodes[h].grants.n_entries : 0;
+    }
+    s.condition =
+        text(l->catalogue->n_foreign ? "the VG holds LVs that are not lunar's; they are left alone"
+                                     : "");
+    response.op_case = LUNAR__RESPONSE__OP_STATUS;
+    response.status = &s;
+    send_response(l, w, &response);
+}
+
+/* --- commands --- */
+
+/* A layer's message with its segments in one allocation behind it. */
+static Lunar__Layer *layer_message(const struct catalogue_layer *layer)
+{
+    size_t n = layer->n_segments;
+    Lunar__Layer *m =
+        calloc(1, sizeof *m + n * (sizeof(Lunar__Segment) + sizeof(Lunar__Segment *)));
+    if (!m)
+        abort();
+    Lunar__Segment **list = (Lunar__Segment **)(void *)(m + 1);
+    Lunar__Segment *segments = (Lunar__Segment *)(void *)(list + n);
+    lunar__layer__init(m);
+    m->volume_short = layer->volume_short;
+    m->index = layer->index;
+    m->map_generation = layer->map_generation;
+    for (size_t i = 0; i < n; i++) {
+        lunar__segment__init(&segments[i]);
+        segments[i].start = layer->segments[i].lun_offset;
+        segments[i].length = layer->segments[i].length;
+        list[i] = &segments[i];
+    }
+    m->n_segments = n;
+    m->segments = list;
+    return m;
+}
+
+static int send_command(struct leader *l, const struct op *op, Lunar__Command *command)
+{
+    Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
+    struct error err = ERROR_INIT;
+    uint8_t *bytes;
+    uint32_t len;
+
+    command->id = uuid_to_pb(&op->command_id);
+    e.body_case = LUNAR__ENVELOPE__BODY_COMMAND;
+    e.command = command;
+    int rc = envelope_pack(&e, &bytes, &len, &err);
+    if (rc < 0)
+        return rc;
+    rc = l->io->send(l->data, op->host_id, bytes, len);
+    free(bytes);
+    return rc;
+}
+
+static int send_attach(struct leader *l, const struct op *op, const struct catalogue_volume *v)
+{
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__Attach m = LUNAR__ATTACH__INIT;
+    Lunar__Layer *layers[TABLE_LAYERS_MAX];
+
+    m.volume_id = uuid_to_pb(&v->id);
+    m.attachment_id = uuid_to_pb(&op->attachment_id);
+    m.name = text(v->name);
+    m.size = v->size;
+    m.thick = v->thick;
+    for (uint32_t i = 0; i < v->n_layers && i < TABLE_LAYERS_MAX; i++)
+        layers[m.n_layers++] = layer_message(&v->layers[i]);
+    m.layers = layers;
+    command.op_case = LUNAR__COMMAND__OP_ATTACH;
+    command.attach = &m;
+    int rc = send_command(l, op, &command);
+    for (size_t i = 0; i < m.n_layers; i++)
+        free(layers[i]);
+    return rc;
+}
+
+static int send_format(struct leader *l, const struct op *op, const struct catalogue_volume *v)
+{
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__FormatJob m = LUNAR__FORMAT_JOB__INIT;
+
+    m.volume_id = uuid_to_pb(&v->id);
+    m.attachment_id = uuid_to_pb(&op->attachment_id);
+    m.size = v->size;
+    m.thick = v->thick;
+    m.layer = layer_message(&v->layers[0]);
+    command.op_case = LUNAR__COMMAND__OP_FORMAT_JOB;
+    command.format_job = &m;
+    int rc = send_command(l, op, &command);
+    free(m.layer);
+    return rc;
+}
+
+static int send_detach(struct leader *l, const struct op *op)
+{
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__Detach m = LUNAR__DETACH__INIT;
+
+    m.volume_id = uuid_to_pb(&op->volume_id);
+    m.attachment_id = uuid_to_pb(&op->attachment_id);
+    command.op_case = LUNAR__COMMAND__OP_DETACH;
+    command.detach = &m;
+    return send_command(l, op, &command);
+}
+
+int command_send(struct leader *l, const struct op *op, const struct catalogue_volume *v)
+{
+    if (op->kind == OP_DETACH)
+        return send_detach(l, op);
+    if (!v)
+        return LUNAR_E_NOT_FOUND; /* it vanished from the catalogue: nothing to be done on a node */
+    return op->kind == OP_CREATE ? send_format(l, op, v) : send_attach(l, op, v);
+}

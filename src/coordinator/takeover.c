@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a new leader reads and writes before it answers anybody, in this order, after its acquire:
+ *
+ *   1. the LVM metadata against its stored copy (committer_open: adopt or restore, SAFETY 4);
+ *   2. the catalogue;
+ *   3. both grant copies and the report of every host id that was ever used, united (SAFETY 2);
+ *   4. both grant copies rewritten under the new term and read back (SAFETY 3).
+ *
+ * An agent that opens a volume under the old term wrote its report before it looked at the term:
+ * either the report is read in step 3, or the agent's look comes after our acquire and it gives up.
+ * Failure modes: any step fails: the takeover fails, the lease is given back, another candidate
+ * tries. A damaged table is skipped, since two more sources remain, and named in the log.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "coordinator/coordinator_internal.h"
+#include "fencing/leases.h"
+
+/* Reads one table; NULL if it was never written or is damaged. */
+static struct table *read_copy(struct coordinator *c, enum table_kind kind, uint32_t host, int copy,
+                               int *ret_rc, struct error *err)
+{
+    struct table *t = calloc(1, sizeof *t);
+    if (!t)
+        abort();
+    int rc = copy < 0 ? table_read_newest(c->fd, &c->sb.layout, kind, host, &c->sb.pool_id, t, err)
+                      : table_read(c->fd, &c->sb.layout, kind, host, copy, &c->sb.pool_id, t, err);
+    if (rc == 0)
+        return t;
+    free(t);
+    if (rc == LUNAR_E_CORRUPT)
+        log_error("table_damaged kind=%d host=%u copy=%d text=\"%s\"", (int)kind, host, copy,
+                  err->text);
+    else if (rc != LUNAR_E_NOT_FOUND)
+        *ret_rc = rc;
+    return NULL;
+}
+
+static void drop(struct table *t)
+{
+    if (t)
+        table_free(t);
+    free(t);
+}
+
+static int rewrite(struct coordinator *c, struct table *t, struct error *err)
+{
+    t->writer = c->self;
+    t->term = c->self.run_or_term;
+    t->seq = 1;
+    for (int copy = 0; copy < 2; copy++) {
+        effect_point("takeover-grants");
+        int rc = table_write(c->fd, &c->sb.layout, t, copy, err);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int take_node(struct coordinator *c, uint32_t host, struct table **ret, struct error *err)
+{
+    int rc = 0;
+    struct table *a = read_copy(c, TABLE_GRANTS, host, 0, &rc, err);
+    struct table *b = read_copy(c, TABLE_GRANTS, host, 1, &rc, err);
+    struct table *report = read_copy(c, TABLE_REPORTS, host, -1, &rc, err);
+
+    *ret = calloc(1, sizeof **ret);
+    if (!*ret)
+        abort();
+    grants_merge(a, b, report, host, &c->sb.pool_id, *ret);
+    /* A table of a higher term than ours: somebody was elected after us. */
+    bool stale = (a && a->term > c->self.run_or_term) || (b && b->term > c->self.run_or_term);
+    drop(a);
+    drop(b);
+    drop(report);
+    if (rc < 0)
+        return error_prefix(err, "reading the grants of host %u", host);
+    if (stale)
+        return error_set(err, LUNAR_E_STALE, "the grants of host %u are of a later term", host);
+    return rewrite(c, *ret, err);
+}
+
+static int take_grants(struct coordinator *c, struct takeover *t, struct error *err)
+{
+    char space[48];
+    uint32_t n = c->sb.layout.max_nodes;
+    struct delta_lease *leases = calloc(n, sizeof *leases);
+
+    if (!leases)
+        abort();
+    pool_lockspace(&c->sb.pool_id, space);
+    int rc = leases_read(c->fd, &c->sb.layout, space, leases, err);
+    t->n = n;
+    t->grants = calloc(n + 1, sizeof *t->grants);
+    if (!t->grants)
+        abort();
+    for (uint32_t h = 1; rc == 0 && h <= n; h++)
+        if (leases[h - 1].generation > 0)
+            rc = take_node(c, h, &t->grants[h], err);
+    free(leases);
+    return rc;
+}
+
+static int take_catalogue(struct takeover *t, struct error *err)
+{
+    struct lvm_report report = {0};
+    int rc = lvm_report(t->lvm, &report, err);
+    if (rc < 0)
+        return rc;
+    t->catalogue = calloc(1, sizeof *t->catalogue);
+    if (!t->catalogue)
+        abort();
+    rc = catalogue_build(&report, t->catalogue, err);
+    lvm_report_free(&report);
+    return rc;
+}
+
+static void undo(struct takeover *t)
+{
+    for (uint32_t h = 1; t->grants && h <= t->n; h++)
+        drop(t->grants[h]);
+    free(t->grants);
+    if (t->catalogue)
+        catalogue_free(t->catalogue);
+    free(t->catalogue);
+    if (t->committer)
+        committer_close(t->committer);
+    if (t->lvm)
+        lvm_close(t->lvm);
+    memset(t, 0, sizeof *t);
+}
+
+int takeover_run(struct coordinator *c, struct takeover *ret, struct error *err)
+{
+    struct lvm_config lvm = {.device = c->device,
+                             .state_dir = c->run_dir,
+                             .superblock = &c->sb,
+                             .inherit_fd = leadership_fd(c->leadership)};
+    memset(ret, 0, sizeof *ret);
+    int rc = lvm_open(&lvm, &ret->lvm, err);
+    if (rc == 0) {
+        struct committer_config committer = {.fd = c->fd,
+                                             .superblock = &c->sb,
+                                             .lvm = ret->lvm,
+                                             .leadership = c->leadership,
+                                             .term = c->self.run_or_term};
+        rc = committer_open(&committer, &ret->committer, err);
+    }
+    if (rc == 0)
+        rc = take_catalogue(ret, err);
+    if (rc == 0)
+        rc = take_grants(c, ret, err);
+    if (rc < 0)
+        undo(ret);
+    return rc;
+}

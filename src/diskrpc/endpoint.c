@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Binds a pure channel to a disk and a loop: carries out what the channel asks for, feeds back what
+ * became of it.
+ *
+ * Happy path: an event steps the channel, the update's operations are submitted, delivered messages
+ * go to the owner, a TICK follows if the owner took or sent something, the timer is set to the
+ * channel's deadline. Failure modes are the channel's; the one of this file is being closed in the
+ * middle of a callback: from then on operations that end are only counted, and the memory stays
+ * until the last one has ended, because the kernel may still write into it.
+ */
+#include "diskrpc/endpoint.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/io.h"
+
+#define ENDPOINT_MAGIC 0x4c45504eu
+
+static void step(struct endpoint *ep, enum channel_event_type type, int status, const uint8_t *data,
+                 uint32_t len);
+
+static void finish_close(struct endpoint *ep)
+{
+    if (!ep->closing || !ep->timer_closed || ep->outstanding > 0)
+        return;
+    channel_free(ep->channel);
+    free(ep->page_buffer);
+    free(ep->spill_buffer);
+    ep->magic = 0;
+    ep->callbacks->closed(ep);
+}
+
+/* True if the channel still wants to know. */
+static bool op_ended(struct endpoint *ep)
+{
+    assert(ep->magic == ENDPOINT_MAGIC && ep->outstanding > 0);
+    ep->outstanding--;
+    if (!ep->closing)
+        return true;
+    finish_close(ep); /* may free it */
+    return false;
+}
+
+static void on_page_read(struct disk_op *op, int status)
+{
+    struct endpoint *ep = op->data;
+
+    ep->reading = false;
+    if (op_ended(ep))
+        step(ep, CHANNEL_EVENT_PAGE_READ, status, ep->page_buffer, PAGE_SIZE_BYTES);
+}
+
+static void on_page_written(struct disk_op *op, int status)
+{
+    struct endpoint *ep = op->data;
+
+    if (op_ended(ep))
+        step(ep, CHANNEL_EVENT_PAGE_WRITTEN, status, NULL, 0);
+}
+
+static void on_spill_read(struct disk_op *op, int status)
+{
+    struct endpoint *ep = op->data;
+
+    if (op_ended(ep))
+        step(ep, CHANNEL_EVENT_SPILL_READ, status, ep->spill_buffer, op->len);
+}
+
+static void on_spill_written(struct disk_op *op, int status)
+{
+    struct endpoint *ep = op->data;
+
+    if (op_ended(ep))
+        step(ep, CHANNEL_EVENT_SPILL_WRITTEN, status, NULL, 0);
+}
+
+static void submit(struct endpoint *ep, struct disk_op *op, void *buffer, uint32_t len,
+                   uint64_t offset)
+{
+    op->buffer = buffer;
+    op->len = (len + IO_ALIGN - 1) / IO_ALIGN * IO_ALIGN;
+    op->offset = offset;
+    ep->outstanding++;
+    disk_submit(ep->disk, op);
+}
+
+static void carry_out(struct endpoint *ep, const struct channel_update *update)
+{
+    if (update->write_page)
+        submit(ep, &ep->page_write, (void *)update->page, PAGE_SIZE_BYTES, ep->places.own_page);
+    if (update->write_spill)
+        submit(ep, &ep->spill_write, (void *)update->spill, update->spill_len,
+               ep->places.own_spill);
+    if (update->read_page) {
+        ep->reading = true;
+        submit(ep, &ep->page_read, ep->page_buffer, PAGE_SIZE_BYTES, ep->places.peer_page);
+    }
+    if (update->read_spill) {
+        if (!ep->spill_buffer)
+            ep->spill_buffer = io_alloc(LAYOUT_SPILL_SIZE);
+        submit(ep, &ep->spill_read, ep->spill_buffer, update->spill_read_len,
+               ep->places.peer_spill);
+    }
+}
+
+/* Returns true if the channel should be asked once more what to do. */
+static bool deliver(struct endpoint *ep)
+{
+    const uint8_t *data;
+    uint32_t len;
+    bool any = false;
+
+    while (!ep->closing && channel_receive(ep->channel, &data, &len)) {
+        ep->callbacks->message(ep, data, len);
+        any = true;
+    }
+    return any;
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    step(timer->data, CHANNEL_EVENT_TICK, 0, NULL, 0);
+}
+
+static void set_timer(struct endpoint *ep, uint64_t now_ms, uint64_t deadline_ms)
+{
+    if (deadline_ms == UINT64_MAX)
+        uv_timer_stop(&ep->timer);
+    else
+        uv_timer_start(&ep->timer, on_timer, deadline_ms > now_ms ? deadline_ms - now_ms : 0, 0);
+}
+
+static void step(struct endpoint *ep, enum channel_event_type type, int status, const uint8_t *data,
+                 uint32_t len)
+{
+    assert(ep->magic == ENDPOINT_MAGIC && !ep->stepping && !ep->closing);
+    struct channel_event event = {.type = type, .status = status, .data = data, .len = len};
+    struct channel_update update;
+
+    ep->stepping = true;
+    do {
+        uv_update_time(ep->loop);
+        event.now_ms = uv_now(ep->loop);
+        ep->again = false;
+        channel_step(ep->channel, &event, &update);
+        carry_out(ep, &update);
+        if (event.type == CHANNEL_EVENT_PAGE_READ)
+            ep->callbacks->stepped(ep, &update);
+        if (deliver(ep))
+            ep->again = true;
+        event = (struct channel_event){.type = CHANNEL_EVENT_TICK};
+    } while (ep->again && !ep->closing);
+    ep->stepping = false;
+    if (!ep->closing)
+        set_timer(ep, uv_now(ep->loop), update.deadline_ms);
+}
+
+static void op_init(struct endpoint *ep, struct disk_op *op, bool write, disk_done_fn done)
+{
+    op->write = write;
+    op->done = done;
+    op->data = ep;
+}
+
+void endpoint_open(struct endpoint *ep, uv_loop_t *loop, struct disk *disk,
+                   const struct channel_config *config, const struct endpoint_places *places,
+                   const struct endpoint_callbacks *callbacks, void *data)
+{
+    *ep = (struct endpoint){
+        .magic = ENDPOINT_MAGIC,
+        .loop = loop,
+        .disk = disk,
+        .channel = channel_new(config),
+        .places = *places,
+        .callbacks = callbacks,
+        .data = data,
+        .page_buffer = io_alloc(PAGE_SIZE_BYTES),
+    };
+    op_init(ep, &ep->page_read, false, on_page_read);
+    op_init(ep, &ep->page_write, true, on_page_written);
+    op_init(ep, &ep->spill_read, false, on_spill_read);
+    op_init(ep, &ep->spill_write, true, on_spill_written);
+    uv_timer_init(loop, &ep->timer);
+    ep->timer.data = ep;
+    endpoint_kick(ep);
+}
+
+void endpoint_kick(struct endpoint *ep)
+{
+    assert(ep->magic == ENDPOINT_MAGIC);
+    if (ep->closing)
+        return;
+    if (ep->stepping)
+        ep->again = true;
+    else
+        uv_timer_start(&ep->timer, on_timer, 0, 0);
+}
+
+int endpoint_send(struct endpoint *ep, const uint8_t *bytes, uint32_t len)
+{
+    int rc = ep->closing ? LUNAR_E_NOT_JOINED : channel_submit(ep->channel, bytes, len);
+    if (rc == 0)
+        endpoint_kick(ep);
+    return rc;
+}
+
+void endpoint_feed_page(struct endpoint *ep, const uint8_t page[PAGE_SIZE_BYTES])
+{
+    if (!ep->closing && !ep->reading)
+        step(ep, CHANNEL_EVENT_PAGE_READ, 0, page, PAGE_SIZE_BYTES);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    struct endpoint *ep = handle->data;
+
+    ep->timer_closed = true;
+    finish_close(ep);
+}
+
+void endpoint_close(struct endpoint *ep)
+{
+    assert(ep->magic == ENDPOINT_MAGIC && !ep->closing);
+    ep->closing = true;
+    uv_close((uv_handle_t *)&ep->timer, on_timer_closed);
+}

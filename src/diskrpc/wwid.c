@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A LUN's WWID from sysfs; see wwid.h. No id is not an error: loop devices and some test disks have none. */
+#include "diskrpc/wwid.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+/* Reads one trimmed line of a sysfs file; false if there is none or it is empty. */
+static bool read_line(const char *path, char ret[WWID_SIZE])
+{
+    FILE *f = fopen(path, "re");
+    bool found = f && fgets(ret, WWID_SIZE, f);
+    if (f)
+        fclose(f);
+    if (!found)
+        return false;
+    size_t n = strlen(ret);
+    while (n > 0 && (unsigned char)ret[n - 1] <= ' ')
+        ret[--n] = '\0';
+    return n > 0;
+}
+
+void wwid_read(int fd, char ret[WWID_SIZE])
+{
+    /* NVMe namespace; SCSI disk; virtio-blk; device-mapper (multipath's UUID ends with the WWID); then the same of the
+     * whole disk, where the device is a partition. */
+    static const char *const places[] = {"wwid",    "device/wwid",    "serial",   "dm/uuid",
+                                         "../wwid", "../device/wwid", "../serial"};
+    struct stat st;
+
+    if (fstat(fd, &st) == 0 && S_ISBLK(st.st_mode)) {
+        for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+            char path[128];
+            snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%s", major(st.st_rdev),
+                     minor(st.st_rdev), places[i]);
+            if (read_line(path, ret))
+                return;
+        }
+    }
+    ret[0] = '\0';
+}

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The world-wide id of a LUN as this node's kernel tells it: what tells an array's copy of a LUN from the LUN (SAFETY 22). */
+#ifndef LUNAR_DISKRPC_WWID_H
+#define LUNAR_DISKRPC_WWID_H
+
+#include "diskrpc/superblock.h"
+
+/* "" if `fd` is no block device or its device has no id. Reads sysfs alone. */
+void wwid_read(int fd, char ret[WWID_SIZE]);
+
+#endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the local sanlock knows about hosts: all of them for takeover decisions, this one for
+ * candidates and the CLI.
+ *
+ * sanlock judges others by watching their timestamps on its own clock, so for the first seconds
+ * after a join everybody is UNKNOWN, and a lease that started to move again turns DEAD back into
+ * LIVE: callers latch DEAD per (host id, generation). Failure modes: the daemon is gone, or the
+ * lockspace is not joined; both answers come as ENOENT and are told apart here.
+ */
+#include "fencing/membership.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fencing/sanlock_calls.h"
+
+const char *host_state_name(enum host_state state)
+{
+    switch (state) {
+    case HOST_STATE_UNKNOWN:
+        return "UNKNOWN";
+    case HOST_STATE_FREE:
+        return "FREE";
+    case HOST_STATE_LIVE:
+        return "LIVE";
+    case HOST_STATE_FAIL:
+        return "FAIL";
+    case HOST_STATE_DEAD:
+        return "DEAD";
+    }
+    return "?";
+}
+
+static int get_hosts(const char *lockspace, uint32_t host_id, struct sanlk_host **ret, int *ret_n,
+                     struct error *err)
+{
+    *ret = NULL;
+    *ret_n = 0;
+    int rv = sanlock_get_hosts(lockspace, host_id, ret, ret_n, 0);
+    if (rv >= 0)
+        return 0;
+    uint32_t version = 0, proto = 0;
+    int alive = sanlock_version(0, &version, &proto);
+    if (alive < 0)
+        return sanlock_fail(err, alive, "cannot ask sanlock for hosts");
+    if (rv == -ENOENT)
+        return error_set(err, LUNAR_E_NOT_JOINED, "this node has not joined the pool");
+    return sanlock_fail(err, rv, "cannot ask sanlock for hosts");
+}
+
+static enum host_state state_of(uint32_t flags)
+{
+    uint32_t state = flags & SANLK_HOST_MASK;
+    /* A state that a newer sanlock may invent proves nothing. */
+    return state >= HOST_STATE_UNKNOWN && state <= HOST_STATE_DEAD ? (enum host_state)state
+                                                                   : HOST_STATE_UNKNOWN;
+}
+
+int membership_hosts(const struct uuid *pool_id, struct host_status **ret, struct error *err)
+{
+    char lockspace[48];
+    struct sanlk_host *hosts;
+    int n;
+    pool_lockspace(pool_id, lockspace);
+    int rv = get_hosts(lockspace, 0, &hosts, &n, err);
+    if (rv < 0)
+        return rv;
+
+    struct host_status *list = calloc(n > 0 ? (size_t)n : 1, sizeof *list);
+    if (!list)
+        abort();
+    for (int i = 0; i < n; i++)
+        list[i] = (struct host_status){
+            .host_id = (uint32_t)hosts[i].host_id,
+            .generation = hosts[i].generation,
+            .state = state_of(hosts[i].flags),
+            .timestamp = hosts[i].timestamp,
+        };
+    free(hosts);
+    *ret = list;
+    return n;
+}
+
+int membership_find(const struct uuid *pool_id, uint32_t *ret_host_id, uint64_t *ret_generation,
+                    struct error *err)
+{
+    char lockspace[48];
+    struct sanlk_lockspace ls;
+    pool_lockspace(pool_id, lockspace);
+    int rv = sanlock_find_lockspace(lockspace, &ls, err);
+    if (rv < 0)
+        return rv;
+    if (rv == 0 || ls.flags & (SANLK_LSF_ADD | SANLK_LSF_REM))
+        return error_set(err, LUNAR_E_NOT_JOINED, "this node has not joined the pool");
+
+    struct sanlk_host *host;
+    int n;
+    rv = get_hosts(lockspace, (uint32_t)ls.host_id, &host, &n, err);
+    if (rv < 0)
+        return rv;
+    if (n < 1 || host->generation == 0) {
+        free(host);
+        return error_set(err, LUNAR_E_NOT_JOINED, "sanlock does not know its own host yet");
+    }
+    *ret_host_id = (uint32_t)ls.host_id;
+    *ret_generation = host->generation;
+    free(host);
+    return 0;
+}

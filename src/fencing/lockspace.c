@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Getting a host id and the lockspace joined under it; see lockspace.h.
+ *
+ * Happy path: read all delta leases, choose an id (leases_choose), add the lockspace:
+ * sanlock has it: 1 s under the id that this host left cleanly, 2N to 5N under one never used or
+ * kept through a power cut. Joined already (the agent was restarted): the daemon's list has the
+ * lockspace, and its host id is ours; nothing is read.
+ *
+ * Failure modes:
+ * - Our name on a running lease. Usually our own, from before a power cut. But sanlock lets a
+ * second host of that name take it over within seconds while the first one lives, so the lease is
+ * watched for 3N, one and a half renewals, and a timestamp that moves means another machine:
+ * refused. Only a cloned machine identity can cause it.
+ * - The id was taken while we joined: sanlock says busy (after 8N + W); that id is
+ * avoided and another chosen.
+ * - The daemon is still removing the lockspace from a former life: wait, bounded by the time after
+ * which it is dead anyway.
+ */
+#include "fencing/lockspace.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "fencing/sanlock_calls.h"
+
+/* A lost race costs up to 8N + W; whoever loses five has a pool in which ids are handed out
+ * wrongly. */
+#define JOIN_ATTEMPTS 5
+#define POLL_MS       100
+
+void lockspace_pause(int ms)
+{
+    struct timespec t = {ms / 1000, ms % 1000 * 1000000L};
+    while (nanosleep(&t, &t) < 0 && errno == EINTR)
+        ;
+}
+
+int64_t lockspace_now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec;
+}
+
+void lockspace_tell(const struct membership_config *config, const char *format, ...)
+{
+    if (!config->progress)
+        return;
+    char text[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    config->progress(config->data, text);
+}
+
+/* Two paths may name one device; which one sanlock got is no matter as long as it is the same disk.
+ */
+static bool same_device(const char *a, const char *b)
+{
+    struct stat sa, sb;
+    if (strcmp(a, b) == 0)
+        return true;
+    if (stat(a, &sa) < 0 || stat(b, &sb) < 0)
+        return false;
+    if (S_ISBLK(sa.st_mode) && S_ISBLK(sb.st_mode))
+        return sa.st_rdev == sb.st_rdev;
+    return sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+/* sanlock's result code when it has decided: 0 joined; -ENOENT it has given up; others as they
+ * come. */
+static int wait_joined(struct sanlk_lockspace *ls, int limit_s)
+{
+    int64_t end = lockspace_now_s() + limit_s;
+    for (;;) {
+        int rv = sanlock_inq_lockspace(ls, 0);
+        if (rv != -EINPROGRESS || lockspace_now_s() >= end)
+            return rv;
+        lockspace_pause(POLL_MS);
+    }
+}
+
+/* An id whose owner must first be waited out takes 8N + W and up to 6N more; then sanlock has
+ * decided. */
+static int join_limit_s(const struct lockspace_join *join)
+{
+    return 2 * join->timeouts.dead_s + 10 * join->timeouts.io_timeout_s;
+}
+
+/* The daemon has it joined or is about to: 1 joined, 0 it came to nothing. */
+static int adopt(struct lockspace_join *join, struct sanlk_lockspace *ls, struct error *err)
+{
+    if (!same_device(ls->host_id_disk.path, join->config->device))
+        return error_set(err, LUNAR_E_INVALID,
+                         "this node has joined the pool through %s, not %s: use that path, or "
+                         "leave the pool first (lunarctl node leave)",
+                         ls->host_id_disk.path, join->config->device);
+    int rv = wait_joined(ls, join_limit_s(join));
+    if (rv == -ENOENT)
+        return 0;
+    if (rv < 0)
+        return sanlock_fail(err, rv, "cannot take over the lockspace that sanlock has joined");
+    join->host_id = (uint32_t)ls->host_id;
+    join->added = false;
+    return 1;
+}
+
+/* Waits until sanlock has finished removing it. 0: gone; LUNAR_E_BUSY: not in time. */
+static int wait_removed(struct lockspace_join *join, const char *name, struct error *err)
+{
+    int64_t end = lockspace_now_s() + join->timeouts.dead_s;
+    lockspace_tell(join->config, "sanlock is still leaving the pool; waiting for it");
+    while (lockspace_now_s() < end) {
+        struct sanlk_lockspace ls;
+        int rv = sanlock_find_lockspace(name, &ls, err);
+        if (rv <= 0)
+            return rv;
+        lockspace_pause(POLL_MS);
+    }
+    return error_set(
+        err, LUNAR_E_BUSY,
+        "sanlock has been leaving the pool for %d s and is not done: an I/O to the LUN "
+        "hangs; see sanlock's log",
+        join->timeouts.dead_s);
+}
+
+/* 1: it was joined already; 0: it is not in the daemon's list any more. */
+static int join_existing(struct lockspace_join *join, const char *name, struct error *err)
+{
+    struct sanlk_lockspace ls;
+    int rv = sanlock_find_lockspace(name, &ls, err);
+    if (rv <= 0)
+        return rv;
+    if (ls.flags & SANLK_LSF_REM)
+        return wait_removed(join, name, err);
+    return adopt(join, &ls, err);
+}
+
+/* SAFETY 7: see the head of this file. */
+static int watch_same_name(struct lockspace_join *join, int fd, const char *name,
+                           const struct delta_lease *first, struct delta_lease *leases,
+                           struct error *err)
+{
+    const struct superblock *sb = join->config->superblock;
+    struct delta_lease then = *first;
+    int watch_s = join->timeouts.same_name_watch_s;
+    lockspace_tell(join->config,
+                   "host id %" PRIu32 " carries this node's name; watching it for %d s",
+                   then.host_id, watch_s);
+    /* One second more than 3N, because the clock is read in whole seconds. */
+    for (int64_t end = lockspace_now_s() + watch_s + 1; lockspace_now_s() < end;) {
+        lockspace_pause(500);
+        int rv = leases_read(fd, &sb->layout, name, leases, err);
+        if (rv < 0)
+            return rv;
+        const struct delta_lease *now = &leases[then.host_id - 1];
+        if (now->timestamp != then.timestamp || now->generation != then.generation)
+            return error_set(err, LUNAR_E_ALIVE,
+                             "another machine is alive as host id %" PRIu32 " under this node's "
+                             "name %s: it has the same node name and the same machine identity "
+                             "(a cloned DMI product UUID or /etc/machine-id?). Give this machine "
+                             "an identity or a node name of its own",
+                             then.host_id, join->host_name);
+    }
+    return 0;
+}
+
+static int choose(struct lockspace_join *join, int fd, const char *name, const bool *avoid,
+                  struct error *err)
+{
+    const struct superblock *sb = join->config->superblock;
+    struct delta_lease *leases = calloc(sb->layout.max_nodes, sizeof *leases);
+    if (!leases)
+        abort();
+    bool same_name = false;
+    int rv = leases_read(fd, &sb->layout, name, leases, err);
+    if (rv == 0)
+        rv = leases_choose(leases, sb->layout.max_nodes, join->host_name, avoid, &join->host_id,
+                           &same_name, err);
+    if (rv == 0 && same_name) {
+        struct delta_lease first = leases[join->host_id - 1];
+        rv = watch_same_name(join, fd, name, &first, leases, err);
+    }
+    free(leases);
+    return rv;
+}
+
+/*
+ * One attempt under join->host_id: 1 joined, 0 lost to another host, or an error. The call waits
+ * for the outcome: after an asynchronous add an inquiry says no more than ENOENT, whatever the
+ * reason was.
+ */
+static int add(struct lockspace_join *join, struct error *err)
+{
+    const struct superblock *sb = join->config->superblock;
+    struct sanlk_lockspace ls;
+    sanlock_fill_lockspace(&ls, sb, join->config->device, join->host_id);
+    lockspace_tell(join->config, "joining as host id %" PRIu32, join->host_id);
+    int rv = sanlock_add_lockspace_timeout(&ls, 0, sb->io_timeout_s);
+    if (rv == -EEXIST || rv == -EINPROGRESS) /* somebody else on this node is joining, too */
+        rv = wait_joined(&ls, join_limit_s(join));
+    if (rv == SANLK_HOSTID_BUSY || rv == SANLK_RENEW_DIFF || rv == SANLK_RENEW_OWNER)
+        return 0;
+    if (rv < 0)
+        return sanlock_fail(err, rv, "sanlock could not join the pool's lockspace");
+    join->added = true;
+    return 1;
+}
+
+static int join_new(struct lockspace_join *join, int fd, const char *name, struct error *err)
+{
+    uint32_t n = join->config->superblock->layout.max_nodes;
+    bool *avoid = calloc(n, sizeof *avoid);
+    if (!avoid)
+        abort();
+    int rv = 0;
+    for (int i = 0; i < JOIN_ATTEMPTS && rv == 0; i++) {
+        rv = choose(join, fd, name, avoid, err);
+        if (rv < 0)
+            break;
+        rv = add(join, err);
+        avoid[join->host_id - 1] = true;
+    }
+    free(avoid);
+    if (rv == 0)
+        return error_set(err, LUNAR_E_BUSY,
+                         "other hosts took every one of the %d host ids that were tried; try again",
+                         JOIN_ATTEMPTS);
+    return rv < 0 ? rv : 0;
+}
+
+int lockspace_join(struct lockspace_join *join, struct error *err)
+{
+    char name[48];
+    pool_lockspace(&join->config->superblock->pool_id, name);
+    int rv = join_existing(join, name, err);
+    if (rv != 0)
+        return rv < 0 ? rv : 0;
+
+    int fd = io_open(join->config->device, 0, err);
+    if (fd < 0)
+        return fd;
+    rv = join_new(join, fd, name, err);
+    close(fd);
+    return rv;
+}

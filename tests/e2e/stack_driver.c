@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stack_driver: the agent's stack from a command line, for tests in a VM that need no agent,
+ * coordinator or sanlock.
+ *
+ *     stack_driver [-r ROOT] format|attach|check SPEC...      SPEC: key=value, see below
+ *     stack_driver [-r ROOT] detach|restart ATTACHMENT        after adopting what stands
+ *     stack_driver [-r ROOT] recover|teardown                 of the pool below
+ *     stack_driver [-r ROOT] supervise SECONDS                adopts, and restarts daemons as they
+ * die
+ *
+ * SPEC: device=/dev/vdb size=BYTES volume=UUID attachment=UUID name=NAME [thick=1] and at least one
+ * segment=OFFSET:LENGTH; layer=INDEX before segments begins the next layer (leaf first). The pool
+ * is always "test". Exit code 0; else 1 with "CODE: sentence" on standard error; 2 for usage.
+ * Without `detach`, everything outlives it: each run is an agent restart.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/stack.h"
+#include "base/log.h"
+
+#define STACKS_MAX 64
+
+static const char *root = "/run/lunar/attach";
+static const char *const pool_text = "7e57f001-0000-4000-8000-000000000001";
+static struct stack *stacks[STACKS_MAX];
+static int n_stacks;
+
+static int usage(const char *what)
+{
+    fprintf(stderr, "stack_driver: %s; see the head of its source\n", what);
+    exit(2);
+}
+
+static struct uuid parse_uuid(const char *text)
+{
+    struct uuid id;
+
+    if (uuid_parse(text, &id) < 0)
+        usage("bad UUID");
+    return id;
+}
+
+static struct stack_layer *last_layer(struct stack_spec *spec, bool fresh, uint32_t index)
+{
+    if (fresh || spec->n_layers == 0) {
+        spec->layers = reallocarray(spec->layers, spec->n_layers + 1, sizeof *spec->layers);
+        if (!spec->layers)
+            abort();
+        spec->layers[spec->n_layers++] =
+            (struct stack_layer){.volume_short = uuid_short(&spec->volume_id), .index = index};
+    }
+    return &spec->layers[spec->n_layers - 1];
+}
+
+static void add_segment(struct stack_spec *spec, const char *value)
+{
+    struct stack_segment segment;
+    struct stack_layer *layer = last_layer(spec, false, 0);
+
+    if (sscanf(value, "%" SCNu64 ":%" SCNu64, &segment.lun_offset, &segment.length) != 2)
+        usage("segment=OFFSET:LENGTH");
+    layer->segments = reallocarray(layer->segments, layer->n_segments + 1, sizeof *layer->segments);
+    if (!layer->segments)
+        abort();
+    layer->segments[layer->n_segments++] = segment;
+}
+
+static void set_key(struct stack_spec *spec, const char *key, const char *value)
+{
+    if (strcmp(key, "device") == 0)
+        snprintf(spec->device, sizeof spec->device, "%s", value);
+    else if (strcmp(key, "name") == 0)
+        snprintf(spec->name, sizeof spec->name, "%s", value);
+    else if (strcmp(key, "size") == 0)
+        spec->size = strtoull(value, NULL, 10);
+    else if (strcmp(key, "thick") == 0)
+        spec->thick = atoi(value) != 0;
+    else if (strcmp(key, "volume") == 0)
+        spec->volume_id = parse_uuid(value);
+    else if (strcmp(key, "attachment") == 0)
+        spec->attachment_id = parse_uuid(value);
+    else if (strcmp(key, "layer") == 0)
+        last_layer(spec, true, (uint32_t)atoi(value));
+    else if (strcmp(key, "segment") == 0)
+        add_segment(spec, value);
+    else
+        usage(key);
+}
+
+static void parse_spec(char **argv, struct stack_spec *spec)
+{
+    *spec = (struct stack_spec){.pool = "test", .pool_id = parse_uuid(pool_text)};
+    for (; *argv; argv++) {
+        char *equals = strchr(*argv, '=');
+        if (!equals)
+            usage("key=value");
+        *equals = '\0';
+        set_key(spec, *argv, equals + 1);
+    }
+}
+
+static void adopted(void *data, struct stack *stack)
+{
+    (void)data;
+    if (n_stacks == STACKS_MAX)
+        usage("too many stacks");
+    stacks[n_stacks++] = stack;
+    printf("adopted %s %s qsd=%d restarts=%u\n", stack->spec.name, stack->link, (int)stack->qsd.pid,
+           stack->qsd_restarts);
+}
+
+static int recover(bool teardown_all, struct error *err)
+{
+    struct uuid pool = parse_uuid(pool_text);
+
+    return stack_recover(root, &pool, teardown_all, adopted, NULL, err);
+}
+
+static struct stack *take(const char *attachment)
+{
+    struct uuid id = parse_uuid(attachment);
+
+    for (int i = 0; i < n_stacks; i++) {
+        struct stack *stack = stacks[i];
+        if (stack && uuid_equal(&stack->spec.attachment_id, &id)) {
+            stacks[i] = NULL;
+            return stack;
+        }
+    }
+    return NULL;
+}
+
+static int with_spec(const char *command, char **argv, struct error *err)
+{
+    struct stack_spec spec;
+    struct stack *stack = NULL;
+    int rc;
+
+    parse_spec(argv, &spec);
+    if (strcmp(command, "format") == 0)
+        rc = stack_format(root, &spec, err);
+    else if (strcmp(command, "attach") == 0)
+        rc = stack_attach(root, &spec, &stack, err);
+    else
+        rc = stack_spec_check(&spec, err);
+    if (stack)
+        printf("%s\n", stack->link);
+    stack_free(stack);
+    stack_spec_free(&spec);
+    return rc;
+}
+
+static int with_attachment(const char *command, const char *attachment, struct error *err)
+{
+    int rc = recover(false, err);
+
+    if (rc < 0)
+        return rc;
+    struct stack *stack = take(attachment);
+    if (!stack)
+        return error_set(err, LUNAR_E_NOT_FOUND, "%s is not attached", attachment);
+    rc = strcmp(command, "detach") == 0 ? stack_detach(root, stack, err)
+                                        : stack_restart_qsd(root, stack, err);
+    if (rc < 0 || strcmp(command, "detach") != 0)
+        stack_free(stack);
+    return rc;
+}
+
+/* What the agent's loop will do with the pidfds. */
+static int supervise(int seconds, struct error *err)
+{
+    int rc = recover(false, err);
+
+    for (int left = seconds * 10; rc == 0 && left > 0; left--) {
+        for (int i = 0; rc == 0 && i < n_stacks; i++)
+            if (!stacks[i]->spec.thick && !qsd_alive(&stacks[i]->qsd))
+                rc = stack_restart_qsd(root, stacks[i], err);
+        poll(NULL, 0, 100);
+    }
+    return rc;
+}
+
+static int run(int argc, char **argv, struct error *err)
+{
+    const char *command = argv[0];
+
+    if (argc >= 2 && (strcmp(command, "format") == 0 || strcmp(command, "attach") == 0 ||
+                      strcmp(command, "check") == 0))
+        return with_spec(command, argv + 1, err);
+    if (argc == 2 && (strcmp(command, "detach") == 0 || strcmp(command, "restart") == 0))
+        return with_attachment(command, argv[1], err);
+    if (argc == 2 && strcmp(command, "supervise") == 0)
+        return supervise(atoi(argv[1]), err);
+    if (argc == 1 && (strcmp(command, "recover") == 0 || strcmp(command, "teardown") == 0))
+        return recover(strcmp(command, "teardown") == 0, err);
+    return usage("unknown command");
+}
+
+int main(int argc, char **argv)
+{
+    struct error err = ERROR_INIT;
+    int at = 1;
+
+    log_set_level(LOG_LEVEL_DEBUG);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (argc > 3 && strcmp(argv[1], "-r") == 0) {
+        root = argv[2];
+        at = 3;
+    }
+    if (argc <= at)
+        usage("no command");
+    int rc = run(argc - at, argv + at, &err);
+    for (int i = 0; i < n_stacks; i++)
+        stack_free(stacks[i]);
+    if (rc < 0)
+        fprintf(stderr, "%s: %s\n", error_name(rc), err.text);
+    return rc < 0;
+}

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Mailboxes and the hub over a real loop and a real O_DIRECT file: one coordinator and three nodes
+ * in one process. Every test ends by closing everything and letting the loop run dry, so that a
+ * leaked handle hangs it.
+ */
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <fcntl.h>
+
+#include "base/io.h"
+#include "diskrpc/mailbox.h"
+#include "diskrpc/uv_disk.h"
+#include "support/test.h"
+
+#define NODES      3
+#define BIG        (200u * 1024)
+#define PATIENCE_S 60
+
+struct node {
+    struct world *world;
+    struct mailbox *mailbox;
+    uint32_t received;
+    uint32_t bytes_last;
+    bool intact;
+    int peers;
+    uint64_t term;
+    uint64_t sent_ns;
+};
+
+struct world {
+    char path[64];
+    uv_loop_t loop;
+    uv_timer_t patience;
+    bool patience_lost;
+    struct uv_disk *disk;
+    struct layout layout;
+    struct uuid pool;
+    struct hub *hub;
+    uint32_t hub_received;
+    uint64_t deposed;
+    int changes, leaving;
+    int closed;
+    struct node nodes[NODES + 1];
+    uint64_t *samples_ns;
+    uint32_t n_samples, n_wanted;
+};
+
+static uint8_t big_byte(uint32_t i, uint32_t salt)
+{
+    return (uint8_t)(i * 31 + i / 251 + salt);
+}
+
+static uint8_t *big_message(uint32_t salt)
+{
+    uint8_t *bytes = malloc(BIG);
+    for (uint32_t i = 0; i < BIG; i++)
+        bytes[i] = big_byte(i, salt);
+    return bytes;
+}
+
+static bool big_intact(const uint8_t *bytes, uint32_t len, uint32_t salt)
+{
+    for (uint32_t i = 0; i < len; i++)
+        if (bytes[i] != big_byte(i, salt))
+            return false;
+    return len == BIG;
+}
+
+static void on_patience(uv_timer_t *timer)
+{
+    struct world *w = timer->data;
+    w->patience_lost = true;
+}
+
+/* Runs the loop until the condition holds; false when patience is lost. */
+#define RUN_UNTIL(w, condition)                                                                    \
+    ({                                                                                             \
+        uv_timer_start(&(w)->patience, on_patience, PATIENCE_S * 1000, 0);                         \
+        while (!(condition) && !(w)->patience_lost)                                                \
+            uv_run(&(w)->loop, UV_RUN_ONCE);                                                       \
+        uv_timer_stop(&(w)->patience);                                                             \
+        !(w)->patience_lost;                                                                       \
+    })
+
+static void hub_message(void *data, uint32_t host_id, const uint8_t *bytes, uint32_t len)
+{
+    struct world *w = data;
+    w->hub_received++;
+    if (hub_send(w->hub, host_id, bytes, len) < 0) /* an echo */
+        abort();
+}
+
+static void hub_node_changed(void *data, uint32_t host_id, const struct channel_stats *stats)
+{
+    struct world *w = data;
+    (void)host_id;
+    w->changes++;
+    w->leaving += (stats->peer_flags & PAGE_FLAG_LEAVING) != 0;
+}
+
+static void hub_deposed(void *data, uint64_t term)
+{
+    ((struct world *)data)->deposed = term;
+}
+
+static void node_message(void *data, const uint8_t *bytes, uint32_t len)
+{
+    struct node *node = data;
+    struct world *w = node->world;
+
+    node->received++;
+    node->bytes_last = len;
+    node->intact = len < BIG || big_intact(bytes, len, (uint32_t)(node - w->nodes));
+    if (w->samples_ns && w->n_samples < w->n_wanted) {
+        w->samples_ns[w->n_samples++] = uv_hrtime() - node->sent_ns;
+        node->sent_ns = uv_hrtime();
+        if (mailbox_send(node->mailbox, (const uint8_t *)"ping", 4) < 0)
+            abort();
+    }
+}
+
+static void node_peer_changed(void *data, const struct incarnation *peer)
+{
+    struct node *node = data;
+    node->peers++;
+    node->term = peer->run_or_term;
+}
+
+static void count_closed(void *data)
+{
+    ((struct world *)data)->closed++;
+}
+
+static void open_hub(struct world *w, uint64_t term)
+{
+    const struct hub_config config = {
+        .loop = &w->loop,
+        .disk = uv_disk_disk(w->disk),
+        .layout = &w->layout,
+        .pool_id = w->pool,
+        .self = {.host_id = 1, .generation = 1, .run_or_term = term},
+        .callbacks = {hub_message, hub_node_changed, hub_deposed},
+        .data = w,
+    };
+    w->hub = hub_open(&config);
+}
+
+static void open_node(struct world *w, uint32_t host_id, uint64_t run)
+{
+    struct node *node = &w->nodes[host_id];
+    const struct mailbox_config config = {
+        .loop = &w->loop,
+        .disk = uv_disk_disk(w->disk),
+        .layout = &w->layout,
+        .pool_id = w->pool,
+        .self = {.host_id = host_id, .generation = 1, .run_or_term = run},
+        .node_name = "node",
+        .callbacks = {node_message, node_peer_changed},
+        .data = node,
+    };
+    *node = (struct node){.world = w, .mailbox = mailbox_open(&config)};
+}
+
+static bool make_file(struct world *w)
+{
+    snprintf(w->path, sizeof w->path, "%s/lunar-mailbox-XXXXXX", P_tmpdir);
+    int fd = mkstemp(w->path);
+    bool ok = fd >= 0 && ftruncate(fd, (off_t)(w->layout.area_start + w->layout.area_size)) == 0;
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+/* False: this file system refuses O_DIRECT. */
+static bool world_open(struct world *w)
+{
+    *w = (struct world){.pool = uuid_random()};
+    layout_compute(8, 512, &w->layout, NULL);
+    uv_loop_init(&w->loop);
+    uv_timer_init(&w->loop, &w->patience);
+    w->patience.data = w;
+    struct error err = ERROR_INIT;
+    if (!make_file(w) || uv_disk_open(&w->loop, w->path, 4, &w->disk, &err) < 0) {
+        printf("# %s\n", err.text);
+        return false;
+    }
+    return true;
+}
+
+static bool world_close(struct world *w)
+{
+    int wanted = w->hub != NULL;
+    if (w->hub)
+        hub_close(w->hub, count_closed, w);
+    for (int i = 1; i <= NODES; i++)
+        if (w->nodes[i].mailbox) {
+            mailbox_close(w->nodes[i].mailbox, count_closed, w);
+            wanted++;
+        }
+    w->closed = 0;
+    bool ok = RUN_UNTIL(w, w->closed == wanted);
+    uv_disk_close(w->disk, count_closed, w);
+    ok = ok && RUN_UNTIL(w, w->closed == wanted + 1);
+    uv_close((uv_handle_t *)&w->patience, NULL);
+    uv_run(&w->loop, UV_RUN_DEFAULT);
+    ok = ok && uv_loop_close(&w->loop) == 0;
+    unlink(w->path);
+    free(w->samples_ns);
+    return ok;
+}
+
+static bool all_joined(const struct world *w)
+{
+    for (int i = 1; i <= NODES; i++)
+        if (w->nodes[i].peers == 0)
+            return false;
+    return true;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void a_thousand_pings_come_back(void)
+{
+    struct world w;
+    if (!world_open(&w))
+        SKIP("no O_DIRECT here");
+    open_hub(&w, 1);
+    for (uint32_t i = 1; i <= NODES; i++)
+        open_node(&w, i, 1);
+    CHECK(RUN_UNTIL(&w, all_joined(&w)));
+    w.n_wanted = 1000;
+    w.samples_ns = calloc(w.n_wanted, sizeof *w.samples_ns);
+    w.nodes[2].sent_ns = uv_hrtime();
+    CHECK_EQ(mailbox_send(w.nodes[2].mailbox, (const uint8_t *)"ping", 4), 0);
+    CHECK(RUN_UNTIL(&w, w.n_samples == w.n_wanted));
+    qsort(w.samples_ns, w.n_samples, sizeof *w.samples_ns, by_value);
+    const struct channel_stats *up = mailbox_stats(w.nodes[2].mailbox), *down = hub_stats(w.hub, 2);
+    printf("# ping: median %.2f ms, p99 %.2f ms; pages written up %.2f, down %.2f per ping\n",
+           (double)w.samples_ns[500] / 1e6, (double)w.samples_ns[990] / 1e6,
+           (double)up->pages_written / 1000, (double)down->pages_written / 1000);
+    CHECK(up->pages_written < 1200 && down->pages_written < 1200);
+    CHECK_EQ(up->bad_pages + down->bad_pages, 0);
+    CHECK(world_close(&w));
+}
+
+static void messages_of_200_kib_go_both_ways_between_all_nodes(void)
+{
+    struct world w;
+    if (!world_open(&w))
+        SKIP("no O_DIRECT here");
+    open_hub(&w, 1);
+    for (uint32_t i = 1; i <= NODES; i++)
+        open_node(&w, i, 1);
+    CHECK(RUN_UNTIL(&w, all_joined(&w)));
+    for (uint32_t i = 1; i <= NODES; i++) {
+        uint8_t *bytes = big_message(i);
+        for (int n = 0; n < 4; n++) {
+            CHECK_EQ(mailbox_send(w.nodes[i].mailbox, bytes, BIG), 0);
+            CHECK_EQ(mailbox_send(w.nodes[i].mailbox, (const uint8_t *)"small", 5), 0);
+        }
+        free(bytes);
+    }
+    for (int i = 1; i <= NODES; i++) {
+        CHECK(RUN_UNTIL(&w, w.nodes[i].received == 8));
+        CHECK(w.nodes[i].intact);
+        CHECK_EQ(w.nodes[i].bytes_last, 5);
+    }
+    CHECK(world_close(&w));
+}
+
+static void a_second_coordinator_deposes_the_first_and_is_followed(void)
+{
+    struct world w;
+    if (!world_open(&w))
+        SKIP("no O_DIRECT here");
+    open_hub(&w, 7);
+    for (uint32_t i = 1; i <= NODES; i++)
+        open_node(&w, i, 1);
+    CHECK(RUN_UNTIL(&w, all_joined(&w)));
+    struct hub *old = w.hub;
+    open_hub(&w, 8);
+    CHECK(RUN_UNTIL(&w, w.deposed == 8));
+    hub_close(old, count_closed, &w);
+    CHECK(RUN_UNTIL(&w, w.closed == 1));
+    for (int i = 1; i <= NODES; i++)
+        CHECK(RUN_UNTIL(&w, w.nodes[i].term == 8));
+    CHECK_EQ(mailbox_send(w.nodes[1].mailbox, (const uint8_t *)"ping", 4), 0);
+    CHECK(RUN_UNTIL(&w, w.nodes[1].received == 1));
+    CHECK(world_close(&w));
+}
+
+static void a_restarted_agent_is_a_new_peer_and_a_leaving_one_is_told(void)
+{
+    struct world w;
+    if (!world_open(&w))
+        SKIP("no O_DIRECT here");
+    open_hub(&w, 1);
+    open_node(&w, 1, 1);
+    CHECK(RUN_UNTIL(&w, w.nodes[1].peers == 1));
+    mailbox_close(w.nodes[1].mailbox, count_closed, &w);
+    CHECK(RUN_UNTIL(&w, w.closed == 1));
+    int changes = w.changes;
+    open_node(&w, 1, 2);
+    CHECK(RUN_UNTIL(&w, w.changes == changes + 1 && w.nodes[1].peers == 1));
+    CHECK_EQ(mailbox_send(w.nodes[1].mailbox, (const uint8_t *)"ping", 4), 0);
+    CHECK(RUN_UNTIL(&w, w.nodes[1].received == 1));
+    mailbox_set_leaving(w.nodes[1].mailbox);
+    CHECK(RUN_UNTIL(&w, w.leaving == 1));
+    CHECK(RUN_UNTIL(&w, mailbox_idle(w.nodes[1].mailbox)));
+    CHECK(world_close(&w));
+}
+
+static void nothing_can_be_sent_to_a_node_that_was_never_seen(void)
+{
+    struct world w;
+    if (!world_open(&w))
+        SKIP("no O_DIRECT here");
+    open_hub(&w, 1);
+    open_node(&w, 1, 1);
+    CHECK_EQ(hub_send(w.hub, 2, (const uint8_t *)"x", 1), LUNAR_E_NOT_JOINED);
+    CHECK(hub_stats(w.hub, 2) == NULL);
+    CHECK_EQ(mailbox_send(w.nodes[1].mailbox, (const uint8_t *)"x", 1), LUNAR_E_NOT_JOINED);
+    CHECK(world_close(&w));
+}
+
+TEST_MAIN(TEST(a_thousand_pings_come_back),
+          TEST(messages_of_200_kib_go_both_ways_between_all_nodes),
+          TEST(a_second_coordinator_deposes_the_first_and_is_followed),
+          TEST(a_restarted_agent_is_a_new_peer_and_a_leaving_one_is_told),
+          TEST(nothing_can_be_sent_to_a_node_that_was_never_seen))

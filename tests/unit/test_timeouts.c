@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The times that follow from N and W, against the table that was measured (FENCING). */
+#include "fencing/timeouts.h"
+
+#include "support/test.h"
+
+static void the_measured_table_comes_out(void)
+{
+    static const struct {
+        int n, w, renew, warn, fail, dead;
+    } rows[] = {
+        {10, 60, 20, 60, 80, 140},
+        {5, 30, 10, 30, 40, 70},
+        {2, 10, 4, 12, 16, 26},
+        {2, 60, 4, 12, 16, 76},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct timeouts t;
+        CHECK_EQ(timeouts_compute(rows[i].n, rows[i].w, &t, NULL), 0);
+        CHECK_EQ(t.io_timeout_s, rows[i].n);
+        CHECK_EQ(t.watchdog_fire_timeout_s, rows[i].w);
+        CHECK_EQ(t.renew_s, rows[i].renew);
+        CHECK_EQ(t.warn_s, rows[i].warn);
+        CHECK_EQ(t.fail_s, rows[i].fail);
+        CHECK_EQ(t.dead_s, rows[i].dead);
+        CHECK_EQ(t.same_name_watch_s, 3 * rows[i].n);
+    }
+}
+
+static void a_same_name_is_watched_for_longer_than_a_renewal(void)
+{
+    struct timeouts t;
+    for (int n = 2; n <= 60; n++) {
+        CHECK_EQ(timeouts_compute(n, 60, &t, NULL), 0);
+        CHECK(t.same_name_watch_s > t.renew_s);
+    }
+}
+
+static void a_pair_that_resets_healthy_nodes_is_refused(void)
+{
+    struct timeouts t;
+    struct error err = ERROR_INIT;
+    CHECK_EQ(timeouts_compute(1, 60, &t, &err), LUNAR_E_INVALID);
+    CHECK(strstr(err.text, "reset itself") != NULL);
+    CHECK_EQ(timeouts_compute(1, 30, &t, NULL), LUNAR_E_INVALID);
+    CHECK_EQ(timeouts_compute(1, 10, &t, NULL), 0);
+}
+
+static void values_out_of_range_are_refused(void)
+{
+    struct timeouts t;
+    CHECK_EQ(timeouts_compute(0, 10, &t, NULL), LUNAR_E_INVALID);
+    CHECK_EQ(timeouts_compute(-5, 10, &t, NULL), LUNAR_E_INVALID);
+    CHECK_EQ(timeouts_compute(61, 60, &t, NULL), LUNAR_E_INVALID);
+    CHECK_EQ(timeouts_compute(2, 9, &t, NULL), LUNAR_E_INVALID);
+    CHECK_EQ(timeouts_compute(10, 301, &t, NULL), LUNAR_E_INVALID);
+    CHECK_EQ(timeouts_compute(2147483647, 10, &t, NULL), LUNAR_E_INVALID);
+}
+
+TEST_MAIN(TEST(the_measured_table_comes_out),
+          TEST(a_same_name_is_watched_for_longer_than_a_renewal),
+          TEST(a_pair_that_resets_healthy_nodes_is_refused), TEST(values_out_of_range_are_refused))

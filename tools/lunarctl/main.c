@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lunarctl: the operator's command. It finds the command among one table, hands it the rest of the
+ * line and exits with what it returns. Failure modes: an unknown word is answered with the nearest
+ * known one, exit 2.
+ */
+#include "cli.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct command commands[] = {
+    {"lun", "format", "DEVICE", "Make a pool on a LUN",
+     "Creates the LVM volume group, the reserved area with its two superblocks, the sanlock "
+     "lockspace and\n"
+     "leases. DEVICE must be a block device that nothing on this node uses. A device that carries\n"
+     "anything is refused unless --force is given; a pool that some node still uses is refused "
+     "always.\n"
+     "Killed at any point, the LUN stays unusable and a second run starts over.",
+     cmd_lun_format},
+    {"lun", "dump", "DEVICE", "Decode the reserved area, read-only",
+     "Works with every daemon dead, on the device or on an image of it. Shows the superblocks, who "
+     "holds\n"
+     "which lease, the message pages, grants, reports, the copies of LVM's metadata and LVM's own\n"
+     "sequence number. What cannot be decoded is shown as \"damaged\" with the reason. Exit code 1 "
+     "if no\n"
+     "superblock is readable.",
+     cmd_lun_dump},
+    {"", "status", "", "Show the pool: coordinator, space, volumes",
+     "Asks the coordinator, over the LUN, through this node's agent.", cmd_status},
+    {"node", "list", "", "List the pool's nodes",
+     "States are sanlock's: LIVE, FAIL (lease expired, not yet proved dead), DEAD, FREE, UNKNOWN; "
+     "LEFT is\n"
+     "a node that left cleanly. HEARD is the age of its last page.",
+     cmd_node_list},
+    {"node", "status", "", "Show this node's agent and its volumes",
+     "Answered by the agent alone: works without a coordinator.", cmd_node_status},
+    {"node", "identity", "", "Print this node's name for sanlock",
+     "The name is a hash of the node's name and the machine's identity (DMI product UUID, else\n"
+     "/etc/machine-id). sanlock must run with it: our_host_name in /etc/sanlock/sanlock.conf.",
+     cmd_node_identity},
+    {"node", "leave", "", "Leave the pool cleanly",
+     "The agent gives back its leases and its host id at once, so that nobody waits for this node. "
+     "Refused\n"
+     "while a volume is attached here.",
+     cmd_node_leave},
+    {"coordinator", "resign", "", "Let the coordinator on this node step down",
+     "It gives the lease back and exits; a standby takes over. --socket names its socket, default\n"
+     "/run/lunar/coordinator.sock.",
+     cmd_coordinator_resign},
+    {"volume", "create", "NAME", "Create a volume",
+     "Thin by default: space is taken from the pool as it is written. The same name and size again "
+     "is not an\n"
+     "error, so an attempt whose outcome is unknown may be repeated.",
+     cmd_volume_create},
+    {"volume", "list", "", "List the volumes", NULL, cmd_volume_list},
+    {"volume", "show", "NAME", "Show one volume and who has it attached",
+     "NAME is the volume's name or its UUID.", cmd_volume_show},
+    {"volume", "attach", "NAME", "Attach a volume to a node",
+     "Prints the path of the block device on that node. Refused while the volume is attached "
+     "elsewhere.\n"
+     "NAME is the volume's name or its UUID.",
+     cmd_volume_attach},
+    {"volume", "detach", "NAME", "Detach a volume",
+     "The device must not be in use (unmount it first). NAME is the volume's name or its UUID.",
+     cmd_volume_detach},
+    {"volume", "delete", "NAME", "Delete a volume and free its space",
+     "Refused while it is attached. There is no way back. NAME is the volume's name or its UUID.",
+     cmd_volume_delete},
+    {"rpc", "ping", "[NODE]", "Measure round trips over the LUN",
+     "This node's agent sends a message to the coordinator by its page on the LUN, and the "
+     "coordinator\n"
+     "sends it back. NODE, if given, must be this node.",
+     cmd_rpc_ping},
+};
+#define N_COMMANDS (sizeof commands / sizeof *commands)
+
+static void print_commands(const char *group)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        const struct command *c = &commands[i];
+        char left[64];
+        if (group && strcmp(c->group, group) != 0)
+            continue;
+        snprintf(left, sizeof left, "%s%s%s%s%s", c->group, *c->group ? " " : "", c->name,
+                 *c->args ? " " : "", c->args);
+        printf("  %-24s %s\n", left, c->summary);
+    }
+}
+
+static int print_usage(const char *group)
+{
+    if (group)
+        printf("usage: lunarctl %s COMMAND [OPTIONS]\n\nCommands:\n", group);
+    else
+        printf("usage: lunarctl [GLOBAL OPTIONS] COMMAND [OPTIONS]\n\n"
+               "Thin, movable volumes on a LUN that many nodes share.\n\nCommands:\n");
+    print_commands(group);
+    printf("\nGlobal options:\n");
+    cli_print_global_options();
+    printf("  -V, --version                    print the version\n");
+    printf(
+        "\nEvery command answers --help. Exit codes: 0 done, 1 refused or failed, 2 wrong usage,\n"
+        "3 outcome unknown (time-out). The manual is lunarctl(8).\n");
+    return CLI_OK;
+}
+
+/* Edits (insert, drop, replace) between two words; words longer than the row are "far". */
+static int distance(const char *a, const char *b)
+{
+    enum { ROW = 24 };
+    int row[ROW + 1];
+    size_t n = strlen(b);
+    if (n > ROW || strlen(a) > ROW)
+        return ROW;
+    for (size_t j = 0; j <= n; j++)
+        row[j] = (int)j;
+    for (size_t i = 0; a[i]; i++) {
+        int diagonal = row[0];
+        row[0] = (int)i + 1;
+        for (size_t j = 0; j < n; j++) {
+            int replace = diagonal + (a[i] != b[j]);
+            int other = (row[j] < row[j + 1] ? row[j] : row[j + 1]) + 1;
+            diagonal = row[j + 1];
+            row[j + 1] = replace < other ? replace : other;
+        }
+    }
+    return row[n];
+}
+
+/* The word a command is known by at this level: in no group, its group or its only word; in a
+ * group, its name. */
+static const char *word_at(const struct command *c, const char *group)
+{
+    return group || !*c->group ? c->name : c->group;
+}
+
+static int unknown(const char *group, const char *word)
+{
+    const char *best = NULL, *elsewhere = NULL;
+    int best_distance = 4; /* further apart is no typing error */
+
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        const struct command *c = &commands[i];
+        if (*c->group && !group && strcmp(c->name, word) == 0 && !elsewhere)
+            elsewhere = c->group;
+        if (group && strcmp(c->group, group) != 0)
+            continue;
+        int d = distance(word, word_at(c, group));
+        if (d < best_distance && d < (int)strlen(word_at(c, group))) {
+            best = word_at(c, group);
+            best_distance = d;
+        }
+    }
+    fprintf(stderr, "lunarctl: unknown command '%s%s%s'", group ? group : "", group ? " " : "",
+            word);
+    if (elsewhere)
+        fprintf(stderr, "; did you mean '%s %s'?\n", elsewhere, word);
+    else if (best)
+        fprintf(stderr, "; did you mean '%s%s%s'?\n", group ? group : "", group ? " " : "", best);
+    else
+        fprintf(stderr, " (see lunarctl %s%s--help)\n", group ? group : "", group ? " " : "");
+    return CLI_USAGE;
+}
+
+static bool is_group(const char *word)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (*word && strcmp(commands[i].group, word) == 0)
+            return true;
+    return false;
+}
+
+static const struct command *find_command(const char *group, const char *name)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(commands[i].group, group) == 0 && strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    struct cli cli = {.format = "text", .timeout_s = 60};
+    const char *group = NULL;
+
+    signal(SIGPIPE, SIG_IGN); /* a vanished peer or reader is an error code, not a death */
+    int at = cli_parse_global(&cli, argc, argv);
+    if (at < 0)
+        return cli.exit_code;
+    if (at < argc && is_group(argv[at]))
+        group = argv[at++];
+    if (at >= argc || strcmp(argv[at], "--help") == 0 || strcmp(argv[at], "-h") == 0 ||
+        strcmp(argv[at], "help") == 0) {
+        if (at >= argc && argc == 1) {
+            fprintf(stderr, "lunarctl: what shall I do? (see lunarctl --help)\n");
+            return CLI_USAGE;
+        }
+        return print_usage(group);
+    }
+    cli.command = find_command(group ? group : "", argv[at]);
+    if (!cli.command)
+        return unknown(group, argv[at]);
+    return cli.command->run(&cli, argc - at, argv + at);
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Requests to the agent, with the failures turned into exit codes: the layer between the commands
+ * and client.h. */
+#ifndef LUNARCTL_REQUEST_H
+#define LUNARCTL_REQUEST_H
+
+#include "cli.h"
+#include "client.h"
+
+/* Connects to the daemon's socket (`name` as in cli_socket). CLI_OK or the exit code; the failure
+ * was shown. */
+int request_open(const struct cli *cli, const char *name, struct client **ret);
+/*
+ * Sends `request` under a new random id and waits. On CLI_OK *ret has a Response without an error
+ * whose op is `op_case` (0: any or none); free it with envelope_free. Otherwise the failure was
+ * shown.
+ */
+int request_call(const struct cli *cli, struct client *client, Lunar__Request *request,
+                 Lunar__Response__OpCase op_case, Lunar__Envelope **ret);
+/* The same for what the daemon answers itself. */
+int request_local(const struct cli *cli, struct client *client, Lunar__LocalRequest *request,
+                  Lunar__Response__OpCase op_case, Lunar__Envelope **ret);
+
+#endif
