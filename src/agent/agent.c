@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "agent/agent_internal.h"
+#include "base/hangup.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "diskrpc/wwid.h"
@@ -139,9 +140,11 @@ static int serve(struct agent *a, struct error *err)
         .data = a,
     };
     a->mailbox = mailbox_open(&mailbox);
-    uv_poll_init(a->loop, &a->sanlock_poll, membership_fd(a->join.membership));
+    int hangup = hangup_fd(membership_fd(a->join.membership));
+    if (hangup < 0 || uv_poll_init(a->loop, &a->sanlock_poll, hangup) != 0)
+        abort();
     a->sanlock_poll.data = a;
-    uv_poll_start(&a->sanlock_poll, UV_READABLE | UV_DISCONNECT, on_sanlock);
+    uv_poll_start(&a->sanlock_poll, UV_READABLE, on_sanlock);
     return 0;
 }
 

@@ -65,7 +65,6 @@ struct agent {
     struct error join_err, check_err, leave_err;
     uv_timer_t timer;
     uv_poll_t sanlock_poll;
-    bool sanlock_poll_active;
 
     struct uv_disk *disk;
     struct mailbox *mailbox;

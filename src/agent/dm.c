@@ -212,6 +212,19 @@ int dm_info(const char *name, struct dm_info_short *ret, struct error *err)
     return 0;
 }
 
+int dm_path(const char *name, char ret[32], struct error *err)
+{
+    struct dm_info_short info;
+    int rc = dm_info(name, &info, err);
+
+    if (rc < 0)
+        return rc;
+    if (!info.exists)
+        return error_set(err, LUNAR_E_NOT_FOUND, "there is no device-mapper device %s", name);
+    snprintf(ret, 32, "/dev/dm-%u", info.minor);
+    return 0;
+}
+
 /* The name in /dev/mapper must lead to this very device: a stale link of udev's would put a
  * volume's writes elsewhere. */
 static int check_node(const char *name, struct error *err)

@@ -30,6 +30,9 @@ struct dm_info_short {
 /* Once per process: turns udev cookies and library fallbacks off. */
 void dm_setup(void);
 int dm_info(const char *name, struct dm_info_short *ret, struct error *err);
+/* "/dev/dm-N" of a device that stands: the kernel's own node. Names in /dev/mapper are for consumers: udev removes one when it
+ * gets round to the end of a *former* device of that name. LUNAR_E_NOT_FOUND. */
+int dm_path(const char *name, char ret[32], struct error *err);
 /* Creates with a table, resumed; EEXIST if there. uuid begins with "LUNAR-". */
 int dm_create(const char *name, const char *uuid, const struct dm_segment *segments, uint32_t n,
               bool read_only, struct error *err);

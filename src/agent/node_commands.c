@@ -314,6 +314,7 @@ static void format_command(struct node *n, uint64_t term, const struct uuid *com
 
     as_attach.volume_id = m->volume_id;
     as_attach.attachment_id = m->attachment_id;
+    as_attach.name = m->name;
     as_attach.size = m->size;
     as_attach.thick = m->thick;
     as_attach.n_layers = layer ? 1 : 0;

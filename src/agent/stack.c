@@ -43,30 +43,10 @@ void stack_free(struct stack *stack)
 
 void stack_qsd_config(const char *root, const struct stack_spec *spec, struct stack_qsd_config *ret)
 {
-    char name[DM_NAME_SIZE];
-
     stack_run_dir(root, &spec->attachment_id, ret->run_dir);
     stack_vduse_name(spec, ret->name);
-    ret->paths = calloc(spec->n_layers, sizeof *ret->paths);
-    ret->layers = calloc(spec->n_layers, sizeof *ret->layers);
-    if (!ret->paths || !ret->layers)
-        abort();
-    for (uint32_t i = 0; i < spec->n_layers; i++) {
-        stack_layer_name(spec, i, name);
-        stack_dm_path(name, ret->paths[i]);
-        ret->layers[i] = ret->paths[i];
-    }
-    ret->config = (struct qsd_config){.run_dir = ret->run_dir,
-                                      .name = ret->name,
-                                      .layers = ret->layers,
-                                      .n_layers = spec->n_layers,
-                                      .size = spec->size};
-}
-
-void stack_qsd_config_free(struct stack_qsd_config *config)
-{
-    free(config->paths);
-    free(config->layers);
+    ret->config =
+        (struct qsd_config){.run_dir = ret->run_dir, .name = ret->name, .size = spec->size};
 }
 
 static int device_number(const char *path, char *ret, size_t size, struct error *err)
@@ -125,7 +105,7 @@ static void link_target(const struct stack_spec *spec, char ret[DM_NAME_SIZE + 1
     char name[DM_NAME_SIZE];
 
     stack_handle_name(spec, 'H', name);
-    stack_dm_path(name, ret);
+    snprintf(ret, DM_NAME_SIZE + 16, "/dev/mapper/%s", name);
 }
 
 int stack_make_link(const struct stack *stack, struct error *err)
@@ -177,27 +157,48 @@ static int step_maps(const char *root, struct stack *stack, struct error *err)
     return rc;
 }
 
+/* The device paths of the layers, which stand; they are told to the daemon and not used again. */
+static int layer_paths(const struct stack_spec *spec, char (*ret)[32], struct error *err)
+{
+    char name[DM_NAME_SIZE];
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < spec->n_layers; i++) {
+        stack_layer_name(spec, i, name);
+        rc = dm_path(name, ret[i], err);
+    }
+    return rc;
+}
+
 static int step_daemon(const char *root, struct stack *stack, struct error *err)
 {
     struct stack_qsd_config config;
+    char paths[STACK_LAYERS_MAX][32];
+    const char *layers[STACK_LAYERS_MAX];
 
     if (stack->spec.thick)
         return 0;
+    int rc = layer_paths(&stack->spec, paths, err);
+    if (rc < 0)
+        return rc;
+    for (uint32_t i = 0; i < stack->spec.n_layers; i++)
+        layers[i] = paths[i];
     stack_qsd_config(root, &stack->spec, &config);
-    int rc = qsd_start(&config.config, &stack->qsd, err);
-    stack_qsd_config_free(&config);
+    config.config.layers = layers;
+    config.config.n_layers = stack->spec.n_layers;
+    rc = qsd_start(&config.config, &stack->qsd, err);
     return rc < 0 ? rc : stack_state_save(root, stack, err);
 }
 
 static int step_pausable(const char *root, struct stack *stack, struct error *err)
 {
-    char name[DM_NAME_SIZE], path[DM_NAME_SIZE + 16], disk[64], vduse[STACK_VDUSE_SIZE];
+    char name[DM_NAME_SIZE], disk[64], vduse[STACK_VDUSE_SIZE];
 
     (void)root;
     if (stack->spec.thick) {
         stack_layer_name(&stack->spec, 0, name);
-        stack_dm_path(name, path);
-        return map_handle(&stack->spec, 'P', path, err);
+        int rc = dm_path(name, disk, err);
+        return rc < 0 ? rc : map_handle(&stack->spec, 'P', disk, err);
     }
     stack_vduse_name(&stack->spec, vduse);
     int rc = vdpa_find(vduse, disk, err);
@@ -217,12 +218,12 @@ static int step_disk(const char *root, struct stack *stack, struct error *err)
 
 static int step_handle(const char *root, struct stack *stack, struct error *err)
 {
-    char name[DM_NAME_SIZE], path[DM_NAME_SIZE + 16];
+    char name[DM_NAME_SIZE], path[32];
 
     (void)root;
     stack_handle_name(&stack->spec, 'P', name);
-    stack_dm_path(name, path);
-    return map_handle(&stack->spec, 'H', path, err);
+    int rc = dm_path(name, path, err);
+    return rc < 0 ? rc : map_handle(&stack->spec, 'H', path, err);
 }
 
 static int step_link(const char *root, struct stack *stack, struct error *err)
@@ -412,13 +413,13 @@ static int remove_handles(struct stack *stack, struct error *err)
 
 static int flush_thick(struct stack *stack, struct error *err)
 {
-    char name[DM_NAME_SIZE], path[DM_NAME_SIZE + 16];
-    struct dm_info_short info;
+    char name[DM_NAME_SIZE], path[32];
 
     stack_layer_name(&stack->spec, 0, name);
-    stack_dm_path(name, path);
-    int rc = dm_info(name, &info, err);
-    return rc < 0 || !info.exists ? rc : helper_call(flush_device, path, FLUSH_DEADLINE_MS, err);
+    int rc = dm_path(name, path, err);
+    if (rc == LUNAR_E_NOT_FOUND)
+        return 0; /* an earlier detach came as far as its removal, after the flush */
+    return rc < 0 ? rc : helper_call(flush_device, path, FLUSH_DEADLINE_MS, err);
 }
 
 /* Thin: the disk flushed, off the bus, the daemon ended. A dead daemon is restarted for it, else
@@ -439,9 +440,7 @@ static int remove_disk(const char *root, struct stack *stack, struct error *err)
     if (rc < 0)
         return rc;
     stack_qsd_config(root, &stack->spec, &config);
-    rc = qsd_stop(&config.config, &stack->qsd, err);
-    stack_qsd_config_free(&config);
-    return rc;
+    return qsd_stop(&config.config, &stack->qsd, err);
 }
 
 static int remove_layers(const struct stack_spec *spec, struct error *err)

@@ -142,11 +142,12 @@ static int check_idle(const struct stack_spec *spec, const char *job, struct err
 
 static int format_mapped(const struct stack_spec *spec, const char *name, struct error *err)
 {
-    char path[DM_NAME_SIZE + 16];
+    char path[32];
     struct error why = ERROR_INIT;
 
-    stack_dm_path(name, path);
-    int rc = write_layer(spec, path, err);
+    int rc = dm_path(name, path, err);
+    if (rc == 0)
+        rc = write_layer(spec, path, err);
     if (remove_map(name, &why) < 0)
         return error_set(err, LUNAR_E_INDETERMINATE, "its map %s stands: %s", name, why.text);
     if (rc == LUNAR_E_INDETERMINATE && err)

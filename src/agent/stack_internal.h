@@ -27,7 +27,6 @@ void stack_job_name(const struct stack_spec *spec, char ret[DM_NAME_SIZE]);
 void stack_dm_uuid(const struct stack_spec *spec, char kind, const char *name,
                    char ret[DM_UUID_SIZE]);
 void stack_run_dir(const char *root, const struct uuid *attachment, char ret[STACK_PATH_SIZE]);
-void stack_dm_path(const char *name, char ret[DM_NAME_SIZE + 16]);
 
 /* ---- one device of lunar's that stands in the kernel ---- */
 struct stack_device {
@@ -58,13 +57,10 @@ int stack_map_layer(const struct stack_spec *spec, uint32_t i, char kind, const 
 struct stack_qsd_config {
     struct qsd_config config;
     char run_dir[STACK_PATH_SIZE], name[STACK_VDUSE_SIZE];
-    char (*paths)[DM_NAME_SIZE + 16];
-    const char **layers;
 };
-/* Free with stack_qsd_config_free. */
+/* Without layers: enough to find, to stop or to kill a daemon. Points into itself: not to be copied. */
 void stack_qsd_config(const char *root, const struct stack_spec *spec,
                       struct stack_qsd_config *ret);
-void stack_qsd_config_free(struct stack_qsd_config *config);
 int stack_make_link(const struct stack *stack, struct error *err);
 /* Removes the link if it leads to this attachment's H. */
 void stack_remove_link(const struct stack *stack);

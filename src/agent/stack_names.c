@@ -54,11 +54,6 @@ void stack_run_dir(const char *root, const struct uuid *attachment, char ret[STA
     snprintf(ret, STACK_PATH_SIZE, "%s/%s", root, uuid_format(attachment, text));
 }
 
-void stack_dm_path(const char *name, char ret[DM_NAME_SIZE + 16])
-{
-    snprintf(ret, DM_NAME_SIZE + 16, "/dev/mapper/%s", name);
-}
-
 /* Writes the safe form of `name`, at most 255 bytes (a file name's limit); what does not fit is cut
  * and marked with the id. */
 static void escape(const char *name, uint64_t id, char ret[256])

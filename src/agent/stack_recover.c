@@ -287,7 +287,6 @@ static void adopt_daemon(const char *root, struct stack *stack)
 
     stack_qsd_config(root, &stack->spec, &config);
     int rc = qsd_adopt(&config.config, &stack->qsd, &err);
-    stack_qsd_config_free(&config);
     if (rc == LUNAR_E_NOT_FOUND)
         rc = stack_restart_qsd(root, stack, &err);
     if (rc < 0)

@@ -83,11 +83,10 @@ int tag_unescape(const char *tag, char *ret, unsigned ret_size);
 #define CATALOGUE_THIN_MAX (512ull << 20)
 uint64_t catalogue_initial_size(uint64_t virtual_size, bool thick, uint64_t extent_size);
 struct catalogue_args {
-    const char *argv[40]; /* NULL-terminated, points into `text`: copy with catalogue_args_copy */
+    const char *argv[40]; /* NULL-terminated, points into `text`: a copied struct needs its own */
     char text[4096];
     unsigned used, n;
 };
-void catalogue_args_copy(const struct catalogue_args *from, struct catalogue_args *to);
 void catalogue_create_args(const char *vg, const struct uuid *id, const char *name, uint64_t size,
                            bool thick, const struct uuid *request_id, uint64_t extent_size,
                            struct catalogue_args *ret);

@@ -42,13 +42,6 @@ static void add_tag(struct catalogue_args *args, const char *key, const char *va
     add(args, "lunar.%s=%s", key, value);
 }
 
-void catalogue_args_copy(const struct catalogue_args *from, struct catalogue_args *to)
-{
-    *to = *from;
-    for (unsigned i = 0; i < from->n; i++)
-        to->argv[i] = to->text + (from->argv[i] - from->text);
-}
-
 static uint64_t round_up(uint64_t value, uint64_t step)
 {
     return (value + step - 1) / step * step;

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/hangup.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "coordinator/coordinator_internal.h"
@@ -60,7 +61,7 @@ static void takeover_job_done(struct worker_job *job)
         coordinator_die("the takeover failed",
                         c->takeover_rc < 0 ? c->takeover_err.text : err.text);
     c->state = COORDINATOR_STATE_LEADING;
-    log_info("leading term=%llu host_id=%u generation=%llu volumes=%llu",
+    log_info("leading term=%llu host_id=%u generation=%llu vg_seqno=%llu",
              (unsigned long long)c->self.run_or_term, c->self.host_id,
              (unsigned long long)c->self.generation,
              (unsigned long long)committer_seqno(c->takeover.committer));
@@ -71,10 +72,11 @@ static void start_takeover(struct coordinator *c)
     c->state = COORDINATOR_STATE_TAKEOVER;
     log_info("elected term=%llu host_id=%u", (unsigned long long)c->self.run_or_term,
              c->self.host_id);
-    uv_poll_init(c->loop, &c->lease_poll, leadership_fd(c->leadership));
+    int hangup = hangup_fd(leadership_fd(c->leadership));
+    if (hangup < 0 || uv_poll_init(c->loop, &c->lease_poll, hangup) != 0)
+        coordinator_die("out of descriptors", "the sanlock socket cannot be watched");
     c->lease_poll.data = c;
-    uv_poll_start(&c->lease_poll, UV_READABLE | UV_DISCONNECT, on_lease_socket);
-    c->lease_poll_active = true;
+    uv_poll_start(&c->lease_poll, UV_READABLE, on_lease_socket);
     c->takeover_job =
         (struct worker_job){.run = takeover_job_run, .done = takeover_job_done, .data = c};
     worker_submit(c->lvm_worker, &c->takeover_job);
@@ -158,6 +160,11 @@ static void on_timer(uv_timer_t *timer)
     submit_lease_job(c);
     if (c->state != COORDINATOR_STATE_LEADING)
         return;
+    for (uint32_t h = 1; h <= c->sb.layout.max_nodes; h++) {
+        const struct channel_stats *stats = hub_stats(c->hub, h);
+        if (stats)
+            leader_heard(c->leader, h, stats->last_heard_ms);
+    }
     leader_tick(c->leader, coordinator_now_ms(c));
     if (!c->recheck_busy)
         leader_uv_recheck(c);

@@ -63,7 +63,6 @@ struct coordinator {
     uv_timer_t timer, resign_timer;
     uv_signal_t sigterm, sigint;
     uv_poll_t lease_poll; /* the sanlock daemon's socket */
-    bool lease_poll_active;
 
     struct leadership *leadership;
     struct incarnation self;

@@ -199,6 +199,12 @@ void leader_node(struct leader *leader, uint32_t host_id, const struct channel_s
         resume_ops(leader, host_id);
 }
 
+void leader_heard(struct leader *leader, uint32_t host_id, uint64_t heard_ms)
+{
+    if (leader->nodes[host_id].seen)
+        leader->nodes[host_id].last_heard_ms = heard_ms;
+}
+
 void leader_hosts(struct leader *leader, const struct host_status *hosts, uint32_t n,
                   uint64_t now_ms)
 {

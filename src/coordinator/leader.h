@@ -72,6 +72,8 @@ void leader_result(struct leader *leader, uint32_t host_id, const Lunar__Result 
 /* A node's up page was seen, or is of a new incarnation, or says that it leaves. */
 void leader_node(struct leader *leader, uint32_t host_id, const struct channel_stats *stats,
                  uint64_t now_ms);
+/* When that node's page was last news. */
+void leader_heard(struct leader *leader, uint32_t host_id, uint64_t heard_ms);
 void leader_hosts(struct leader *leader, const struct host_status *hosts, uint32_t n,
                   uint64_t now_ms);
 /* `fresh` is NULL when the metadata could not be read; otherwise taken over. */

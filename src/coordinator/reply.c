@@ -293,6 +293,7 @@ static int send_format(struct leader *l, const struct op *op, const struct catal
     m.attachment_id = uuid_to_pb(&op->attachment_id);
     m.size = v->size;
     m.thick = v->thick;
+    m.name = text(v->name);
     m.layer = layer_message(&v->layers[0]);
     command.op_case = LUNAR__COMMAND__OP_FORMAT_JOB;
     command.format_job = &m;

@@ -11,9 +11,13 @@
 #include "fencing/membership.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/io.h"
+#include "fencing/leases.h"
 #include "fencing/sanlock_calls.h"
 
 const char *host_state_name(enum host_state state)
@@ -33,12 +37,11 @@ const char *host_state_name(enum host_state state)
     return "?";
 }
 
-static int get_hosts(const char *lockspace, uint32_t host_id, struct sanlk_host **ret, int *ret_n,
-                     struct error *err)
+static int get_hosts(const char *lockspace, struct sanlk_host **ret, int *ret_n, struct error *err)
 {
     *ret = NULL;
     *ret_n = 0;
-    int rv = sanlock_get_hosts(lockspace, host_id, ret, ret_n, 0);
+    int rv = sanlock_get_hosts(lockspace, 0, ret, ret_n, 0);
     if (rv >= 0)
         return 0;
     uint32_t version = 0, proto = 0;
@@ -64,7 +67,7 @@ int membership_hosts(const struct uuid *pool_id, struct host_status **ret, struc
     struct sanlk_host *hosts;
     int n;
     pool_lockspace(pool_id, lockspace);
-    int rv = get_hosts(lockspace, 0, &hosts, &n, err);
+    int rv = get_hosts(lockspace, &hosts, &n, err);
     if (rv < 0)
         return rv;
 
@@ -83,6 +86,27 @@ int membership_hosts(const struct uuid *pool_id, struct host_status **ret, struc
     return n;
 }
 
+/*
+ * sanlock_get_hosts answers EAGAIN for one's own host until the daemon's first look at all leases,
+ * some seconds after the join, so the lease itself is read.
+ */
+static int read_own(const struct sanlk_lockspace *ls, const char *lockspace,
+                    const struct uuid *pool_id, struct delta_lease *ret, struct error *err)
+{
+    struct superblock sb;
+    int fd = io_open(ls->host_id_disk.path, 0, err);
+    if (fd < 0)
+        return fd;
+    int rv = superblock_read(fd, &sb, err);
+    if (rv == 0 &&
+        (!uuid_equal(&sb.pool_id, pool_id) || ls->host_id > sb.layout.max_nodes || ls->host_id < 1))
+        rv = error_set(err, LUNAR_E_FOREIGN, "%s carries another pool now", ls->host_id_disk.path);
+    if (rv == 0)
+        rv = lease_read(fd, &sb.layout, lockspace, (uint32_t)ls->host_id, ret, err);
+    close(fd);
+    return rv;
+}
+
 int membership_find(const struct uuid *pool_id, uint32_t *ret_host_id, uint64_t *ret_generation,
                     struct error *err)
 {
@@ -95,17 +119,14 @@ int membership_find(const struct uuid *pool_id, uint32_t *ret_host_id, uint64_t 
     if (rv == 0 || ls.flags & (SANLK_LSF_ADD | SANLK_LSF_REM))
         return error_set(err, LUNAR_E_NOT_JOINED, "this node has not joined the pool");
 
-    struct sanlk_host *host;
-    int n;
-    rv = get_hosts(lockspace, (uint32_t)ls.host_id, &host, &n, err);
+    struct delta_lease own;
+    rv = read_own(&ls, lockspace, pool_id, &own, err);
     if (rv < 0)
         return rv;
-    if (n < 1 || host->generation == 0) {
-        free(host);
-        return error_set(err, LUNAR_E_NOT_JOINED, "sanlock does not know its own host yet");
-    }
-    *ret_host_id = (uint32_t)ls.host_id;
-    *ret_generation = host->generation;
-    free(host);
+    if (own.owner_id != ls.host_id || own.timestamp == 0)
+        return error_set(err, LUNAR_E_NOT_JOINED,
+                         "on the LUN host id %" PRIu32 " is not this node's any more", own.host_id);
+    *ret_host_id = own.host_id;
+    *ret_generation = own.generation;
     return 0;
 }

@@ -78,33 +78,46 @@ static bool is_not_now(int rv)
            rv == -EEXIST || rv == -EBUSY || rv == -EAGAIN || rv == -ENOSPC;
 }
 
+/* Who we are: the local daemon's host id, and the generation that its lease has on the LUN. */
+static int learn_host(struct leadership *l, struct delta_lease *ret, struct error *err)
+{
+    struct sanlk_lockspace ls;
+    int rv = sanlock_find_lockspace(l->lockspace, &ls, err);
+    if (rv < 0)
+        return rv;
+    if (rv == 0 || ls.host_id < 1 || ls.host_id > l->sb.layout.max_nodes)
+        return error_set(err, LUNAR_E_NOT_JOINED, "this node has just lost the pool");
+    return lease_read(l->device_fd, &l->sb.layout, l->lockspace, (uint32_t)ls.host_id, ret, err);
+}
+
 /* The daemon and the LUN must tell the same story before anybody acts on it. */
 static int learn_term(struct leadership *l, struct error *err)
 {
-    uint64_t lver = 0, generation = 0;
-    uint32_t host_id = 0;
+    uint64_t lver = 0;
+    struct delta_lease host;
     struct leader_record leader;
     int rv = sanlock_holds(l->fd, l->lockspace, sanlock_resource_names[LAYOUT_RESOURCE_COORDINATOR],
                            &lver, err);
     if (rv == 0)
         return error_set(err, LUNAR_E_STALE, "the coordinator lease was acquired and lost at once");
     if (rv == 1)
-        rv = membership_find(&l->sb.pool_id, &host_id, &generation, err);
+        rv = learn_host(l, &host, err);
     if (rv == 0)
         rv = leader_read(l->device_fd, &l->sb.layout, LAYOUT_RESOURCE_COORDINATOR, l->lockspace,
                          &leader, err);
     if (rv < 0)
         return rv;
-    if (leader.lver != lver || leader.owner_id != host_id ||
-        leader.owner_generation != generation || leader.timestamp == 0 || lver == 0)
-        return error_set(
-            err, LUNAR_E_STALE,
-            "sanlock says that we lead as host %" PRIu32 " generation %" PRIu64 " term %" PRIu64
-            ", but the LUN says host %" PRIu64 " generation %" PRIu64 " term %" PRIu64,
-            host_id, generation, lver, leader.owner_id, leader.owner_generation, leader.lver);
+    if (leader.lver != lver || leader.owner_id != host.host_id ||
+        leader.owner_generation != host.generation || leader.timestamp == 0 || lver == 0)
+        return error_set(err, LUNAR_E_STALE,
+                         "sanlock says that we lead as host %" PRIu32 " generation %" PRIu64
+                         " term %" PRIu64 ", but the LUN says host %" PRIu64 " generation %" PRIu64
+                         " term %" PRIu64,
+                         host.host_id, host.generation, lver, leader.owner_id,
+                         leader.owner_generation, leader.lver);
     l->term = lver;
-    l->owner_id = host_id;
-    l->owner_generation = generation;
+    l->owner_id = leader.owner_id;
+    l->owner_generation = leader.owner_generation;
     return 0;
 }
 

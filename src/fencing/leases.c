@@ -15,6 +15,7 @@
  */
 #include "fencing/leases.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -181,6 +182,20 @@ int leases_read(int fd, const struct layout *layout, const char *space, struct d
     for (uint32_t i = 0; rv == 0 && i < layout->max_nodes; i++)
         rv =
             delta_lease_in(buffer + (size_t)i * layout->sector_size, i + 1, space, &leases[i], err);
+    free(buffer);
+    return rv;
+}
+
+int lease_read(int fd, const struct layout *layout, const char *space, uint32_t host_id,
+               struct delta_lease *ret, struct error *err)
+{
+    assert(host_id >= 1 && host_id <= layout->max_nodes);
+    uint64_t offset = (uint64_t)(host_id - 1) * layout->sector_size;
+    uint64_t start = offset / IO_ALIGN * IO_ALIGN;
+    uint8_t *buffer = io_alloc(IO_ALIGN);
+    int rv = io_read(fd, buffer, IO_ALIGN, layout->lockspace + start, err);
+    if (rv == 0)
+        rv = delta_lease_in(buffer + (offset - start), host_id, space, ret, err);
     free(buffer);
     return rv;
 }

@@ -50,6 +50,9 @@ int leases_choose(const struct delta_lease *leases, uint32_t n, const char *name
 /* Blocking O_DIRECT reads. `leases` has room for layout->max_nodes. */
 int leases_read(int fd, const struct layout *layout, const char *space, struct delta_lease *leases,
                 struct error *err);
+/* One host's lease; the caller has checked 1 <= host_id <= max_nodes. */
+int lease_read(int fd, const struct layout *layout, const char *space, uint32_t host_id,
+               struct delta_lease *ret, struct error *err);
 int leader_read(int fd, const struct layout *layout, uint32_t resource, const char *space,
                 struct leader_record *ret, struct error *err);
 

@@ -37,6 +37,7 @@
  * wrongly. */
 #define JOIN_ATTEMPTS 5
 #define POLL_MS       100
+#define WATCH_MS      500
 
 void lockspace_pause(int ms)
 {
@@ -149,29 +150,27 @@ static int join_existing(struct lockspace_join *join, const char *name, struct e
 
 /* SAFETY 7: see the head of this file. */
 static int watch_same_name(struct lockspace_join *join, int fd, const char *name,
-                           const struct delta_lease *first, struct delta_lease *leases,
-                           struct error *err)
+                           const struct delta_lease *then, struct error *err)
 {
-    const struct superblock *sb = join->config->superblock;
-    struct delta_lease then = *first;
+    const struct layout *layout = &join->config->superblock->layout;
     int watch_s = join->timeouts.same_name_watch_s;
     lockspace_tell(join->config,
                    "host id %" PRIu32 " carries this node's name; watching it for %d s",
-                   then.host_id, watch_s);
+                   then->host_id, watch_s);
     /* One second more than 3N, because the clock is read in whole seconds. */
     for (int64_t end = lockspace_now_s() + watch_s + 1; lockspace_now_s() < end;) {
-        lockspace_pause(500);
-        int rv = leases_read(fd, &sb->layout, name, leases, err);
+        struct delta_lease now;
+        lockspace_pause(WATCH_MS);
+        int rv = lease_read(fd, layout, name, then->host_id, &now, err);
         if (rv < 0)
             return rv;
-        const struct delta_lease *now = &leases[then.host_id - 1];
-        if (now->timestamp != then.timestamp || now->generation != then.generation)
+        if (now.timestamp != then->timestamp || now.generation != then->generation)
             return error_set(err, LUNAR_E_ALIVE,
                              "another machine is alive as host id %" PRIu32 " under this node's "
                              "name %s: it has the same node name and the same machine identity "
                              "(a cloned DMI product UUID or /etc/machine-id?). Give this machine "
                              "an identity or a node name of its own",
-                             then.host_id, join->host_name);
+                             then->host_id, join->host_name);
     }
     return 0;
 }
@@ -188,10 +187,8 @@ static int choose(struct lockspace_join *join, int fd, const char *name, const b
     if (rv == 0)
         rv = leases_choose(leases, sb->layout.max_nodes, join->host_name, avoid, &join->host_id,
                            &same_name, err);
-    if (rv == 0 && same_name) {
-        struct delta_lease first = leases[join->host_id - 1];
-        rv = watch_same_name(join, fd, name, &first, leases, err);
-    }
+    if (rv == 0 && same_name)
+        rv = watch_same_name(join, fd, name, &leases[join->host_id - 1], err);
     free(leases);
     return rv;
 }

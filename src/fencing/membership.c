@@ -143,25 +143,23 @@ static int acquire_member(struct membership *m, struct error *err)
 /* Our own delta lease, from the LUN: the generation, and once more that the id is ours. */
 static int read_generation(struct membership *m, struct error *err)
 {
-    struct delta_lease *leases = calloc(m->sb.layout.max_nodes, sizeof *leases);
-    if (!leases)
-        abort();
+    struct delta_lease own;
     int fd = io_open(m->device, 0, err);
-    int rv = fd < 0 ? fd : leases_read(fd, &m->sb.layout, m->lockspace, leases, err);
-    if (fd >= 0)
-        close(fd);
-    if (rv == 0) {
-        const struct delta_lease *own = &leases[m->host_id - 1];
-        m->generation = own->generation;
-        if (own->owner_id != m->host_id || own->timestamp == 0 ||
-            strcmp(own->owner_name, m->host_name) != 0)
-            rv = error_set(err, LUNAR_E_ALIVE,
-                           "host id %" PRIu32 " was joined, but on the LUN it belongs to '%s': "
-                           "another host took it",
-                           m->host_id, own->owner_name);
-    }
-    free(leases);
-    return rv;
+    if (fd < 0)
+        return fd;
+    int rv = lease_read(fd, &m->sb.layout, m->lockspace, m->host_id, &own, err);
+    close(fd);
+    if (rv < 0)
+        return rv;
+    if (own.owner_id != m->host_id || own.timestamp == 0 ||
+        strcmp(own.owner_name, m->host_name) != 0)
+        return error_set(err, LUNAR_E_ALIVE,
+                         "host id %" PRIu32
+                         " was joined, but on the LUN it belongs to '%s': another "
+                         "host took it",
+                         m->host_id, own.owner_name);
+    m->generation = own.generation;
+    return 0;
 }
 
 static int set_used(const struct membership *m, bool used, struct error *err)

@@ -4,9 +4,9 @@
  * and run in worker threads; each context is used by one thread at a time.
  *
  * Joining (agent): register -> check the daemon (its host name, W, watchdog armed: SAFETY 7, 12) ->
- * read the lockspace, choose the host id -> add_lockspace_timeout, waiting -> the watchdog is armed ->
- * set_config(USED) (SAFETY 9) -> acquire member SHARED, with random back-off. A join that finds the
- * lockspace joined already (agent restart) is a join. Leaving: release member ->
+ * read the lockspace, choose the host id -> add_lockspace_timeout, waiting -> the watchdog is armed
+ * -> set_config(USED) (SAFETY 9) -> acquire member SHARED, with random back-off. A join that finds
+ * the lockspace joined already (agent restart) is a join. Leaving: release member ->
  * set_config(UNUSED) -> rem_lockspace(UNUSED). Failure modes: the daemon is gone (the socket hangs
  * up: membership_fd turns readable), the lockspace is lost, a second machine of our name, no
  * watchdog, other timeouts than the pool's.

@@ -49,7 +49,8 @@ static const struct meaning meanings[] = {
     {SANLK_RENEW_OWNER, SANLK_HOSTID_BUSY, LUNAR_E_BUSY, "another host uses this host id"},
 };
 
-/* ENOENT is both a missing socket and a missing lockspace, so the daemon is asked for its version. */
+/* ENOENT is both a missing socket and a missing lockspace, so the daemon is asked for its version.
+ */
 static bool is_no_daemon(int rv)
 {
     uint32_t version = 0, proto = 0;

@@ -21,6 +21,7 @@
 #include <wdmd.h>
 
 #include "fencing/child.h"
+#include "fencing/sanlock_calls.h"
 
 #define STATUS_LIMIT_MS               10000
 #define STATUS_BYTES                  65536
@@ -75,6 +76,10 @@ int sanlock_daemon_read(struct sanlock_daemon *ret, struct error *err)
     int rv = child_run(argv, STATUS_LIMIT_MS, text, STATUS_BYTES, err);
     if (rv == LUNAR_E_INDETERMINATE) /* it only reads, so nothing is in doubt */
         rv = error_set(err, LUNAR_E_TIMEOUT, "the sanlock daemon does not answer; see its log");
+    uint32_t version = 0, proto = 0;
+    int alive = rv == LUNAR_E_EXEC ? sanlock_version(0, &version, &proto) : 0;
+    if (alive < 0) /* the command says nothing when there is no daemon */
+        rv = sanlock_fail(err, alive, "cannot ask sanlock for its settings");
     if (rv == 0)
         rv = sanlock_daemon_parse(text, ret, err);
     free(text);

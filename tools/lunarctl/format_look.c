@@ -52,12 +52,13 @@ static bool is_our_debris(const struct format *f, const struct signatures *found
 {
     struct mda_state state;
     char *text = NULL;
+    size_t len;
 
     if (found->n == 0)
         return true;
     if (!found->only_lvm)
         return false;
-    int rc = mda_read(f->device.fd, &state, &text, NULL, NULL);
+    int rc = mda_read(f->device.fd, &state, &text, &len, NULL);
     bool ours = rc == LUNAR_E_NOT_FOUND || (rc == 0 && strstr(text, "system_id = \"lunar-"));
     free(text);
     return ours;

@@ -1,0 +1,298 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# test_stack.sh: an attachment's stack in a real kernel, by tests/e2e/stack_driver.c: no agent, no coordinator, no sanlock.
+#
+# Happy path: one node of the test bed; every promise of src/agent/stack.h is tried against real device-mapper, VDUSE, vdpa
+# and qemu-storage-daemon, and after each test nothing of lunar's may stand in the kernel. Times are printed.
+# Failure modes: the first broken promise is printed with what stands, and the test exits 1; exit 77 with the reason when the
+# test bed or the driver is not there. Usage: test_stack.sh [FOLDER OF stack_driver] [-k PATTERN]
+set -u
+here=$(dirname "$(readlink -f "$0")")
+vm=$here/../../tools/vmcluster
+build=$here/../../build/dev
+[ $# -gt 0 ] && [ "$1" != -k ] && { build=$1; shift; }
+pattern=${2:-.}
+[ -x "$build/stack_driver" ] || { echo "skipped: no $build/stack_driver; build it first"; exit 77; }
+if [ -z "${LUNAR_CLUSTER:-}" ]; then
+    export LUNAR_CLUSTER=stack$$
+    trap '"$vm" down' EXIT
+    trap 'exit 130' INT TERM
+    "$vm" up --nodes 1 --lun-size 4G --no-sanlock; rc=$?
+    [ $rc = 77 ] && exit 77
+    [ $rc = 0 ] || { echo "the test bed does not come up"; exit 1; }
+fi
+"$vm" push node1 "$build/stack_driver" /usr/local/bin/stack_driver &&
+    "$vm" push node1 "$here/../../manifests/udev/10-lunar-dm.rules" /etc/udev/rules.d/10-lunar-dm.rules ||
+    { echo "cannot prepare the node"; exit 1; }
+
+# Everything below runs in the node.
+"$vm" exec node1 --timeout 600 -- env PATTERN="$pattern" bash -s <<'GUEST'
+set -u
+root=/run/lunar/attach
+mib=1048576
+vol=01234567-89ab-4def-8000-000000000001; att=a7000000-0000-4000-8000-000000000001
+thick_att=a7000000-0000-4000-8000-000000000002
+thin=(device=/dev/vdb size=$((1024*mib)) volume=$vol attachment=$att name=vol1
+      segment=$((256*mib)):$((128*mib)) segment=$((512*mib)):$((256*mib)))
+thick=(device=/dev/vdb size=$((64*mib)) volume=11234567-89ab-4def-8000-000000000002
+       attachment=$thick_att name=vol2 thick=1 segment=$((1024*mib)):$((64*mib)))
+dev=/dev/lunar/test/vol1 thick_dev=/dev/lunar/test/vol2
+vduse=v0123456789ab4def
+log=/run/stack_driver.log
+passed=0
+
+d() { stack_driver "$@" 2>>$log; }
+ok() { passed=$((passed + 1)); echo "ok $passed - $*"; }
+broken() {
+    echo "not ok - $*"; dmsetup info -c; dmsetup table; vdpa dev show; ls -lR $root; pgrep -a qemu
+    tail -n 25 $log; dmesg | tail -n 5; echo "$passed passed, 1 failed"; exit 1
+}
+within() { local end=$((SECONDS + $1)); shift
+    until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || return 1; sleep 0.1; done; }
+nothing_left() {
+    [ -z "$(dmsetup ls | grep lunar)" ] || broken "$1: maps are left"
+    [ -z "$(vdpa dev show)" ] || broken "$1: a vdpa device is left"
+    [ "$(ls /dev/vduse)" = control ] || broken "$1: a VDUSE device is left"
+    [ -z "$(ls -A $root 2>/dev/null)" ] || broken "$1: state is left"
+    nodes=$(find /dev/lunar /dev/mapper -name '*vol*' -o -name 'lunar-*' 2>/dev/null)
+    [ -z "$nodes" ] || broken "$1: nodes are left: $nodes"
+    within 5 sh -c '! pgrep -f "^qemu-storage"' || broken "$1: a daemon is left"
+}
+qsd_pid() { cut -d' ' -f1 $root/$att/qsd.pid; }
+attach() { d attach "${thin[@]}" >/dev/null || broken "attach"; }
+fresh() { d format "${thin[@]}" || broken "format"; attach; }
+mounted() { fresh; mkfs.ext4 -qF $dev && mount $dev /mnt || broken "mkfs and mount"; }
+detach() { d detach ${1:-$att} >/dev/null || broken "detach"; }
+# says WHAT took how long, from the driver's last log
+took() { grep -E "$1" $log | tail -n 1 | grep -o 'ms=[0-9]*'; }
+
+data_survives_detach_and_attach() {
+    mounted
+    dd if=/dev/urandom of=/mnt/data bs=1M count=64 conv=fsync status=none
+    sum=$(sha256sum </mnt/data)
+    umount /mnt && detach; nothing_left "detach"
+    local detach_time; detach_time=$(took stack_detached)
+    attach; mount $dev /mnt || broken "mount again"
+    [ "$(sha256sum </mnt/data)" = "$sum" ] || broken "other bytes"
+    umount /mnt; detach
+    echo "# format $(took stack_formatted) attach $(took stack_attached) detach $detach_time"
+    grep stack_step $log | tail -n 6 | sed 's/.*step=/# step /'
+    ok "64 MiB written, detached, attached: the same sum"
+}
+
+a_mounted_volume_is_not_detached() {
+    mounted
+    d detach $att >/dev/null && broken "detached under a mount"
+    tail -n 1 $log | grep -q '^IN_USE' || broken "not refused as IN_USE"
+    echo still >/mnt/x && sync || broken "the volume is hurt by the refusal"
+    umount /mnt; exec 7<$dev
+    d detach $att >/dev/null && broken "detached while open"
+    exec 7<&-; detach; nothing_left "detach"
+    ok "detach refuses while H is mounted or open, and does it afterwards"
+}
+
+a_second_attach_touches_nothing() {
+    mounted
+    d attach "${thin[@]}" >/dev/null && broken "attached twice"
+    tail -n 1 $log | grep -q '^EXISTS' || broken "the same attachment is not EXISTS"
+    d attach "${thin[@]}" attachment=a7000000-0000-4000-8000-000000000009 >/dev/null && broken "attached twice"
+    tail -n 1 $log | grep -q '^IN_USE' || broken "another attachment is not IN_USE"
+    d format "${thin[@]}" && broken "formatted while attached"
+    echo still >/mnt/x && sync || broken "the first is hurt"
+    umount /mnt; detach; nothing_left "detach"
+    ok "a second attach and a format of an attached volume are refused and touch nothing"
+}
+
+a_daemon_dies_under_a_writer() {
+    mounted
+    stack_driver supervise 600 >/dev/null 2>>$log & local s=$!
+    ( for i in 1 2 3 4 5 6; do
+        dd if=/dev/urandom of=/mnt/f$i bs=64k count=160 conv=fsync status=none || exit 1
+        sha256sum </mnt/f$i >/mnt/f$i.sum || exit 1
+      done ) & local w=$!
+    for i in 1 2 3; do
+        sleep 0.7; local p; p=$(qsd_pid); kill -9 $p
+        within 20 sh -c "[ \$(cut -d' ' -f1 $root/$att/qsd.pid) != $p ] && kill -0 \$(cut -d' ' -f1 $root/$att/qsd.pid)" ||
+            broken "not restarted"
+    done
+    wait $w || broken "a writer saw an error"
+    kill $s; wait $s 2>/dev/null
+    sync; echo 3 >/proc/sys/vm/drop_caches
+    for i in 1 2 3 4 5 6; do
+        [ "$(sha256sum </mnt/f$i)" = "$(cat /mnt/f$i.sum)" ] || broken "f$i has other bytes"
+    done
+    umount /mnt; e2fsck -fn $dev >/run/fsck.log 2>&1 || broken "fsck: $(tail -n 3 /run/fsck.log)"
+    dmesg | grep -E 'I/O error|EXT4-fs error' && broken "errors in the kernel log"
+    detach; nothing_left "detach"
+    qcow_clean
+    echo "# restart $(took stack_daemon_restarted)"
+    ok "three kill -9 of the daemon under a writer: no error, sums equal, fsck clean"
+}
+
+# The layer's QCOW2 says it is sound.
+qcow_clean() {
+    dmsetup create check --table "0 $((256*2048/2)) linear /dev/vdb $((256*2048))
+$((128*2048)) $((256*2048)) linear /dev/vdb $((512*2048))" || broken "map for the check"
+    qemu-img check -q -f qcow2 /dev/mapper/check || broken "qemu-img check"
+    dmsetup remove check
+}
+
+answered_writes_survive_kill_9() {
+    fresh
+    dd if=/dev/urandom of=/run/r bs=1M count=16 status=none
+    dd if=/run/r of=$dev bs=64k oflag=direct status=none || broken "write"
+    kill -9 "$(qsd_pid)"; d recover >/dev/null || broken "recover"
+    dd if=/dev/zero of=$dev bs=4k count=1 seek=200000 oflag=direct conv=fsync status=none || broken "write and flush"
+    dd if=$dev of=/run/back bs=1M count=16 iflag=direct status=none
+    cmp /run/r /run/back || broken "answered writes are gone with the daemon"
+    rm /run/r /run/back; detach; nothing_left "detach"
+    ok "writes that were answered before a kill -9, but not flushed, are there after it"
+}
+
+an_agent_restart_is_not_noticed() {
+    mounted; local p; p=$(qsd_pid)
+    ( dd if=/dev/urandom of=/mnt/f bs=64k count=300 conv=fsync status=none ) & local w=$!
+    for i in 1 2 3 4 5; do d recover >/dev/null || broken "recover"; done
+    wait $w || broken "the writer saw an error"
+    [ "$(qsd_pid)" = "$p" ] || broken "the daemon was restarted"
+    # maps that a predecessor left suspended, or with a table not resumed
+    dmsetup suspend --noflush --nolockfs lunar-$vduse-p
+    dmsetup load lunar-$vduse-l0 --table "0 $((384*2048)) error"
+    d recover >/dev/null || broken "recover"
+    dd if=/mnt/f of=/dev/null bs=1M iflag=direct status=none || broken "not put straight"
+    umount /mnt; detach; nothing_left "detach"
+    ok "agent restarts adopt a busy stack; suspended maps and loaded tables are put straight"
+}
+
+what_is_partial_is_torn_down() {
+    local missing
+    for missing in h "h p" "h DAEMON" "h p DAEMON" "h STATE" "h DAEMON STATE" "h p FOLDER"; do
+        fresh
+        for m in $missing; do case $m in
+            DAEMON) kill -9 "$(qsd_pid)";;
+            STATE) echo '{"crc32c": 1, "state": {}}' >$root/$att/state.json;;
+            FOLDER) mv $root/$att /run/moved;;
+            *) dmsetup remove lunar-$vduse-$m || broken "dmsetup remove";;
+        esac; done
+        if [ -d /run/moved ]; then
+            # nobody knows the daemon's socket any more; it must still not keep the LUN open unnoticed
+            d recover >/dev/null && broken "a daemon without a folder went unnoticed"
+            mv /run/moved $root/$att
+        fi
+        d recover >/dev/null || broken "recover without $missing"
+        rm -f $dev; nothing_left "recover without $missing"
+    done
+    ok "stacks that lack any part are torn down, also with a dead daemon or a damaged state"
+}
+
+an_agent_killed_in_mid_attach_is_cleaned_up_after() {
+    d format "${thin[@]}" || broken "format"
+    local adopted=0 ms
+    for ms in 005 010 015 020 030 040 050 060 080 100 150 200 300 400 500 600 700 800; do
+        timeout -s KILL 0.$ms stack_driver attach "${thin[@]}" >/dev/null 2>>$log
+        d recover >/run/out || broken "recover after 0.$ms s"
+        if grep -q adopted /run/out; then adopted=$((adopted + 1)); d teardown >/dev/null || broken "teardown"; fi
+        nothing_left "recover after 0.$ms s"
+    done
+    attach; detach
+    ok "an agent killed at 18 points of an attach: adopted ($adopted) or torn down, never half"
+}
+
+teardown_ends_a_busy_volume() {
+    mounted
+    ( while dd if=/dev/urandom of=/mnt/f bs=64k count=50 conv=fsync status=none 2>/dev/null; do :; done ) & local w=$!
+    sleep 0.5
+    [ -n "$1" ] && kill -9 "$(qsd_pid)"
+    local before after
+    d teardown >/dev/null || broken "teardown"
+    before=$(sed 's/^ *//' /sys/block/vdb/stat | tr -s ' ' | cut -d' ' -f7)
+    within 20 sh -c "! kill -0 $w" || broken "the writer hangs"
+    wait $w
+    after=$(sed 's/^ *//' /sys/block/vdb/stat | tr -s ' ' | cut -d' ' -f7)
+    [ "$before" = "$after" ] || broken "something was written to the LUN after the teardown"
+    grep -q ' /mnt ' /proc/self/mountinfo && broken "still mounted"
+    within 10 sh -c '[ -z "$(dmsetup ls | grep lunar)" ]' || broken "a map is left"
+    nothing_left "teardown"
+    qcow_clean
+    echo "# teardown $(took stack_torn_down)"
+    ok "teardown under a busy mount${1:+ whose daemon is dead}: EIO, nothing hangs, nothing is left"
+}
+
+thick_volumes_start_as_zeroes_and_keep_bytes() {
+    dd if=/dev/urandom of=/dev/vdb bs=1M seek=1024 count=64 oflag=direct status=none
+    d format "${thick[@]}" || broken "format"
+    d attach "${thick[@]}" >/dev/null || broken "attach"
+    cmp -n $((64*mib)) $thick_dev /dev/zero || broken "an old tenant's bytes show"
+    mkfs.ext4 -qF $thick_dev && mount $thick_dev /mnt && cp /usr/bin/qemu-img /mnt/ && umount /mnt || broken "use"
+    detach $thick_att; nothing_left "detach"
+    d attach "${thick[@]}" >/dev/null && mount -o ro $thick_dev /mnt || broken "attach again"
+    cmp /usr/bin/qemu-img /mnt/qemu-img || broken "other bytes"
+    d recover | grep -q "adopted vol2" || broken "not adopted"
+    umount /mnt; detach $thick_att; nothing_left "detach"
+    echo "# thick: format $(took stack_formatted) attach $(took 'stack_attached.*vol2') detach $(took stack_detached)"
+    ok "a thick volume is all zeroes at first and keeps what is written"
+}
+
+what_does_not_fit_is_refused() {
+    d format "${thin[@]}" || broken "format"
+    d attach "${thin[@]}" size=$((512*mib)) >/dev/null && broken "another size was attached"
+    tail -n 1 $log | grep -q 'QCOW2 leaf says' || broken "no word about the size"
+    nothing_left "wrong size"
+    dd if=/dev/urandom of=/dev/vdb bs=64k seek=4096 count=4 oflag=direct status=none
+    d attach "${thin[@]}" >/dev/null && broken "garbage was attached"
+    nothing_left "garbage"
+    d attach "${thin[@]}" segment=$((4095*mib)):$((2*mib)) >/dev/null && broken "a map beyond the LUN"
+    nothing_left "beyond the LUN"
+    d attach "${thin[@]}" segment=100:512 >/dev/null && broken "odd segments"
+    nothing_left "odd segments"
+    ok "another size, no QCOW2, a map beyond the LUN: refused, nothing left"
+}
+
+a_layer_below_is_never_written() {
+    fresh; dd if=/dev/urandom of=/run/base bs=1M count=8 status=none
+    dd if=/run/base of=$dev bs=1M oflag=direct status=none; detach
+    local over=(device=/dev/vdb size=$((1024*mib)) volume=$vol attachment=$att name=vol1
+                layer=1 segment=$((2048*mib)):$((128*mib))
+                layer=0 segment=$((256*mib)):$((128*mib)) segment=$((512*mib)):$((256*mib)))
+    sum=$(dd if=/dev/vdb bs=1M skip=256 count=128 iflag=direct status=none | sha256sum)
+    d format "${over[@]}" && d attach "${over[@]}" >/dev/null || broken "overlay"
+    cmp -n $((8*mib)) $dev /run/base || broken "the overlay does not show what is below"
+    [ "$(blockdev --getro /dev/mapper/lunar-$vduse-l0)" = 1 ] || broken "the lower map can be written"
+    dd if=/dev/zero of=$dev bs=64k count=16 oflag=direct status=none || broken "write"
+    cmp -n $mib $dev /dev/zero || broken "the write does not show"
+    detach
+    [ "$(dd if=/dev/vdb bs=1M skip=256 count=128 iflag=direct status=none | sha256sum)" = "$sum" ] ||
+        broken "the layer below changed"
+    rm /run/base; nothing_left "detach"
+    ok "a chain of two layers: the lower shows through and does not change"
+}
+
+udev_reads_nothing() {
+    fresh; udevadm settle
+    for n in dm-0 dm-1 dm-2 vdc; do
+        [ -e /sys/block/$n ] || continue
+        udevadm info -q property -n /dev/$n | grep -E '^ID_FS|by-(uuid|label)' && broken "udev probed $n"
+    done
+    [ "$(cut -d' ' -f1 <<<"$(tr -s ' ' <"/sys/block/$(basename "$(readlink -f $dev)")/stat" | sed 's/^ //')")" = 0 ] ||
+        broken "somebody read H"
+    detach; nothing_left "detach"
+    ok "nobody reads a new handle: no blkid, no LVM, no partition scan"
+}
+
+run() { echo "$*" | grep -qE "$PATTERN" && "$@"; }
+run data_survives_detach_and_attach
+run a_mounted_volume_is_not_detached
+run a_second_attach_touches_nothing
+run a_daemon_dies_under_a_writer
+run answered_writes_survive_kill_9
+run an_agent_restart_is_not_noticed
+run what_is_partial_is_torn_down
+run an_agent_killed_in_mid_attach_is_cleaned_up_after
+run teardown_ends_a_busy_volume ""
+run teardown_ends_a_busy_volume daemon-dead
+run thick_volumes_start_as_zeroes_and_keep_bytes
+run what_does_not_fit_is_refused
+run a_layer_below_is_never_written
+run udev_reads_nothing
+echo "$passed passed, 0 failed"
+GUEST
