@@ -342,6 +342,16 @@ static int remove_once(const char *name, bool deferred, struct error *err)
     return rc == -ENXIO ? 0 : rc;
 }
 
+/* A node without its device (somebody died between the two, or another tool removed it) would lead
+ * to whoever gets the number next. */
+static void remove_stale_node(const char *name)
+{
+    char path[DM_NAME_SIZE + 32];
+
+    snprintf(path, sizeof path, "%s/%s", dm_dir(), name);
+    unlink(path);
+}
+
 int dm_remove(const char *name, struct error *err)
 {
     int64_t deadline = clock_ms() + REMOVE_DEADLINE_MS;
@@ -349,6 +359,8 @@ int dm_remove(const char *name, struct error *err)
 
     for (;;) {
         int rc = dm_info(name, &info, err);
+        if (rc == 0 && !info.exists)
+            remove_stale_node(name);
         if (rc < 0 || !info.exists)
             return rc;
         rc = remove_once(name, false, err);

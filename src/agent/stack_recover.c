@@ -188,6 +188,26 @@ static int end_daemon(const struct teardown *t, struct error *err)
     return rc;
 }
 
+/* Whatever of these was gone before us may have left its node in /dev/mapper. */
+static int remove_nodes(const struct teardown *t, struct error *err)
+{
+    char name[DM_NAME_SIZE];
+    int rc = 0;
+
+    for (const char *kind = "hp"; rc == 0 && t->vduse[0] && *kind; kind++) {
+        snprintf(name, sizeof name, "lunar-%s-%c", t->vduse, *kind);
+        struct dm_info_short info;
+        rc = dm_info(name, &info, err);
+        if (rc == 0 && !info.exists) /* one that does is held: removed when closed */
+            rc = dm_remove(name, err);
+    }
+    for (uint32_t i = 0; rc == 0 && t->stack && i < t->stack->spec.n_layers; i++) {
+        stack_layer_name(&t->stack->spec, i, name);
+        rc = dm_remove(name, err);
+    }
+    return rc;
+}
+
 static int run_teardown(const struct teardown *t, struct error *err)
 {
     int rc = each_of_kind(t, 'L', dm_wipe, err); /* the proof */
@@ -208,6 +228,8 @@ static int run_teardown(const struct teardown *t, struct error *err)
         rc = end_daemon(t, err);
     if (rc == 0)
         rc = each_of_kind(t, 'L', dm_remove, err);
+    if (rc == 0)
+        rc = remove_nodes(t, err);
     return rc;
 }
 

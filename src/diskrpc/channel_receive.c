@@ -64,7 +64,6 @@ static void session_start(struct channel *ch, const struct page *page, struct ch
     ch->stats.peer = page->writer;
     ch->stats.sessions++;
     ch->stats.peer_flags = 0;
-    ch->peer_page_seq = 0;
     ch->seq_received = 0;
     ch->in_left = 0;
     free(ch->spill_in.data);

@@ -68,10 +68,10 @@ int sanlock_fail(struct error *err, int rv, const char *doing)
     }
     if (rv <= SANLK_ERROR)
         return error_set(err, LUNAR_E_EXEC, "%s: sanlock failed with %d", doing, rv);
-    if (is_no_daemon(rv))
-        return error_set(err, rv,
-                         "%s: the sanlock daemon does not answer (%s); start it: systemctl "
-                         "start sanlock",
+    if (is_no_daemon(rv)) /* one code for all of them, and one that says: try again */
+        return error_set(err, -ECONNREFUSED,
+                         "%s: the sanlock daemon does not answer (%s); start it: systemctl start "
+                         "sanlock",
                          doing, strerror(-rv));
     return error_set(err, rv, "%s: %s (sanlock %d)", doing, strerror(-rv), rv);
 }

@@ -192,6 +192,8 @@ static void begin_read(struct pair *pair, int side, enum pair_op_kind kind, uint
 {
     begin(pair, side, kind, NULL, len);
     struct pair_op *op = &pair->side[side].ops[kind];
+    if (pair->blind[side])
+        op->status = -EIO;
     memcpy(op->bytes, kind == PAIR_PAGE_READ ? pair->page[!side] : pair->spill[!side], op->len);
 }
 

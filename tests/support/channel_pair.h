@@ -62,7 +62,8 @@ struct pair {
     int fail_spill_writes;
     uint64_t scan_ms; /* the coordinator's table scan, 0: none */
     uint64_t next_scan_ms;
-    bool deaf[2]; /* the owner takes no messages */
+    bool deaf[2];  /* the owner takes no messages */
+    bool blind[2]; /* reads of this side's channel fail */
     char breach[256];
 };
 

@@ -177,29 +177,84 @@ static void an_overwritten_answer_to_hello_is_healed_too(void)
     memcpy(old, p->page[PAIR_COORDINATOR], sizeof old); /* of term 10 */
     pair_start(p, PAIR_COORDINATOR, 4, 11);
     pair_run(p, 3 * SECOND);
+    p->blind[PAIR_AGENT] = true;
     pair_start(p, PAIR_AGENT, 1, 2);
-    pair_run(p, 1);
-    p->side[PAIR_AGENT].deadline_ms = UINT64_MAX; /* asleep behind its hello, ... */
-    p->side[PAIR_AGENT].ops[PAIR_PAGE_READ].out = false;
-    pair_run(p, 5 * SECOND); /* ... it is answered, ... */
-    CHECK_EQ(stats(p, PAIR_COORDINATOR)->peer.run_or_term, 2);
-    memcpy(p->page[PAIR_COORDINATOR], old, sizeof old); /* ... a late write lands on the answer */
-    struct channel_update update;
-    struct channel_event event = {CHANNEL_EVENT_PAGE_READ, p->now_ms, 0, old, sizeof old};
-    channel_free(p->side[PAIR_AGENT].channel); /* and misleads a run that has read nothing else */
-    p->side[PAIR_AGENT].channel = channel_new(&p->side[PAIR_AGENT].config);
-    channel_step(p->side[PAIR_AGENT].channel, &event, &update);
-    CHECK_EQ(stats(p, PAIR_AGENT)->term, 10);
-    p->side[PAIR_AGENT].ops[PAIR_PAGE_WRITE].out = false;
-    if (update.write_page)
-        memcpy(p->page[PAIR_AGENT], update.page, PAGE_SIZE_BYTES);
-    event = (struct channel_event){.type = CHANNEL_EVENT_PAGE_WRITTEN, .now_ms = p->now_ms};
-    channel_step(p->side[PAIR_AGENT].channel, &event, &update);
-    p->side[PAIR_AGENT].deadline_ms = p->now_ms;
-    pair_run(p, 5 * SECOND);
+    pair_run(p, 3 * SECOND);
+    CHECK_EQ(stats(p, PAIR_COORDINATOR)->peer.run_or_term, 2); /* its hello was answered */
+    memcpy(p->page[PAIR_COORDINATOR], old, sizeof old);        /* but the answer is overwritten */
+    p->blind[PAIR_AGENT] = false;
+    pair_run(p, 6 * SECOND);
+    CHECK_EQ(p->side[PAIR_AGENT].peers, 4); /* terms 10, 11 in its first life, then 10, 11 */
     CHECK_EQ(stats(p, PAIR_AGENT)->term, 11);
+    DONE(p);
+}
+
+/* The first spill of a new session has the number of the one that is being read for the old
+ * session. */
+static void a_spill_read_for_an_old_session_serves_no_new_one(void)
+{
+    struct pair *p = joined(true);
+    struct pair_op *read = &p->side[PAIR_COORDINATOR].ops[PAIR_SPILL_READ];
+    p->latency_max_ms = 2;
+    CHECK_EQ(pair_send(p, PAIR_AGENT, 100000), 0);
+    while (!read->out)
+        pair_run(p, 1);
+    read->done_ms = p->now_ms + 4 * SECOND;
+    pair_start(p, PAIR_AGENT, 1, 2);
+    pair_run(p, 2 * SECOND);
+    CHECK_EQ(p->side[PAIR_COORDINATOR].peers, 2);
+    CHECK_EQ(pair_send(p, PAIR_AGENT, 90000), 0);
+    pair_run(p, SECOND);
+    CHECK(read->out);
+    memset(read->bytes, 0, read->len); /* whatever it read, it is worth nothing now */
+    CHECK(pair_run_until(p, PAIR_COORDINATOR, 1, 5 * SECOND));
+    CHECK_EQ(p->side[PAIR_COORDINATOR].last_len, 90000);
+    CHECK_EQ(stats(p, PAIR_COORDINATOR)->bad_pages, 0);
+    DONE(p);
+}
+
+/* The new session's first spill has the number of the old one's, which still lies in the slot. */
+static void an_old_sessions_spill_is_not_taken_for_a_new_ones(void)
+{
+    struct pair *p = joined(true);
+    p->deaf[PAIR_COORDINATOR] = true; /* not acknowledged when the session ends */
+    CHECK_EQ(pair_send(p, PAIR_AGENT, 100000), 0);
+    pair_run(p, 20);
+    CHECK_EQ(p->side[PAIR_AGENT].counts[PAIR_SPILL_WRITE], 1);
+    p->deaf[PAIR_COORDINATOR] = false;
+    pair_start(p, PAIR_COORDINATOR, 4, 11);
+    pair_run(p, 3 * SECOND);
+    CHECK_EQ(pair_send(p, PAIR_AGENT, 90000), 0);
+    CHECK(pair_run_until(p, PAIR_COORDINATOR, 1, 5 * SECOND));
+    CHECK_EQ(stats(p, PAIR_COORDINATOR)->bad_pages, 0);
+    DONE(p);
+}
+
+static void messages_of_a_former_life_that_were_not_taken_are_forgotten(void)
+{
+    struct pair *p = joined(true);
+    p->deaf[PAIR_COORDINATOR] = true;
     CHECK_EQ(pair_send(p, PAIR_AGENT, 16), 0);
-    CHECK(pair_run_until(p, PAIR_COORDINATOR, 1, 3 * SECOND));
+    pair_run(p, 2 * SECOND);
+    p->blind[PAIR_AGENT] = true; /* the new life gets no further than its hello */
+    pair_start(p, PAIR_AGENT, 1, 2);
+    pair_run(p, 2 * SECOND);
+    CHECK_EQ(p->side[PAIR_COORDINATOR].peers, 2);
+    p->deaf[PAIR_COORDINATOR] = false;
+    pair_run(p, 2 * SECOND);
+    CHECK_EQ(p->side[PAIR_COORDINATOR].received_total, 0);
+    DONE(p);
+}
+
+static void a_failed_heartbeat_is_repeated_before_the_next_is_due(void)
+{
+    struct pair *p = joined(true);
+    p->fail_writes = 1;
+    while (p->fail_writes)
+        pair_run(p, 1);
+    uint32_t before = p->side[PAIR_AGENT].counts[PAIR_PAGE_WRITE];
+    pair_run(p, 100); /* what lies there is unknown meanwhile */
+    CHECK_EQ(p->side[PAIR_AGENT].counts[PAIR_PAGE_WRITE], before + 1);
     DONE(p);
 }
 
@@ -599,6 +654,10 @@ TEST_MAIN(TEST(two_fresh_sides_meet_and_know_each_other), TEST(nothing_is_queued
           TEST(a_failed_write_is_repeated_with_growing_waits),
           TEST(a_page_overwritten_by_a_former_life_is_healed),
           TEST(an_overwritten_answer_to_hello_is_healed_too),
+          TEST(a_spill_read_for_an_old_session_serves_no_new_one),
+          TEST(an_old_sessions_spill_is_not_taken_for_a_new_ones),
+          TEST(messages_of_a_former_life_that_were_not_taken_are_forgotten),
+          TEST(a_failed_heartbeat_is_repeated_before_the_next_is_due),
           TEST(a_lost_acknowledgment_is_repeated),
           TEST(a_restarted_agent_starts_a_session_and_nothing_comes_twice),
           TEST(a_higher_term_is_followed_and_a_lower_one_dropped),

@@ -26,46 +26,12 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "diskrpc/wwid.h"
 
 #define LOCK_TRIES    50 /* udev holds its shared lock while it probes: a second or two at worst */
 #define LOCK_PAUSE_MS 100
 #define ZERO_CHUNK    (16 * MIB)
 #define CHECK_CHUNK   MIB
-
-/* Reads one trimmed line of a sysfs file; false if there is none or it is empty. */
-static bool read_sysfs(const char *path, char ret[WWID_SIZE])
-{
-    FILE *f = fopen(path, "re");
-    bool found = f && fgets(ret, WWID_SIZE, f);
-    if (f)
-        fclose(f);
-    if (!found)
-        return false;
-    size_t n = strlen(ret);
-    while (n > 0 && (unsigned char)ret[n - 1] <= ' ')
-        ret[--n] = '\0';
-    return n > 0;
-}
-
-void device_wwid(int fd, char ret[WWID_SIZE])
-{
-    /* NVMe namespace; SCSI disk; virtio-blk; device-mapper (multipath's UUID ends with the WWID);
-     * then the same of the whole disk, where the device is a partition. */
-    static const char *const places[] = {"wwid",    "device/wwid",    "serial",   "dm/uuid",
-                                         "../wwid", "../device/wwid", "../serial"};
-    struct stat st;
-    ret[0] = '\0';
-    if (fstat(fd, &st) < 0 || !S_ISBLK(st.st_mode))
-        return;
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        char path[128];
-        snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%s", major(st.st_rdev), minor(st.st_rdev),
-                 places[i]);
-        if (read_sysfs(path, ret))
-            return;
-    }
-    ret[0] = '\0';
-}
 
 static int lock_device(int fd, const char *path, struct error *err)
 {
@@ -94,7 +60,7 @@ static int measure(struct device *d, struct error *err)
     int rc = lock_device(d->lock_fd, d->path, err);
     if (rc == 0)
         rc = io_geometry(d->lock_fd, &d->bytes, &d->sector, err);
-    device_wwid(d->lock_fd, d->wwid);
+    wwid_read(d->lock_fd, d->wwid);
     return rc;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The block device under `lun format`: claim, what it carries, wipe, zero, identity. Blocking; one
+/* The block device under `lun format`: claim, what it carries, wipe, zero. Blocking; one
  * thread. */
 #ifndef LUNARCTL_DEVICE_H
 #define LUNARCTL_DEVICE_H
@@ -28,9 +28,6 @@ int device_open(const char *path, struct device *ret, struct error *err);
 int device_claim(struct device *device, struct error *err);
 void device_release(struct device *device);
 void device_close(struct device *device);
-
-/* The WWID as sysfs tells it, or a serial, or "". */
-void device_wwid(int fd, char ret[WWID_SIZE]);
 
 #define SIGNATURES_TEXT_SIZE 512
 struct signatures {

@@ -15,7 +15,7 @@
 
 #include "base/io.h"
 #include "cli.h"
-#include "device.h"
+#include "diskrpc/wwid.h"
 #include "output.h"
 
 /* The better of two valid copies, as superblock_read chooses; NULL if there is none. */
@@ -51,7 +51,7 @@ static json_t *collect(int fd, const char *path, uint64_t bytes, uint32_t sector
     char wwid[WWID_SIZE];
     json_t *doc = json_object(), *copies = json_array();
 
-    device_wwid(fd, wwid);
+    wwid_read(fd, wwid);
     for (int i = 0; i < 2; i++)
         js_append(copies, dump_superblock_copy(fd, i, &sb[i], &status[i]));
     const struct superblock *best = choose(sb, status);

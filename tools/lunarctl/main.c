@@ -46,8 +46,9 @@ static const struct command commands[] = {
      "while a volume is attached here.",
      cmd_node_leave},
     {"coordinator", "resign", "", "Let the coordinator on this node step down",
-     "It gives the lease back and exits; a standby takes over. --socket names its socket, default\n"
-     "/run/lunar/coordinator.sock.",
+     "It gives the lease back and exits; a standby takes over. Where several pools have a "
+     "coordinator\n"
+     "here, --pool or --socket chooses.",
      cmd_coordinator_resign},
     {"volume", "create", "NAME", "Create a volume",
      "Thin by default: space is taken from the pool as it is written. The same name and size again "

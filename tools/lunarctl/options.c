@@ -9,17 +9,20 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
 #include "base/size.h"
 #include "diskrpc/superblock.h"
 
+#define RUN_DIR       "/run/lunar" /* where the daemons listen */
 #define LONG_BASE     256 /* getopt_long's val of option i is LONG_BASE + i: above every letter */
 #define TIMEOUT_MAX_S 86400u
 
@@ -281,17 +284,36 @@ void cli_progress(const char *format, ...)
     fprintf(stderr, "\n");
 }
 
+/* The daemon's only socket under another name: a coordinator listens under its pool's name alone.
+ * Where there are several, the caller must choose. */
+static bool find_socket(const char *name, char *buffer, unsigned size)
+{
+    char pattern[64];
+    glob_t found;
+
+    snprintf(pattern, sizeof pattern, RUN_DIR "/%s-*.sock", name);
+    if (glob(pattern, 0, NULL, &found) != 0)
+        return false;
+    bool one = found.gl_pathc == 1;
+    if (one)
+        snprintf(buffer, size, "%s", found.gl_pathv[0]);
+    globfree(&found);
+    return one;
+}
+
 const char *cli_socket(const struct cli *cli, const char *name, char *buffer, unsigned size)
 {
     const char *env = getenv("LUNAR_SOCKET");
     if (cli->socket)
         return cli->socket;
     if (cli->pool) {
-        snprintf(buffer, size, "/run/lunar/%s-%s.sock", name, cli->pool);
+        snprintf(buffer, size, RUN_DIR "/%s-%s.sock", name, cli->pool);
         return buffer;
     }
     if (env && *env && strcmp(name, "agent") == 0)
         return env;
-    snprintf(buffer, size, "/run/lunar/%s.sock", name);
+    snprintf(buffer, size, RUN_DIR "/%s.sock", name);
+    if (access(buffer, F_OK) != 0 && !find_socket(name, buffer, size))
+        snprintf(buffer, size, RUN_DIR "/%s.sock", name);
     return buffer;
 }

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The end-to-end tests' frame: a cluster of virtual machines with lunar's daemons on it, and TAP-like test lines.
+
+Happy path: Cluster() boots, pushes the three programs, starts sanlock, formats the LUN; start_agents() and
+start_coordinator() bring the pool up; ctl() runs lunarctl and returns its JSON. Failure modes: a command that
+fails raises Failed with its words; wait_for() polls a condition up to a deadline and says what it waited for; whatever
+happens, close() takes the cluster down, after saving the nodes' logs.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+PROGRAMS = ("lunar-agent", "lunar-coordinator", "lunarctl")
+DEVICE = "/dev/vdb"
+POOL = "demo"
+
+
+class Failed(Exception):
+    """A step that did not do what it should; the text says which and why."""
+
+
+class Skip(Exception):
+    """This machine lacks what the test needs."""
+
+
+def wait_for(what, condition, seconds, pause=0.1):
+    """Polls until condition() is true and returns it; Failed, with the last error, after `seconds`."""
+    end = time.monotonic() + seconds
+    last = None
+    while time.monotonic() < end:
+        try:
+            value = condition()
+            if value:
+                return value
+        except Failed as error:
+            last = error
+        time.sleep(pause)
+    raise Failed(f"waited {seconds} s for {what}" + (f"; last: {last}" if last else ""))
+
+
+class Cluster:
+    """A private cluster. Use as a context manager."""
+
+    def __init__(self, name, nodes=3, lun_size="4G", build="build/release", net_cut=True, keep=False,
+                 io_timeout=2, logs=None):
+        self.name, self.nodes, self.build, self.keep = name, nodes, TOP / build, keep
+        self.lun_size, self.net_cut, self.io_timeout = lun_size, net_cut, io_timeout
+        self.logs = pathlib.Path(logs or f"/tmp/lunar-logs-{os.getuid()}/{name}")
+
+    # --- the test bed ---
+    def vm(self, *args, check=True, timeout=300, **kw):
+        command = [str(TOP / "tools/vmcluster"), "--cluster", self.name, *map(str, args)]
+        r = subprocess.run(command, capture_output=True, text=True, timeout=timeout, **kw)
+        if r.returncode == 77:
+            raise Skip(r.stderr.strip())
+        if check and r.returncode:
+            raise Failed(f"vmcluster {' '.join(map(str, args))}: {r.stderr.strip() or r.stdout.strip()}")
+        return r
+
+    def up(self):
+        self.vm("down", check=False)
+        args = ["up", "--nodes", self.nodes, "--lun-size", self.lun_size, "--no-sanlock", "--io-timeout",
+                self.io_timeout]
+        self.vm(*args, *(["--net-cut"] if self.net_cut else []), timeout=900)
+
+    def close(self):
+        self.save_logs()
+        if not self.keep:
+            self.vm("down", check=False)
+
+    def __enter__(self):
+        try:
+            self.up()
+            self.install(range(1, self.nodes + 1))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def save_logs(self):
+        self.logs.mkdir(parents=True, exist_ok=True)
+        for n in range(1, self.nodes + 1):
+            try:
+                r = self.x(n, "tail -n 2000 /run/*.log; echo; sanlock client log_dump | tail -n 300; dmesg | tail -n 100",
+                           check=False, timeout=20)
+                (self.logs / f"node{n}.log").write_text(r.stdout + r.stderr)
+            except (Failed, subprocess.TimeoutExpired):
+                pass
+
+    def x(self, node, script, check=True, timeout=120):
+        """Runs a bash script on a node."""
+        r = self.vm("exec", node, "--timeout", timeout, "-n", "--", "bash", "-c", script, check=False,
+                    timeout=timeout + 30)
+        if check and r.returncode:
+            raise Failed(f"node{node}: {script!r} exited with {r.returncode}: {(r.stderr + r.stdout).strip()[-800:]}")
+        return r
+
+    def spawn(self, node, script):
+        """Runs a bash script on a node in the background; returns the Popen."""
+        command = [str(TOP / "tools/vmcluster"), "--cluster", self.name, "exec", str(node), "--timeout", "600", "-n",
+                   "--", "bash", "-c", script]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    # --- lunar on it ---
+    def install(self, nodes):
+        """Programs and sanlock; again after a node was cut."""
+        for n in nodes:
+            for program in PROGRAMS:
+                self.vm("push", n, self.build / program, f"/usr/sbin/{program}")
+            self.x(n, "node-sanlock start")
+
+    def format(self, **options):
+        extra = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in options.items())
+        self.x(1, f"lunarctl lun format {DEVICE} --pool {POOL} --io-timeout {self.io_timeout} --watchdog-timeout 10 {extra}")
+
+    def start_agent(self, node):
+        self.x(node, f"mkdir -p /run/lunar; setsid lunar-agent --device {DEVICE} >>/run/agent.log 2>&1 </dev/null &")
+
+    def start_coordinator(self, node, env=""):
+        self.x(node, f"{env} setsid lunar-coordinator --device {DEVICE} >>/run/coordinator.log 2>&1 </dev/null &")
+
+    def agent_status(self, node):
+        return self.ctl(node, "node", "status")
+
+    def wait_joined(self, nodes, seconds=60):
+        for n in nodes:
+            wait_for(f"node{n} to join", lambda n=n: self.agent_status(n)["state"] == "joined", seconds)
+
+    def ctl(self, node, *args, timeout=90):
+        """lunarctl's JSON answer; Failed with its words otherwise."""
+        words = " ".join("'" + str(a).replace("'", "'\\''") + "'" for a in args)
+        r = self.x(node, f"lunarctl -o json {words}", check=False, timeout=timeout)
+        if r.returncode:
+            raise Failed(f"lunarctl {words}: {(r.stderr or r.stdout).strip()}")
+        return json.loads(r.stdout) if r.stdout.strip() else None
+
+    def refused(self, node, *args):
+        """The words of a refusal; Failed if it was not refused."""
+        try:
+            self.ctl(node, *args)
+        except Failed as error:
+            return str(error)
+        raise Failed(f"lunarctl {args} was not refused")
+
+    def leader(self, ask=3):
+        """(node number, term) of the coordinator that answers node `ask`."""
+        s = self.ctl(ask, "status")
+        return int(s["coordinator_node"].removeprefix("node")), s["term"]
+
+    def wait_leader(self, ask=3, seconds=30):
+        return wait_for("a coordinator", lambda: self.leader(ask), seconds)
+
+    def pool_up(self, coordinators=(1, 2)):
+        """Format, agents, coordinators: everything before the first volume."""
+        self.format()
+        for n in range(1, self.nodes + 1):
+            self.start_agent(n)
+        for n in coordinators:
+            self.start_coordinator(n)
+        self.wait_joined(range(1, self.nodes + 1))
+        return self.wait_leader(ask=self.nodes)
+
+
+def run_tests(tests):
+    """Runs (name, function) pairs in order, prints TAP-like lines; stops at the first failure of a sequence."""
+    failed = 0
+    for i, (name, function) in enumerate(tests, 1):
+        start = time.monotonic()
+        try:
+            note = function()
+            print(f"ok {i} - {name} ({time.monotonic() - start:.1f} s{', ' + note if note else ''})", flush=True)
+        except Skip as reason:
+            print(f"ok {i} - {name} # SKIP {reason}", flush=True)
+        except (Failed, subprocess.TimeoutExpired, AssertionError, KeyError) as error:
+            failed += 1
+            print(f"# {type(error).__name__}: {error}\nnot ok {i} - {name} ({time.monotonic() - start:.1f} s)", flush=True)
+    return 1 if failed else 0
+
+
+def fatal(error):
+    """For a test whose cluster could not be had."""
+    if isinstance(error, Skip):
+        print(f"# skipped: {error}")
+        sys.exit(77)
+    print(f"# {error}\nnot ok 1 - the cluster comes up")
+    sys.exit(1)
