@@ -42,6 +42,9 @@
 
 static pthread_mutex_t node_lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* Set while this thread asks about a device that may well not be there. */
+static _Thread_local bool library_quiet;
+
 static void on_deadline(int signal_number)
 {
     (void)signal_number; /* its work is done by interrupting the ioctl */
@@ -60,7 +63,7 @@ static void on_library_log(int level, const char *file, int line, int dm_errno, 
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    if ((level & 7) <= 4)
+    if ((level & 7) <= 4 && !library_quiet)
         log_debug("dm_library text=\"%s\"", text);
 }
 
@@ -185,7 +188,10 @@ int dm_info(const char *name, struct dm_info_short *ret, struct error *err)
     if (!task)
         return -ENOMEM;
     dm_task_no_open_count(task); /* only spares the library a warning; the kernel tells it anyway */
-    if (!dm_task_run(task)) {
+    library_quiet = true;
+    bool done = dm_task_run(task);
+    library_quiet = false;
+    if (!done) {
         int code = dm_task_get_errno(task);
         dm_task_destroy(task);
         if (code == ENXIO || code == ENODEV)

@@ -104,6 +104,11 @@ static int ensure_served(const struct teardown *t, struct error *err)
         close(qsd.pidfd);
         return 0;
     }
+    if (vduse_served(t->vduse))
+        return error_set(err, LUNAR_E_IN_USE,
+                         "%s is served by a daemon that has no folder in %s: end that "
+                         "qemu-storage-daemon by hand, then start again",
+                         t->vduse, t->root);
     config.size = disk_size(t->vduse);
     int rc = qsd_start_failing(&config, &qsd, err);
     if (rc == 0)

@@ -52,7 +52,8 @@ static int check_layer(const struct stack_layer *layer, uint32_t i, uint64_t *re
             return error_set(
                 err, LUNAR_E_INVALID,
                 "layer %" PRIu32 ", segment %" PRIu32 " is empty or not in 4 KiB steps", i, k);
-        if (s->length > INT64_MAX - s->lun_offset || s->length > INT64_MAX - *ret_bytes)
+        if (s->lun_offset > INT64_MAX || s->length > INT64_MAX - s->lun_offset ||
+            s->length > INT64_MAX - *ret_bytes)
             return error_set(err, LUNAR_E_INVALID,
                              "layer %" PRIu32 ", segment %" PRIu32 " ends beyond any device", i, k);
         *ret_bytes += s->length;

@@ -87,11 +87,11 @@ static int store_copy(struct committer *c, struct error *err)
 }
 
 /* One attempt; 0 if every area then holds `want` under a new seqno, which becomes what we know. */
-static int try_restore(struct committer *c, const struct metadata *want, bool headers_too,
+static int try_restore(struct committer *c, const struct metadata *want, enum metadata_depth depth,
                        struct error *err)
 {
     struct metadata_view view;
-    int rc = metadata_restore(c->config.lvm, want->text, headers_too, err);
+    int rc = metadata_restore(c->config.lvm, c->config.fd, want->text, depth, err);
     if (rc < 0)
         return rc;
     rc = metadata_look(c->config.fd, &view, err);
@@ -108,6 +108,13 @@ static int try_restore(struct committer *c, const struct metadata *want, bool he
     return rc;
 }
 
+/* Making more of the PV anew helps where lvm refused or the result is wrong, not where the device
+ * or lvm itself fails. */
+static bool may_try_again(int rc)
+{
+    return rc == LUNAR_E_METADATA || rc == LUNAR_E_EXEC;
+}
+
 /* Puts `want` (not c->known itself) back everywhere and stores its copy. */
 static int restore(struct committer *c, const struct metadata *want, const char *why,
                    struct error *err)
@@ -118,9 +125,9 @@ static int restore(struct committer *c, const struct metadata *want, const char 
     int rc = check_leader(c, err);
     if (rc < 0)
         return rc;
-    rc = try_restore(c, want, false, err);
-    if (rc < 0 && rc != LUNAR_E_INDETERMINATE)
-        rc = try_restore(c, want, true, err);
+    rc = LUNAR_E_METADATA;
+    for (int depth = 0; may_try_again(rc) && depth < METADATA_DEPTHS; depth++)
+        rc = try_restore(c, want, (enum metadata_depth)depth, err);
     point("restore", "committed");
     if (rc == 0)
         rc = store_copy(c, err);
@@ -157,6 +164,18 @@ static int refuse_and_restore(struct committer *c, const char *why, struct error
                      why, seqno);
 }
 
+/* A sound VG that is none of ours means that somebody else uses the LUN now: nothing is put over
+ * that. */
+static int check_foreign(const struct metadata *found, const struct metadata *ours,
+                         struct error *err)
+{
+    if (found->text && ours->text && !metadata_same_vg(found->text, ours->text))
+        return error_set(
+            err, LUNAR_E_FOREIGN,
+            "the LUN holds another volume group than the pool's: somebody took it into use");
+    return 0;
+}
+
 /* Nobody but we wrote since we looked last: takes what is there, and makes the areas equal. */
 static int resync(struct committer *c, struct error *err)
 {
@@ -168,6 +187,11 @@ static int resync(struct committer *c, struct error *err)
     bool ours = view.best.text && view.best.seqno >= c->known.seqno &&
                 (view.best.term == c->known.term || view.best.term == c->config.term) &&
                 (view.best.seqno > c->known.seqno || metadata_same(&view.best, &c->known));
+    rc = check_foreign(&view.best, &c->known, err);
+    if (rc < 0) {
+        metadata_drop(&view.best);
+        return rc;
+    }
     bool agree = view.agree;
     snprintf(why, sizeof why, "%s", agree ? "seqno or term went back" : view.why);
     if (ours)
@@ -190,7 +214,10 @@ static int check_disk(struct committer *c, struct error *err)
     else if (!metadata_same(&view.best, &c->known))
         snprintf(why, sizeof why, "it has seqno %" PRIu64 " of term %" PRIu64, view.best.seqno,
                  view.best.term);
+    rc = check_foreign(&view.best, &c->known, err);
     metadata_drop(&view.best);
+    if (rc < 0)
+        return rc;
     return why[0] ? refuse_and_restore(c, why, err) : 0;
 }
 
@@ -275,6 +302,9 @@ static int choose(struct committer *c, struct metadata *stored, struct metadata_
             err, LUNAR_E_METADATA,
             "there is no sound LVM metadata (%s) and no copy of it in the reserved area",
             view->why);
+    int rc = check_foreign(best, stored, err);
+    if (rc < 0)
+        return rc;
     if (best->text && best->term > c->config.term)
         return error_set(err, LUNAR_E_STALE,
                          "LVM's metadata was committed under term %" PRIu64 ", ours is %" PRIu64,

@@ -39,6 +39,13 @@ struct metadata metadata_make(char *text, size_t len, uint64_t seqno)
         .text = text, .len = len, .seqno = seqno, .crc = crc32c(text, len), .term = term_of(text)};
 }
 
+/* A text begins "NAME {\nid = "UUID"\nseqno = ". */
+bool metadata_same_vg(const char *a, const char *b)
+{
+    const char *end = strstr(a, "\nseqno = ");
+    return end && strncmp(a, b, (size_t)(end - a)) == 0;
+}
+
 /* Lines that a restore changes by right. The trailer begins with LVM's comment line and is cut off
  * before. */
 static bool line_may_differ(const char *line)

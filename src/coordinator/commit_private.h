@@ -31,6 +31,8 @@ static inline bool metadata_same(const struct metadata *a, const struct metadata
 {
     return a->text && b->text && a->seqno == b->seqno && a->crc == b->crc && a->len == b->len;
 }
+/* The same VG (name and id) at all, whatever its content. */
+bool metadata_same_vg(const char *a, const char *b);
 /* The same VG in both, but for seqno, device hint and who wrote it when: what a restore must reach.
  */
 bool metadata_equivalent(const char *a, const char *b);
@@ -38,9 +40,13 @@ bool metadata_equivalent(const char *a, const char *b);
  * metadata. */
 int metadata_look(int fd, struct metadata_view *ret, struct error *err);
 
-/* Puts `text` back with vgcfgrestore, after remaking the PV's label and headers if `headers_too`.
- * Does not look at the result: an exit status of 0 does not mean that every metadata area was
- * written. */
-int metadata_restore(struct lvm *lvm, const char *text, bool headers_too, struct error *err);
+/* How much of the PV a restore makes anew: the next one is for what the one before cannot repair.
+ */
+enum metadata_depth { METADATA_TEXT, METADATA_HEADERS, METADATA_LABEL, METADATA_DEPTHS };
+
+/* Puts `text` back. Does not look at the result: an exit status of 0 does not mean that every area
+ * was written. `fd` is the device, O_DIRECT. */
+int metadata_restore(struct lvm *lvm, int fd, const char *text, enum metadata_depth depth,
+                     struct error *err);
 
 #endif

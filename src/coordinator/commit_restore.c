@@ -3,19 +3,20 @@
  * Putting a metadata text back onto the device.
  *
  * Happy path: the text goes to a file, `vgcfgrestore --force` writes it to every sound metadata
- * area with seqno + 1. Failure modes: vgcfgrestore leaves an area whose header is damaged as it is
- * and still exits 0, and vgck
- * --updatemetadata does not repair that either (measured on 2.03.16); without a label it does
- * nothing. For these `pvcreate --restorefile` first makes label and headers anew with the PV's old
- * uuid and, given the size that `lun format` gives, in the same places. It writes nothing outside
- * label and metadata areas. Killed in between, the next leader finds a PV without a VG and restores
- * again, as the copy in the reserved area is not touched.
+ * area with seqno + 1. Failure modes, all measured on 2.03.16: vgcfgrestore leaves an area whose
+ * header is damaged as it is and still exits 0 (vgck --updatemetadata does not repair it either);
+ * then `pvcreate --restorefile` makes label and headers anew with the PV's old uuid and, given the
+ * size that `lun format` gives, in the same places. Where no header is sound but the label is,
+ * pvcreate refuses too; then the label, which says nothing that the text does not say, is zeroed
+ * first. None of them writes outside label and metadata areas. Killed in between, the next leader
+ * restores again: the copy is not touched.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/io.h"
 #include "coordinator/commit_private.h"
 
 #define PV_UUID_SIZE 39 /* 32 characters, 6 hyphens and the NUL */
@@ -43,6 +44,14 @@ static int find_pv_uuid(const char *text, char ret[PV_UUID_SIZE], struct error *
     return 0;
 }
 
+static int zero_label(int fd, struct error *err)
+{
+    void *zeros = io_alloc(IO_ALIGN); /* the first metadata area begins right behind it */
+    int rc = io_write(fd, zeros, IO_ALIGN, 0, err);
+    free(zeros);
+    return rc;
+}
+
 static int remake_headers(struct lvm *lvm, const char *path, const char *text, struct error *err)
 {
     char uuid[PV_UUID_SIZE], size[32];
@@ -65,7 +74,8 @@ static int remake_headers(struct lvm *lvm, const char *path, const char *text, s
     return rc == 0 ? lvm_run(lvm, args, NULL, err) : rc;
 }
 
-int metadata_restore(struct lvm *lvm, const char *text, bool headers_too, struct error *err)
+int metadata_restore(struct lvm *lvm, int fd, const char *text, enum metadata_depth depth,
+                     struct error *err)
 {
     char *path = NULL;
     if (asprintf(&path, "%s/restore.vg", lvm_directory(lvm)) < 0)
@@ -73,7 +83,9 @@ int metadata_restore(struct lvm *lvm, const char *text, bool headers_too, struct
     const char *args[] = {"vgcfgrestore",   "-qq", "-y", "--force", "-f", path,
                           lvm_vg_name(lvm), NULL};
     int rc = write_file(path, text, err);
-    if (rc == 0 && headers_too)
+    if (rc == 0 && depth >= METADATA_LABEL)
+        rc = zero_label(fd, err);
+    if (rc == 0 && depth >= METADATA_HEADERS)
         rc = remake_headers(lvm, path, text, err);
     if (rc == 0)
         rc = lvm_run(lvm, args, NULL, err);

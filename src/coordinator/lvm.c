@@ -254,21 +254,24 @@ static bool line_is_noise(const char *line, size_t len)
     return len == 0;
 }
 
-/* lvm's own words in one line: what it said on standard error without the noise. */
+/* lvm's own words in one line: what it said on standard error without the noise, or the last noise
+ * if that is all. */
 static void words(const char *text, char *ret, size_t size)
 {
     size_t used = 0;
-    ret[0] = 0;
+    snprintf(ret, size, "it gave no reason");
     while (*text) {
         text += strspn(text, " \t\n");
         size_t len = strcspn(text, "\n");
-        if (!line_is_noise(text, len) && used + len + 3 < size)
+        if (line_is_noise(text, len)) {
+            if (used == 0 && len > 0)
+                snprintf(ret, size, "%.*s", (int)len, text);
+        } else if (used + len + 3 < size) {
             used += (size_t)snprintf(ret + used, size - used, "%s%.*s", used ? "; " : "", (int)len,
                                      text);
+        }
         text += len;
     }
-    if (used == 0)
-        snprintf(ret, size, "it gave no reason");
 }
 
 /* Two sentences of lvm, whose numbers are extents:

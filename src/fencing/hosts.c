@@ -50,6 +50,9 @@ static int get_hosts(const char *lockspace, struct sanlk_host **ret, int *ret_n,
         return sanlock_fail(err, alive, "cannot ask sanlock for hosts");
     if (rv == -ENOENT)
         return error_set(err, LUNAR_E_NOT_JOINED, "this node has not joined the pool");
+    if (rv == -EAGAIN)
+        return error_set(err, -EAGAIN,
+                         "sanlock has just joined and not looked at the hosts yet; try again");
     return sanlock_fail(err, rv, "cannot ask sanlock for hosts");
 }
 

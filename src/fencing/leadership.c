@@ -12,8 +12,7 @@
  * the LUN or the daemon fails (an error; a lease that may have been acquired is released). What
  * leadership_check cannot see is a holder that lost the LUN a moment ago: until 8N + W nobody else
  * may write, and by then the watchdog has reset this node. A child that inherits the socket keeps
- * the lease alive past our death: meant for children that write the LUN, and for no others (SAFETY
- * 1).
+ * the lease alive past our death: meant for children that write the LUN (SAFETY 1), for no others.
  */
 #include "fencing/membership.h"
 

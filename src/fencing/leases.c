@@ -9,9 +9,9 @@
  *
  * Happy path: one O_DIRECT read of all sectors, each decoded into a struct; leases_choose picks a
  * host id from them. Failure modes: a sector that is no record, fails its checksum, or belongs to
- * another lockspace is LUNAR_E_CORRUPT or LUNAR_E_FOREIGN and names the host id, so that the
- * operator knows which sector to look at. A sector is the unit of an atomic write, so a torn record
- * means a broken device, not a race.
+ * another lockspace is LUNAR_E_CORRUPT and names the host id, so that the operator knows which
+ * sector to look at. A sector is the unit of an atomic write, so a torn record means a broken
+ * device, not a race.
  */
 #include "fencing/leases.h"
 

@@ -2,19 +2,23 @@
 /*
  * Getting a host id and the lockspace joined under it; see lockspace.h.
  *
- * Happy path: read all delta leases, choose an id (leases_choose), add the lockspace:
- * sanlock has it: 1 s under the id that this host left cleanly, 2N to 5N under one never used or
- * kept through a power cut. Joined already (the agent was restarted): the daemon's list has the
- * lockspace, and its host id is ours; nothing is read.
+ * Happy path: read all delta leases, choose an id (leases_choose), add the lockspace: 1 s under the
+ * id that this host left cleanly, 2N to 5N under one never used or kept through a power cut.
+ * Joined already (the agent was restarted): the daemon's list has the lockspace, and its host id is
+ * ours; nothing is read.
  *
  * Failure modes:
- * - Our name on a running lease. Usually our own, from before a power cut. But sanlock lets a
- * second host of that name take it over within seconds while the first one lives, so the lease is
- * watched for 3N, one and a half renewals, and a timestamp that moves means another machine:
- * refused. Only a cloned machine identity can cause it.
- * - The id was taken while we joined: sanlock says busy (after 8N + W); that id is
- * avoided and another chosen.
- * - The daemon is still removing the lockspace from a former life: wait, bounded by the time after
+ *
+ * Our name on a running lease. Usually our own, from before a power cut. But sanlock lets a second
+ * host of that name take it over within seconds while the first one lives, so the lease is watched
+ * for 3N, one and a half renewals, and a timestamp that moves means another machine: refused. Only
+ * a cloned machine identity can cause it. Two clones that start within the same seconds see no
+ * movement yet; the one that loses the id is stopped by its own watchdog.
+ *
+ * The id was taken while we joined. sanlock says busy after 8N + W; that id is avoided and another
+ * one chosen.
+ *
+ * The daemon is still removing the lockspace from a former life. Wait, bounded by the time after
  * which it is dead anyway.
  */
 #include "fencing/lockspace.h"
@@ -65,8 +69,7 @@ void lockspace_tell(const struct membership_config *config, const char *format, 
     config->progress(config->data, text);
 }
 
-/* Two paths may name one device; which one sanlock got is no matter as long as it is the same disk.
- */
+/* Two paths may name one device; which of them sanlock got is no matter. */
 static bool same_device(const char *a, const char *b)
 {
     struct stat sa, sb;
@@ -79,8 +82,7 @@ static bool same_device(const char *a, const char *b)
     return sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
 }
 
-/* sanlock's result code when it has decided: 0 joined; -ENOENT it has given up; others as they
- * come. */
+/* sanlock's result when it has decided: 0 joined, -ENOENT it has given up, others as they come. */
 static int wait_joined(struct sanlk_lockspace *ls, int limit_s)
 {
     int64_t end = lockspace_now_s() + limit_s;
@@ -92,8 +94,7 @@ static int wait_joined(struct sanlk_lockspace *ls, int limit_s)
     }
 }
 
-/* An id whose owner must first be waited out takes 8N + W and up to 6N more; then sanlock has
- * decided. */
+/* An id whose owner must first be waited out takes 8N + W and up to 6N more, then it is decided. */
 static int join_limit_s(const struct lockspace_join *join)
 {
     return 2 * join->timeouts.dead_s + 10 * join->timeouts.io_timeout_s;

@@ -303,18 +303,24 @@ static int stay(struct membership *m, int rem_rv, struct error *err)
 
 int membership_leave(struct membership *m, struct error *err)
 {
+    /* As the daemon knows it: it may have been joined through another path to the same device. */
     struct sanlk_lockspace ls;
+    int found = sanlock_find_lockspace(m->lockspace, &ls, err);
+    if (found < 0)
+        return found;
     int rv = sanlock_release(m->fd, -1, SANLK_REL_ALL, 0, NULL);
     if (rv < 0)
         return sanlock_fail(err, rv, "cannot release the member lease");
-    rv = set_used(m, false, err);
-    if (rv < 0)
-        return rv;
-    sanlock_fill_lockspace(&ls, &m->sb, m->device, m->host_id);
-    /* UNUSED: without it sanlock would kill whoever holds a lease here instead of refusing. */
-    rv = sanlock_rem_lockspace(&ls, SANLK_REM_UNUSED);
-    if (rv < 0 && rv != -ENOENT)
-        return stay(m, rv, err);
+    if (found == 1) {
+        rv = set_used(m, false, err);
+        if (rv < 0)
+            return rv;
+        ls.flags = 0;
+        /* UNUSED: without it sanlock would kill whoever holds a lease here instead of refusing. */
+        rv = sanlock_rem_lockspace(&ls, SANLK_REM_UNUSED);
+        if (rv < 0 && rv != -ENOENT)
+            return stay(m, rv, err);
+    }
     membership_free(m);
     return 0;
 }

@@ -9,7 +9,8 @@
  * the lockspace joined already (agent restart) is a join. Leaving: release member ->
  * set_config(UNUSED) -> rem_lockspace(UNUSED). Failure modes: the daemon is gone (the socket hangs
  * up: membership_fd turns readable), the lockspace is lost, a second machine of our name, no
- * watchdog, other timeouts than the pool's.
+ * watchdog, other timeouts than the pool's. A process that joins or leads ignores SIGPIPE from then
+ * on, because libsanlock would be killed by a dead daemon.
  */
 #ifndef LUNAR_FENCING_MEMBERSHIP_H
 #define LUNAR_FENCING_MEMBERSHIP_H

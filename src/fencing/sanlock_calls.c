@@ -12,6 +12,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,6 +91,9 @@ int sanlock_check_device(const char *device, struct error *err)
 
 int sanlock_open_socket(struct error *err)
 {
+    /* libsanlock writes to its socket without MSG_NOSIGNAL: a daemon that died would take us with
+     * it, instead of an error. */
+    signal(SIGPIPE, SIG_IGN);
     int fd = sanlock_register();
     if (fd < 0)
         return sanlock_fail(err, fd, "cannot register with sanlock");

@@ -26,7 +26,8 @@ int sanlock_fail(struct error *err, int rv, const char *doing);
 /* sanlock's daemon opens the path from its own directory and stores it in 1024 escaped bytes. */
 int sanlock_check_device(const char *device, struct error *err);
 
-/* Registers this process; the socket has close-on-exec. Returns it, or a negative code. */
+/* Registers this process; the socket has close-on-exec. Returns it, or a negative code. Ignores
+ * SIGPIPE from now on. */
 int sanlock_open_socket(struct error *err);
 
 void sanlock_fill_lockspace(struct sanlk_lockspace *ret, const struct superblock *sb,

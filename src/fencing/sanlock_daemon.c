@@ -8,8 +8,8 @@
  *
  * The watchdog is believed in three steps: sanlock says that it uses one; wdmd answers on its
  * socket and reports the timeout that we count on; and the kernel, where it tells, says that a
- * watchdog device is running. Failure modes: wdmd not there; another program owns the device; `-w
- * 0`; a timeout that the device rounded to something else.
+ * watchdog device is running. Failure modes: wdmd not there; another program owns the device;
+ * `-w 0`; a timeout that the device rounded to something else.
  */
 #include "fencing/sanlock_daemon.h"
 
@@ -117,8 +117,9 @@ int watchdog_check(bool joined, int fire_timeout_s, struct error *err)
     if (rv < 0)
         return error_set(err, LUNAR_E_NO_WATCHDOG,
                          "wdmd does not answer, so nothing would reset this node when it must die: "
-                         "start it (modprobe softdog where there is no hardware watchdog; "
-                         "systemctl start wdmd)");
+                         "start it (systemctl start wdmd; before that, modprobe softdog where "
+                         "there is no hardware watchdog). It ends at once if another program "
+                         "holds /dev/watchdog");
     if (!joined)
         return 0;
     if (fire_s != fire_timeout_s)

@@ -11,8 +11,7 @@
  *     6N          sanlock warns                                                 12
  *     8N          killpath; the holder must regard its leases as lost           16
  *     8N .. 8N+W  the watchdog, no longer fed, resets the machine            24-26
- *     8N + W      others see DEAD and may take over                             26 (seen as such at
- * 29-32)
+ *     8N + W      others see DEAD and may take over (seen at 29-32)             26
  *     .. +7N      an acquire of the dead node's lease succeeds               26-40
  *
  * The whole safety of takeover is one inequality: the reset (at most W after the last feeding,

@@ -64,6 +64,7 @@ struct reply {
     uint64_t generation, term;
     int count; /* of hosts */
     int state; /* of the first host */
+    int watchdog_fire_timeout_s;
     bool cloexec;
     double seconds;
     char text[256];
@@ -294,16 +295,27 @@ static void stop_daemon(enum node n)
     nodes[n].pid = 0;
 }
 
+static void act_wait_daemon(struct reply *reply, uint64_t unused)
+{
+    struct error err = ERROR_INIT;
+    struct sanlock_daemon daemon;
+    int rv = -EAGAIN;
+    (void)unused;
+    for (double end = now() + 10; now() < end && rv < 0; usleep(50000))
+        rv = sanlock_daemon_read(&daemon, &err);
+    finish(reply, rv, &err);
+    reply->watchdog_fire_timeout_s = rv < 0 ? 0 : daemon.watchdog_fire_timeout_s;
+}
+
+/* This process asks no daemon by itself: libsanlock would remember it, and its actors would inherit
+ * that. */
 static int wait_daemon(enum node n)
 {
-    struct sanlock_daemon daemon;
-    be(n);
-    for (double end = now() + 10; now() < end; usleep(50000))
-        if (sanlock_daemon_read(&daemon, NULL) == 0) {
-            sb.watchdog_fire_timeout_s = (uint32_t)daemon.watchdog_fire_timeout_s;
-            return 0;
-        }
-    return -1;
+    struct actor actor = start_actor(n);
+    struct reply reply = ask(&actor, act_wait_daemon, 0);
+    end_actor(&actor);
+    sb.watchdog_fire_timeout_s = (uint32_t)reply.watchdog_fire_timeout_s;
+    return reply.rv;
 }
 
 /* The value of external_used in the daemon's status (SAFETY 9). */
@@ -699,6 +711,10 @@ static void a_daemon_that_dies_ends_the_membership(void)
     CHECK_EQ(ask(&agent_b, act_leave, 0).rv, 0);
     stop_daemon(NODE_A);
     CHECK_EQ(ask(&agent_a, act_check, 0).rv, LUNAR_E_NOT_JOINED);
+    CHECK(ask(&agent_a, act_leave, 0).rv < 0);
+    /* Nor does a candidate's dead socket kill it by SIGPIPE. */
+    struct reply reply = ask(&candidate_a2, act_lead_release, 0);
+    CHECK(reply.rv < 0 && reply.text[0] != '\0');
 }
 
 /* A lease whose owner died long ago, with N = 0 so that the caller's window counts. */

@@ -28,6 +28,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -109,17 +110,24 @@ static int check_still_ours(const struct format *f, struct error *err)
     return 0;
 }
 
+/* One name per device, so that a killed format's directory is found and emptied by the next one. */
+static int make_state_dir(const struct format *f, char *ret, size_t size, struct error *err)
+{
+    snprintf(ret, size, "/run/lunar-format.%s", strrchr(f->device.path, '/') + 1);
+    (void)nftw(ret, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    if (mkdir(ret, 0700) < 0)
+        return error_set(err, -errno, "cannot make the directory %s: %s", ret, strerror(errno));
+    return 0;
+}
+
 static int step_lvm(struct format *f, struct error *err)
 {
-    char dir[] = "/run/lunar-format.XXXXXX", fallback[] = "/tmp/lunar-format.XXXXXX";
-    char *state_dir = mkdtemp(dir);
-    if (!state_dir)
-        state_dir = mkdtemp(fallback);
-    if (!state_dir)
-        return error_set(err, -errno, "cannot make a directory in /run or /tmp: %s",
-                         strerror(errno));
+    char state_dir[PATH_MAX];
+    int rc = make_state_dir(f, state_dir, sizeof state_dir, err);
+    if (rc < 0)
+        return rc;
     device_release(&f->device); /* lvm claims it for itself */
-    int rc = lvm_format(f->device.path, state_dir, &f->sb, err);
+    rc = lvm_format(f->device.path, state_dir, &f->sb, err);
     (void)nftw(state_dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     if (rc == 0)
         rc = device_claim(&f->device, err);

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job and its failures on three nodes, one LUN and no network between the nodes.
+
+Each test is a sentence; they run in order on one cluster, each leaves the pool as it found it. Happy paths first, then
+refusals, then processes killed under load, then a node that leaves and one that loses its power.
+"""
+
+import json
+import sys
+import time
+
+from harness import Cluster, Failed, Skip, DEVICE, POOL, TOP, fatal, run_tests, wait_for
+
+c = Cluster("e2e-main", build="build/dev")
+
+
+def expect(condition, words):
+    if not condition:
+        raise Failed(words)
+
+
+# --- the LUN ---
+
+def pool_comes_up():
+    node, term = c.pool_up()
+    return f"node{node} leads, term {term}"
+
+
+def a_living_pool_is_never_formatted_again():
+    for options in ("", "--force"):
+        r = c.x(1, f"lunarctl lun format {DEVICE} --pool other --io-timeout 2 --watchdog-timeout 10 {options}", check=False)
+        expect(r.returncode == 1, f"format {options} was not refused: {r.returncode} {r.stdout}")
+    expect("ALIVE" in r.stderr or "alive" in r.stderr, f"the refusal does not say that it is alive: {r.stderr}")
+
+
+def the_dump_reads_everything_with_the_daemons_running():
+    d = json.loads(c.x(2, f"lunarctl -o json lun dump {DEVICE}").stdout)
+    names = json.dumps(d)
+    expect(all(f"node{n}" in names for n in (1, 2, 3)), "the dump does not name the three nodes")
+
+
+# --- messages ---
+
+def a_ping_over_the_lun_takes_at_most_20_ms_in_the_median():
+    ms = c.ctl(3, "rpc", "ping", "-c", 200, "-i", 0)["ms"]
+    expect(ms["median"] <= 20, f"median {ms['median']} ms")
+    return f"min {ms['min']:.1f} median {ms['median']:.1f} p99 {ms['p99']:.1f} ms"
+
+
+def a_message_of_200_kib_travels_whole():
+    c.ctl(3, "rpc", "ping", "-c", 5, "-i", 0, "-s", 204800)
+
+
+# --- volumes: what is refused leaves nothing behind ---
+
+def bad_requests_are_refused_and_leave_nothing():
+    before = c.ctl(3, "status")
+    for words, args in {"size": ("volume", "create", "x", "--size", "10 parsecs"),
+                        "full": ("volume", "create", "x", "--size", "100GiB", "--thick"),
+                        "no volume": ("volume", "attach", "nosuch"),
+                        "no volume ": ("volume", "delete", "nosuch"),
+                        "name": ("volume", "create", "", "--size", "1GiB")}.items():
+        said = c.refused(3, *args)
+        expect(words.strip() in said, f"{args}: '{said}' does not speak of '{words.strip()}'")
+    after = c.ctl(3, "status")
+    expect(before["vg_free"] == after["vg_free"] and after["volumes"] == 0, f"something was left behind: {after}")
+
+
+def the_same_create_again_is_the_same_volume():
+    one = c.ctl(3, "volume", "create", "same", "--size", "1GiB")
+    two = c.ctl(1, "volume", "create", "same", "--size", "1GiB")
+    expect(one["volume_id"] == two["volume_id"], "two volumes of one name")
+    said = c.refused(2, "volume", "create", "same", "--size", "2GiB")
+    expect("another size" in said, said)
+    c.ctl(3, "volume", "delete", "same")
+
+
+def a_name_of_any_utf8_works():
+    name = "größe/ ☃ '\"$(reboot)"
+    c.ctl(3, "volume", "create", name, "--size", "64MiB")
+    device = c.ctl(3, "volume", "attach", name)["device"]
+    c.x(3, f"test -b \"$(readlink -f -- '{device}')\"" if "'" not in device else "ls /dev/lunar/demo | grep -q .")
+    c.ctl(3, "volume", "detach", name)
+    c.ctl(3, "volume", "delete", name)
+
+
+def a_thick_volume_is_zeroed_and_has_no_daemon():
+    c.x(1, "dd if=/dev/urandom of=/dev/vdb bs=1M seek=3000 count=200 oflag=direct status=none", timeout=60)
+    c.ctl(1, "volume", "create", "thick", "--size", "160MiB", "--thick", timeout=120)
+    device = c.ctl(1, "volume", "attach", "thick")["device"]
+    c.x(1, f"cmp -n {160 << 20} {device} /dev/zero")
+    expect("qsd_pid" not in json.dumps(c.agent_status(1)["volumes"]) or c.agent_status(1)["volumes"][0]["qsd_pid"] == 0,
+           "a thick volume has a QSD")
+    c.ctl(1, "volume", "detach", "thick")
+    c.ctl(1, "volume", "delete", "thick")
+
+
+# --- attach ---
+
+def a_second_attach_is_refused_with_who_holds_it():
+    c.ctl(3, "volume", "create", "vol", "--size", "10GiB")
+    device = c.ctl(1, "volume", "attach", "vol")["device"]
+    said = c.refused(2, "volume", "attach", "vol")
+    expect("node1" in said and "IN_USE" in said, said)
+    again = c.ctl(1, "volume", "attach", "vol")["device"]
+    expect(device == again, f"the same attach again gave {again}, not {device}")
+    expect("IN_USE" in c.refused(3, "volume", "delete", "vol"), "an attached volume was deleted")
+
+
+def a_detach_in_use_is_refused():
+    c.x(1, "mkfs.ext4 -q /dev/lunar/demo/vol && mkdir -p /mnt/v && mount /dev/lunar/demo/vol /mnt/v")
+    said = c.refused(1, "volume", "detach", "vol")
+    expect("IN_USE" in said, said)
+
+
+def start_writer():
+    c.vm("push", 1, TOP / "tests/e2e/writer.py", "/run/writer.py")
+    c.x(1, "rm -f /run/stop")
+    p = c.spawn(1, "python3 /run/writer.py /mnt/v/records /run/stop")
+    wait_for("the writer to write", lambda: int(c.x(1, "stat -c %s /mnt/v/records").stdout or 0) > 10 * 65536, 30)
+    return p
+
+
+def stop_writer(p):
+    c.x(1, "touch /run/stop")
+    out = p.communicate(timeout=120)[0]
+    result = json.loads(out.strip().splitlines()[-1])
+    expect(result["errors"] == 0 and result["wrong"] == 0 and result["records"] > 20, f"the writer says {out}")
+    return f"{result['records']} records, longest write {result['longest_s']} s"
+
+
+def a_killed_qsd_is_replaced_under_the_writer():
+    p = start_writer()
+    for _ in range(2):
+        old = c.agent_status(1)["volumes"][0]["qsd_pid"]
+        c.x(1, f"kill -9 {old}")
+        wait_for("another QSD", lambda: c.agent_status(1)["volumes"][0]["qsd_pid"] not in (0, old), 30)
+    return stop_writer(p)
+
+
+def a_killed_agent_is_replaced_under_the_writer():
+    p = start_writer()
+    before = c.agent_status(1)
+    c.x(1, "pkill -9 -x lunar-agent")
+    c.start_agent(1)
+    c.wait_joined((1,))
+    after = c.agent_status(1)
+    expect(after["run"] == before["run"] + 1, f"run {after['run']} after {before['run']}")
+    expect(after["volumes"][0]["qsd_pid"] == before["volumes"][0]["qsd_pid"], "the QSD was not adopted")
+    return stop_writer(p)
+
+
+def a_qsd_that_died_with_its_agent_is_replaced_too():
+    p = start_writer()
+    pid = c.agent_status(1)["volumes"][0]["qsd_pid"]
+    c.x(1, f"pkill -9 -x lunar-agent; kill -9 {pid}")
+    c.start_agent(1)
+    c.wait_joined((1,))
+    return stop_writer(p)
+
+
+def the_file_system_is_clean_afterwards():
+    c.x(1, "umount /mnt/v && e2fsck -fn /dev/lunar/demo/vol")
+    c.ctl(1, "volume", "detach", "vol")
+    left = c.x(1, "dmsetup ls | grep lunar; pgrep -a qemu-storage-d; ls /dev/lunar/demo 2>/dev/null", check=False).stdout
+    expect(left.strip() == "", f"left after the detach: {left}")
+
+
+# --- the coordinator ---
+
+def a_killed_coordinator_is_replaced_within_3_s():
+    took = []
+    for _ in range(3):
+        node, term = c.leader()
+        c.x(node, "pkill -9 -x lunar-coordinat")
+        start = time.monotonic()
+        new = wait_for("the standby", lambda: c.leader(), 30, pause=0.01)
+        took.append(time.monotonic() - start)
+        expect(new[1] > term and new[0] != node, f"{new} after node{node}, term {term}")
+        c.start_coordinator(node)
+    expect(max(took) <= 3, f"took {took}")
+    return "answered after " + ", ".join(f"{t:.2f}" for t in took) + " s"
+
+
+def a_standby_relays_its_local_clients():
+    node, _ = c.leader()
+    standby = 3 - node
+    s = c.ctl(standby, "--socket", f"/run/lunar/coordinator-{POOL}.sock", "status")
+    expect(s["coordinator_node"] == f"node{node}", f"{s}")
+
+
+def a_coordinator_told_to_go_hands_over():
+    node, term = c.leader()
+    c.x(node, "pkill -TERM -x lunar-coordinat")
+    new = wait_for("the standby", lambda: c.leader(), 15)
+    expect(new[1] > term, f"{new}")
+    c.start_coordinator(node)
+
+
+# --- nodes ---
+
+def a_second_machine_of_the_same_name_is_refused():
+    c.ctl(3, "node", "leave")
+    c.x(3, "setsid lunar-agent --device /dev/vdb --node-name node2 >>/run/agent.log 2>&1 </dev/null &")
+    said = wait_for("the refusal", lambda: c.x(3, "grep -o 'join_failed.*' /run/agent.log | tail -n 1").stdout, 60)
+    c.x(3, "pkill -9 -x lunar-agent")
+    expect("node2" in said or "sanlock" in said, said)
+    c.start_agent(3)
+    c.wait_joined((3,))
+
+
+def no_watchdog_no_membership():
+    c.ctl(3, "node", "leave")
+    c.x(3, "node-sanlock stop; setsid sanlock daemon -D -w 0 -o 2 -U root -G root -e $(lunarctl node identity --offline) "
+           ">/run/sanlock-w0.log 2>&1 </dev/null & sleep 0.1; for i in $(seq 100); do sanlock client status >/dev/null 2>&1 && break; sleep 0.1; done")
+    c.x(3, ": >/run/agent.log")
+    c.start_agent(3)
+    said = wait_for("the refusal", lambda: c.x(3, "grep -o 'join_failed.*' /run/agent.log | tail -n 1").stdout, 30)
+    expect("NO_WATCHDOG" in said, said)
+    c.x(3, "pkill -9 -x lunar-agent; pkill -9 -x sanlock; for i in $(seq 50); do pgrep -x sanlock >/dev/null || break; sleep 0.1; done; node-sanlock start")
+    c.start_agent(3)
+    c.wait_joined((3,))
+
+
+def a_node_leaves_cleanly_and_comes_back():
+    c.ctl(3, "volume", "attach", "vol", "--node", "node3")
+    expect("IN_USE" in c.refused(3, "node", "leave"), "left with a volume attached")
+    c.ctl(3, "volume", "detach", "vol")
+    boot = c.x(3, "cat /proc/sys/kernel/random/boot_id").stdout
+    before = {n["name"]: n["host_id"] for n in c.ctl(1, "node", "list")["nodes"]}
+    c.ctl(3, "node", "leave")
+    dump = json.loads(c.x(1, f"lunarctl -o json lun dump {DEVICE}").stdout)
+    held = [l for l in dump["lockspace"]["hosts"] if l["host_id"] == before["node3"] and l["timestamp"] != 0]
+    expect(not held, f"the host id is not free: {held}")
+    time.sleep(30)  # the watchdog would fire 10 s after the last renewal: this is the wait for nothing to happen
+    expect(c.x(3, "cat /proc/sys/kernel/random/boot_id").stdout == boot, "the node was reset")
+    c.start_agent(3)
+    c.wait_joined((3,))
+
+
+def the_leading_node_loses_its_power():
+    node, term = c.leader()
+    c.vm("cut", node)
+    start = time.monotonic()
+    new = wait_for("the standby", lambda: c.leader(), 90, pause=0.2)
+    took = time.monotonic() - start
+    expect(new[1] > term, f"{new}")
+    # 8N+W = 26 s to DEAD, up to 5N to the acquire (FACTS: 26-40 s), and the takeover.
+    expect(took <= 45, f"took {took:.1f} s")
+    c.vm("start", node)
+    c.install((node,))
+    c.start_agent(node)
+    c.start_coordinator(node)
+    c.wait_joined((node,))
+    return f"answered after {took:.1f} s"
+
+
+def everything_is_given_back():
+    c.ctl(3, "volume", "delete", "vol")
+    s = c.ctl(3, "status")
+    expect(s["vg_free"] == s["vg_size"] and s["volumes"] == 0 and s["attachments"] == 0, f"{s}")
+
+
+TESTS = [pool_comes_up, a_living_pool_is_never_formatted_again, the_dump_reads_everything_with_the_daemons_running,
+         a_ping_over_the_lun_takes_at_most_20_ms_in_the_median, a_message_of_200_kib_travels_whole,
+         bad_requests_are_refused_and_leave_nothing, the_same_create_again_is_the_same_volume, a_name_of_any_utf8_works,
+         a_thick_volume_is_zeroed_and_has_no_daemon,
+         a_second_attach_is_refused_with_who_holds_it, a_detach_in_use_is_refused,
+         a_killed_qsd_is_replaced_under_the_writer, a_killed_agent_is_replaced_under_the_writer,
+         a_qsd_that_died_with_its_agent_is_replaced_too, the_file_system_is_clean_afterwards,
+         a_killed_coordinator_is_replaced_within_3_s, a_standby_relays_its_local_clients,
+         a_coordinator_told_to_go_hands_over, a_second_machine_of_the_same_name_is_refused, no_watchdog_no_membership,
+         a_node_leaves_cleanly_and_comes_back, the_leading_node_loses_its_power, everything_is_given_back]
+
+if __name__ == "__main__":
+    chosen = [t for t in TESTS if len(sys.argv) < 2 or t.__name__ in sys.argv[1:]]
+    try:
+        with c:
+            sys.exit(run_tests([(t.__name__.replace("_", " "), t) for t in chosen]))
+    except (Skip, Failed) as error:
+        fatal(error)
