@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Device-mapper by libdevmapper without udev cookies (they hang on suspended devices: RWX.md trap 2). All functions block
- * and run in worker threads; each is idempotent as far as dm lets it be.
+ * Device-mapper by libdevmapper without udev cookies (they hang on suspended devices: RWX.md trap
+ * 2). All functions block and run in worker threads; each is idempotent as far as dm lets it be.
  */
 #ifndef LUNAR_AGENT_DM_H
 #define LUNAR_AGENT_DM_H
@@ -12,7 +12,7 @@
 #include "base/error.h"
 
 #define DM_NAME_SIZE 128
-#define DM_SECTOR 512u
+#define DM_SECTOR    512u
 
 struct dm_segment {
     uint64_t length;        /* bytes, multiple of DM_SECTOR */
@@ -30,19 +30,22 @@ struct dm_info_short {
 /* Once per process: turns udev cookies and library fallbacks off. */
 void dm_setup(void);
 int dm_info(const char *name, struct dm_info_short *ret, struct error *err);
-/* "/dev/dm-N" of a device that stands: the kernel's own node. Names in /dev/mapper are for consumers: udev removes one when it
- * gets round to the end of a *former* device of that name. LUNAR_E_NOT_FOUND. */
+/* "/dev/dm-N" of a device that stands: the kernel's own node. Names in /dev/mapper are for
+ * consumers: udev removes one when it gets round to the end of a *former* device of that name.
+ * LUNAR_E_NOT_FOUND. */
 int dm_path(const char *name, char ret[32], struct error *err);
 /* Creates with a table, resumed; EEXIST if there. uuid begins with "LUNAR-". */
 int dm_create(const char *name, const char *uuid, const struct dm_segment *segments, uint32_t n,
               bool read_only, struct error *err);
 int dm_load(const char *name, const struct dm_segment *segments, uint32_t n, bool read_only,
             struct error *err);
-/* flush: wait for in-flight I/O and flush (a plain suspend); no lockfs ever. I/O that does not end within 30 s is
- * LUNAR_E_TIMEOUT and the device is as before; interrupted by another signal: -EINTR. The same for dm_resume. */
+/* flush: wait for in-flight I/O and flush (a plain suspend); no lockfs ever. I/O that does not end
+ * within 30 s is LUNAR_E_TIMEOUT and the device is as before; interrupted by another signal:
+ * -EINTR. The same for dm_resume. */
 int dm_suspend(const char *name, bool flush, struct error *err);
 int dm_resume(const char *name, struct error *err);
-int dm_remove(const char *name, struct error *err); /* absent is fine; LUNAR_E_IN_USE while it is open */
+int dm_remove(const char *name,
+              struct error *err); /* absent is fine; LUNAR_E_IN_USE while it is open */
 /* Removed by the kernel when its last user closes it; the name is taken until then. */
 int dm_remove_deferred(const char *name, struct error *err);
 /* Drops a table that was loaded and never resumed. */

@@ -11,9 +11,10 @@
  * does not let it die (a hung LUN): LUNAR_E_INDETERMINATE, and the volume stays claimed. The agent
  * dies: the daemon lives on, nothing ties it to us but the pid file.
  *
- * TMPDIR is the run folder, because QEMU keeps its log of requests in flight as TMPDIR/vduse-blk-NAME (measured on 10.0.13): a
- * successor needs it to answer what its predecessor had taken, so it must outlive containers and cleaners of /tmp, and a
- * log of a former disk must not be replayed into a new one.
+ * TMPDIR is the run folder, because QEMU keeps its log of requests in flight as
+ * TMPDIR/vduse-blk-NAME (measured on 10.0.13): a successor needs it to answer what its predecessor
+ * had taken, so it must outlive containers and cleaners of /tmp, and a log of a former disk must
+ * not be replayed into a new one.
  */
 #include "agent/qsd.h"
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One qemu-storage-daemon per attached thin volume: started in a session of its own so that it outlives the agent, driven over
- * QMP on a Unix socket, found again after an agent restart. Blocking, worker threads only; one thread at a time per volume.
+ * One qemu-storage-daemon per attached thin volume: started in a session of its own so that it
+ * outlives the agent, driven over QMP on a Unix socket, found again after an agent restart.
+ * Blocking, worker threads only; one thread at a time per volume.
  *
- * The node graph: host_device p<i> over each layer's map, qcow2 v<i> on top (leaf is v0), throttle t0 over v0, one
- * vduse-blk export of t0. Backing is given explicitly, node by node; backing strings in headers are never trusted
- * (SAFETY 16).
+ * The node graph: host_device p<i> over each layer's map, qcow2 v<i> on top (leaf is v0), throttle
+ * t0 over v0, one vduse-blk export of t0. Backing is given explicitly, node by node; backing
+ * strings in headers are never trusted (SAFETY 16).
  */
 #ifndef LUNAR_AGENT_QSD_H
 #define LUNAR_AGENT_QSD_H
@@ -24,19 +25,21 @@ struct qmp;
 /* Connects and negotiates; deadline_ms for the whole. */
 int qmp_open(const char *socket_path, int deadline_ms, struct qmp **ret, struct error *err);
 void qmp_close(struct qmp *qmp);
-/* Runs one command; steals `arguments` (may be NULL). *ret (may be NULL) is the return value, a new reference. A QMP error is
- * LUNAR_E_QMP with its words; silence until the deadline LUNAR_E_INDETERMINATE; a line over 1 MiB or not JSON LUNAR_E_CORRUPT.
- * Events met on the way are queued for qmp_event. */
-int qmp_execute(struct qmp *qmp, const char *command, json_t *arguments, json_t **ret, int deadline_ms,
-                struct error *err);
-/* Next event, waiting up to deadline_ms (0: do not wait): 1 and a new reference, 0 none, < 0 error (hang-up: -EPIPE). */
+/* Runs one command; steals `arguments` (may be NULL). *ret (may be NULL) is the return value, a new
+ * reference. A QMP error is LUNAR_E_QMP with its words; silence until the deadline
+ * LUNAR_E_INDETERMINATE; a line over 1 MiB or not JSON LUNAR_E_CORRUPT. Events met on the way are
+ * queued for qmp_event. */
+int qmp_execute(struct qmp *qmp, const char *command, json_t *arguments, json_t **ret,
+                int deadline_ms, struct error *err);
+/* Next event, waiting up to deadline_ms (0: do not wait): 1 and a new reference, 0 none, < 0 error
+ * (hang-up: -EPIPE). */
 int qmp_event(struct qmp *qmp, int deadline_ms, json_t **ret, struct error *err);
 /* The line parser alone, for fuzzing: 0 and a new reference, or LUNAR_E_CORRUPT. */
 int qmp_parse_line(const char *line, size_t len, json_t **ret, struct error *err);
 
 struct qsd_config {
-    const char *run_dir;      /* per volume; socket, pid file and log live here */
-    const char *name;         /* VDUSE name, at most 20 bytes (virtio serial) */
+    const char *run_dir;       /* per volume; socket, pid file and log live here */
+    const char *name;          /* VDUSE name, at most 20 bytes (virtio serial) */
     const char *const *layers; /* device paths, leaf first */
     uint32_t n_layers;
     uint64_t size; /* virtual size: must equal what the leaf says */
@@ -47,32 +50,39 @@ struct qsd {
     int pidfd;           /* readable when it exits; close() it */
 };
 
-/* Starts the daemon, builds the graph, exports; returns when the VDUSE device exists (not yet on the vdpa bus). The size is
- * checked before the export. LUNAR_E_IN_USE when one is running already, LUNAR_E_UNSUPPORTED without VDUSE in the kernel. If
- * the vdpa device is there (its former server died), the daemon takes over what waits. */
+/* Starts the daemon, builds the graph, exports; returns when the VDUSE device exists (not yet on
+ * the vdpa bus). The size is checked before the export. LUNAR_E_IN_USE when one is running already,
+ * LUNAR_E_UNSUPPORTED without VDUSE in the kernel. If the vdpa device is there (its former server
+ * died), the daemon takes over what waits. */
 int qsd_start(const struct qsd_config *config, struct qsd *ret, struct error *err);
-/* The same, but every request is answered EIO: it drains a disk whose server died (SAFETY 10). Layers are ignored. */
+/* The same, but every request is answered EIO: it drains a disk whose server died (SAFETY 10).
+ * Layers are ignored. */
 int qsd_start_failing(const struct qsd_config *config, struct qsd *ret, struct error *err);
 /* Finds a running one by its pid file; LUNAR_E_NOT_FOUND if it is gone. Does not speak to it. */
 int qsd_adopt(const struct qsd_config *config, struct qsd *ret, struct error *err);
-/* block-export-del, quit, wait; SIGKILL after the deadline. The vdpa device must be gone: checked, LUNAR_E_IN_USE. */
+/* block-export-del, quit, wait; SIGKILL after the deadline. The vdpa device must be gone: checked,
+ * LUNAR_E_IN_USE. */
 int qsd_stop(const struct qsd_config *config, struct qsd *qsd, struct error *err);
-/* SIGKILL and wait: for one that does not answer. LUNAR_E_INDETERMINATE if the kernel does not let it die. */
+/* SIGKILL and wait: for one that does not answer. LUNAR_E_INDETERMINATE if the kernel does not let
+ * it die. */
 int qsd_kill(struct qsd *qsd, struct error *err);
 /* 1 alive, 0 exited. */
 bool qsd_alive(const struct qsd *qsd);
 /* <run_dir>/qmp.sock */
 void qsd_socket_path(const struct qsd_config *config, char *ret, size_t size);
 
-/* vdpa bus, by netlink or the `vdpa` tool. `ret_disk` is "/dev/vdX" found by the serial. Idempotent. */
+/* vdpa bus, by netlink or the `vdpa` tool. `ret_disk` is "/dev/vdX" found by the serial.
+ * Idempotent. */
 int vdpa_add(const char *name, char ret_disk[64], struct error *err);
 int vdpa_find(const char *name, char ret_disk[64], struct error *err); /* LUNAR_E_NOT_FOUND */
 bool vdpa_present(const char *name); /* on the bus, with a disk or without */
-/* Never call while the QSD is dead or the disk is open (it hangs in the kernel): checked, LUNAR_E_IN_USE. */
+/* Never call while the QSD is dead or the disk is open (it hangs in the kernel): checked,
+ * LUNAR_E_IN_USE. */
 int vdpa_del(const char *name, struct error *err);
 /* Is a process serving the VDUSE device? false too when there is no such device. */
 bool vduse_served(const char *name);
-/* Removes a VDUSE device that a killed server left behind; it must not be on the vdpa bus. Absent is fine. */
+/* Removes a VDUSE device that a killed server left behind; it must not be on the vdpa bus. Absent
+ * is fine. */
 int vduse_destroy(const char *name, struct error *err);
 /* LUNAR_E_UNSUPPORTED with a sentence when the kernel's modules are not loaded. */
 int vduse_check(struct error *err);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attach, detach, and the restart of a daemon that died. See stack.h for the picture and the order.
+ * Attach, and the restart of a daemon that died. See stack.h for the picture and the order.
  *
  * Attach is a table of steps, each timed in the log. It looks first: if anything of this volume
  * stands on the node, under whatever attachment, it touches nothing. From the state file on, every
@@ -14,7 +14,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,9 +24,6 @@
 #include "agent/helper.h"
 #include "agent/stack_internal.h"
 #include "base/log.h"
-
-/* A flush reaches the LUN's cache: as long as a path failover may take. */
-#define FLUSH_DEADLINE_MS 60000
 
 void stack_free(struct stack *stack)
 {
@@ -378,100 +374,4 @@ int stack_restart_qsd(const char *root, struct stack *stack, struct error *err)
     log_warn("stack_daemon_restarted volume=%s qsd=%d restarts=%u ms=%d", stack->spec.name,
              (int)stack->qsd.pid, stack->qsd_restarts, (int)(clock_ms() - begin));
     return stack_state_save(root, stack, err);
-}
-
-/* ---- detach ---- */
-
-static int flush_device(const char *path)
-{
-    int fd = open(path, O_RDWR);
-
-    if (fd < 0)
-        return -errno;
-    return fsync(fd) < 0 ? -errno : 0;
-}
-
-static int remove_handles(struct stack *stack, struct error *err)
-{
-    struct dm_info_short info;
-    char name[DM_NAME_SIZE];
-
-    stack_handle_name(&stack->spec, 'H', name);
-    int rc = dm_info(name, &info, err);
-    if (rc < 0)
-        return rc;
-    if (info.open_count > 0)
-        return error_set(err, LUNAR_E_IN_USE, "%s is open (%u times): unmount it first",
-                         stack->link, info.open_count);
-    rc = dm_remove(name, err);
-    if (rc < 0)
-        return rc;
-    stack_remove_link(stack);
-    stack_handle_name(&stack->spec, 'P', name);
-    return dm_remove(name, err);
-}
-
-static int flush_thick(struct stack *stack, struct error *err)
-{
-    char name[DM_NAME_SIZE], path[32];
-
-    stack_layer_name(&stack->spec, 0, name);
-    int rc = dm_path(name, path, err);
-    if (rc == LUNAR_E_NOT_FOUND)
-        return 0; /* an earlier detach came as far as its removal, after the flush */
-    return rc < 0 ? rc : helper_call(flush_device, path, FLUSH_DEADLINE_MS, err);
-}
-
-/* Thin: the disk flushed, off the bus, the daemon ended. A dead daemon is restarted for it, else
- * the removal would hang. */
-static int remove_disk(const char *root, struct stack *stack, struct error *err)
-{
-    char vduse[STACK_VDUSE_SIZE], disk[64];
-    struct stack_qsd_config config;
-    int rc = 0;
-
-    stack_vduse_name(&stack->spec, vduse);
-    if (vdpa_present(vduse) && !qsd_alive(&stack->qsd))
-        rc = stack_restart_qsd(root, stack, err);
-    if (rc == 0 && vdpa_find(vduse, disk, NULL) == 0)
-        rc = helper_call(flush_device, disk, FLUSH_DEADLINE_MS, err);
-    if (rc == 0)
-        rc = vdpa_del(vduse, err);
-    if (rc < 0)
-        return rc;
-    stack_qsd_config(root, &stack->spec, &config);
-    return qsd_stop(&config.config, &stack->qsd, err);
-}
-
-static int remove_layers(const struct stack_spec *spec, struct error *err)
-{
-    char name[DM_NAME_SIZE];
-    int rc = 0;
-
-    for (uint32_t i = 0; rc == 0 && i < spec->n_layers; i++) {
-        stack_layer_name(spec, i, name);
-        rc = dm_remove(name, err);
-    }
-    return rc;
-}
-
-int stack_detach(const char *root, struct stack *stack, struct error *err)
-{
-    int64_t begin = clock_ms();
-
-    dm_setup();
-    int rc = remove_handles(stack, err);
-    if (rc == 0)
-        rc = stack->spec.thick ? flush_thick(stack, err) : remove_disk(root, stack, err);
-    if (rc == 0)
-        rc = remove_layers(&stack->spec, err);
-    if (rc == 0)
-        rc = stack_state_remove(root, &stack->spec.attachment_id, err);
-    if (rc < 0) {
-        error_prefix(err, "detach %s", stack->spec.name);
-        return rc;
-    }
-    log_info("stack_detached volume=%s ms=%d", stack->spec.name, (int)(clock_ms() - begin));
-    stack_free(stack);
-    return 0;
 }

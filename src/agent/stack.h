@@ -2,14 +2,16 @@
 /*
  * An attachment's stack on this node, built and torn down step by step in a worker thread:
  *
- *     consumer -> H (dm-linear) -> P (dm-linear) -> VDUSE disk -> QSD (t0 -> qcow2 chain) -> L maps (dm-linear) -> LUN
- *     thick:      H             -> P             -> L map -> LUN
+ *     consumer -> H (dm-linear) -> P (dm-linear) -> VDUSE disk -> QSD (t0 -> qcow2 chain) -> L maps
+ * (dm-linear) -> LUN thick:      H             -> P             -> L map -> LUN
  *
- * Happy path of attach: L maps, QSD, vdpa add, P, H, /dev/lunar/POOL/NAME. Detach is the reverse, and refuses while H is open.
- * Everything needed to adopt it again after an agent restart, or to restart a dead QSD, is in run_dir/state.json, written
- * before the first step and removed after the last. Failure modes: any step of an attach fails: what was built is torn down
- * again; an agent that dies half-way: the next one adopts a complete stack and tears down a partial one; the QSD dies:
- * stack_restart_qsd drains the L maps (suspend, resume) and starts another under the same VDUSE name, I/O waits meanwhile.
+ * Happy path of attach: L maps, QSD, vdpa add, P, H, /dev/lunar/POOL/NAME. Detach is the reverse,
+ * and refuses while H is open. Everything needed to adopt it again after an agent restart, or to
+ * restart a dead QSD, is in run_dir/state.json, written before the first step and removed after the
+ * last. Failure modes: any step of an attach fails: what was built is torn down again; an agent
+ * that dies half-way: the next one adopts a complete stack and tears down a partial one; the QSD
+ * dies: stack_restart_qsd drains the L maps (suspend, resume) and starts another under the same
+ * VDUSE name, I/O waits meanwhile.
  */
 #ifndef LUNAR_AGENT_STACK_H
 #define LUNAR_AGENT_STACK_H
@@ -51,34 +53,43 @@ struct stack_spec {
 };
 void stack_spec_free(struct stack_spec *spec);
 int stack_spec_copy(struct stack_spec *to, const struct stack_spec *from);
-/* LUNAR_E_INVALID with a sentence for a spec that cannot be mapped as it stands; attach and format call it themselves. */
+/* LUNAR_E_INVALID with a sentence for a spec that cannot be mapped as it stands; attach and format
+ * call it themselves. */
 int stack_spec_check(const struct stack_spec *spec, struct error *err);
-/* "/dev/lunar/POOL/NAME" with both made safe: '/', '%', control characters and a leading '.' become %XX; a name that grows
- * beyond a file name's 255 bytes is cut and ends in '~' and the volume's short id. Returns `ret`. */
+/* "/dev/lunar/POOL/NAME" with both made safe: '/', '%', control characters and a leading '.' become
+ * %XX; a name that grows beyond a file name's 255 bytes is cut and ends in '~' and the volume's
+ * short id. Returns `ret`. */
 char *stack_link_name(const struct stack_spec *spec, char ret[STACK_LINK_SIZE]);
 
 struct stack {
     struct stack_spec spec;
-    struct qsd qsd; /* thick: pid 0, pidfd -1; the same on thin: it died and could not be restarted yet */
+    struct qsd
+        qsd; /* thick: pid 0, pidfd -1; the same on thin: it died and could not be restarted yet */
     uint32_t qsd_restarts;
     char link[STACK_LINK_SIZE]; /* /dev/lunar/POOL/NAME */
 };
 
-/* `root` is where state lives: /run/lunar/attach by default; one folder per attachment below it. LUNAR_E_EXISTS when this
- * attachment stands, LUNAR_E_IN_USE when another of the same volume does; LUNAR_E_INDETERMINATE when it failed and not all
- * could be torn down again: the node may still have the volume open, stack_recover finishes it. */
-int stack_attach(const char *root, const struct stack_spec *spec, struct stack **ret, struct error *err);
-/* LUNAR_E_IN_USE while a consumer has H open. Frees on success; after an error it may be called again. */
+/* `root` is where state lives: /run/lunar/attach by default; one folder per attachment below it.
+ * LUNAR_E_EXISTS when this attachment stands, LUNAR_E_IN_USE when another of the same volume does;
+ * LUNAR_E_INDETERMINATE when it failed and not all could be torn down again: the node may still
+ * have the volume open, stack_recover finishes it. */
+int stack_attach(const char *root, const struct stack_spec *spec, struct stack **ret,
+                 struct error *err);
+/* LUNAR_E_IN_USE while a consumer has H open. Frees on success; after an error it may be called
+ * again. */
 int stack_detach(const char *root, struct stack *stack, struct error *err);
-/* LUNAR_E_IN_USE while the daemon runs; after any other error call it again later: I/O goes on waiting. */
+/* LUNAR_E_IN_USE while the daemon runs; after any other error call it again later: I/O goes on
+ * waiting. */
 int stack_restart_qsd(const char *root, struct stack *stack, struct error *err);
-/* Agent restart: every folder below root is adopted (complete) or torn down (partial); calls back with each adopted one, which
- * the callee owns. `teardown_all`: adopt nothing, tear down everything (an agent that starts without a lockspace: SAFETY 19). */
+/* Agent restart: every folder below root is adopted (complete) or torn down (partial); calls back
+ * with each adopted one, which the callee owns. `teardown_all`: adopt nothing, tear down everything
+ * (an agent that starts without a lockspace: SAFETY 19). */
 int stack_recover(const char *root, const struct uuid *pool_id, bool teardown_all,
                   void (*adopted)(void *data, struct stack *stack), void *data, struct error *err);
 void stack_free(struct stack *stack); /* memory and pidfd alone; nothing is torn down */
 
-/* FormatJob: maps the layer under a job name, zeroes the head (thick: all of it), runs qemu-img create, unmaps. */
+/* FormatJob: maps the layer under a job name, zeroes the head (thick: all of it), runs qemu-img
+ * create, unmaps. */
 int stack_format(const char *root, const struct stack_spec *spec, struct error *err);
 
 #endif

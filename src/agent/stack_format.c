@@ -80,15 +80,6 @@ static int zero_all(const char *path, uint64_t bytes, struct error *err)
     return rc;
 }
 
-static int flush_device(const char *path)
-{
-    int fd = open(path, O_RDWR);
-
-    if (fd < 0)
-        return -errno;
-    return fsync(fd) < 0 ? -errno : 0;
-}
-
 /* No backing string: the chain is what the catalogue says, whatever headers hold (SAFETY 16). */
 static int make_qcow2(const char *path, uint64_t size, struct error *err)
 {
@@ -106,7 +97,7 @@ static int make_qcow2(const char *path, uint64_t size, struct error *err)
 
     snprintf(size_text, sizeof size_text, "%" PRIu64, size);
     int rc = helper_run(argv, CREATE_DEADLINE_MS, NULL, 0, err);
-    return rc < 0 ? rc : helper_call(flush_device, path, CREATE_DEADLINE_MS, err);
+    return rc < 0 ? rc : helper_call(stack_flush_device, path, CREATE_DEADLINE_MS, err);
 }
 
 static int remove_map(const char *name, struct error *err)

@@ -58,9 +58,12 @@ struct stack_qsd_config {
     struct qsd_config config;
     char run_dir[STACK_PATH_SIZE], name[STACK_VDUSE_SIZE];
 };
-/* Without layers: enough to find, to stop or to kill a daemon. Points into itself: not to be copied. */
+/* Without layers: enough to find, to stop or to kill a daemon. Points into itself: not to be
+ * copied. */
 void stack_qsd_config(const char *root, const struct stack_spec *spec,
                       struct stack_qsd_config *ret);
+/* fsync of a device; system calls only, for helper_call. */
+int stack_flush_device(const char *path);
 int stack_make_link(const struct stack *stack, struct error *err);
 /* Removes the link if it leads to this attachment's H. */
 void stack_remove_link(const struct stack *stack);

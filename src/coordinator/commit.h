@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One LVM commit, done safely: the only way the coordinator changes metadata. Blocking; the LVM worker thread alone.
+ * One LVM commit, done safely: the only way the coordinator changes metadata. Blocking; the LVM
+ * worker thread alone.
  *
- * Order: effect point -> leadership_check(term) (the leader record on the LUN still says us) -> on-disk (seqno, CRC) equals what
- * we know -> lvm command -> read the new (seqno, text) -> store the copy in the reserved area -> effect point.
- * Failure modes: deposed: LUNAR_E_STALE, nothing was done; metadata is not ours: LUNAR_E_METADATA, restored from the copy and
- * said so; lvm failed: its words, the state is read again; time-out: LUNAR_E_INDETERMINATE, the caller re-reads the report before
- * it does anything else.
+ * Order: effect point -> leadership_check(term) (the leader record on the LUN still says us) ->
+ * on-disk (seqno, CRC) equals what we know -> lvm command -> read the new (seqno, text) -> store
+ * the copy in the reserved area -> effect point. Failure modes: deposed: LUNAR_E_STALE, nothing was
+ * done; metadata is not ours: LUNAR_E_METADATA, restored from the copy and said so; lvm failed: its
+ * words, the state is read again; time-out: LUNAR_E_INDETERMINATE, the caller re-reads the report
+ * before it does anything else.
  */
 #ifndef LUNAR_COORDINATOR_COMMIT_H
 #define LUNAR_COORDINATOR_COMMIT_H
@@ -25,16 +27,25 @@ struct committer_config {
     struct leadership *leadership; /* borrowed; NULL in tests of the metadata part alone */
     uint64_t term;
 };
-/* At takeover: compares on-disk metadata with the stored copy. Newer and sound on disk: adopted (the predecessor died before
- * its copy) and the copy is brought up to date. Older, or damaged: vgcfgrestore from the copy. None stored yet: adopted. */
-int committer_open(const struct committer_config *config, struct committer **ret, struct error *err);
+/* At takeover: compares on-disk metadata with the stored copy. Newer and sound on disk, and
+ * committed under no lower term than the copy's: adopted (the predecessor died before its copy).
+ * Anything else on disk, or damage: restored from the copy. None stored yet: adopted. Then one
+ * commit stamps the VG with our term (tag lunar.t=TERM), so that every later text says who
+ * committed it and a late write of an older coordinator is never taken for the predecessor's.
+ * LUNAR_E_STALE: the metadata carries a higher term than ours; LUNAR_E_FOREIGN: the LUN holds
+ * another VG, which is left alone. */
+int committer_open(const struct committer_config *config, struct committer **ret,
+                   struct error *err);
 void committer_close(struct committer *c);
+/* LUNAR_E_METADATA: what was on the disk was not ours; it was restored, nothing or nothing lasting
+ * was done, try again. */
 int committer_run(struct committer *c, const char *const *args, struct error *err);
 uint64_t committer_seqno(const struct committer *c);
 
 /* --- numbered kill points around every external effect (commit, grant write, command) --- */
-/* LUNAR_KILL_AT=n in the environment kills the process with SIGKILL at the n-th point passed; each point passed is counted and,
- * with LUNAR_KILL_TRACE=FILE, appended to FILE as "n name". Unset: free of cost. Thread-safe. */
+/* LUNAR_KILL_AT=n in the environment kills the process with SIGKILL at the n-th point passed; each
+ * point passed is counted and, with LUNAR_KILL_TRACE=FILE, appended to FILE as "n name". Unset:
+ * free of cost. Thread-safe. */
 void effect_point(const char *name);
 
 #endif

@@ -96,7 +96,8 @@ void channel_step(struct channel *channel, const struct channel_event *event,
 /* Queues a copy of the message; step a TICK afterwards. LUNAR_E_TOO_BIG, LUNAR_E_FULL, or LUNAR_E_NOT_JOINED while no
  * peer is known. */
 int channel_submit(struct channel *channel, const uint8_t *data, uint32_t len);
-/* Takes the next delivered message; false if there is none. Borrowed until the next step or receive. */
+/* Takes the next delivered message; false if there is none. Borrowed until the next step or receive. Taking is what the
+ * acknowledgment counts, so take all after each step, and step a TICK after the last one. */
 bool channel_receive(struct channel *channel, const uint8_t **ret_data, uint32_t *ret_len);
 /* Sets PAGE_FLAG_*; takes effect at the next page write, which a TICK asks for. */
 void channel_set_flags(struct channel *channel, uint32_t flags);

@@ -66,7 +66,7 @@ void page_out(const struct page *page, uint8_t buffer[PAGE_SIZE_BYTES])
     le32_put(buffer + AT_COUNT, page->count);
     le32_put(buffer + AT_PAYLOAD_LEN, page->payload_len);
     memcpy(buffer + AT_PAYLOAD, page->payload, page->payload_len);
-    strncpy((char *)buffer + AT_NAME, page->node_name, PAGE_NAME_SIZE - 1);
+    unit_text_put(buffer + AT_NAME, page->node_name, PAGE_NAME_SIZE - 1);
     unit_seal(buffer);
 }
 

@@ -38,8 +38,9 @@ enum {
 /* The 64-bit fields of the layout in the order of their place in the superblock. */
 #define LAYOUT_FIELDS(X)                                                                           \
     X(area_start)                                                                                  \
-    X(area_size) X(lockspace) X(resources) X(up_pages) X(down_pages) X(up_spill) X(down_spill)     \
-        X(grants_a) X(grants_b) X(reports_a) X(reports_b) X(metadata_a) X(metadata_b)
+    X(area_size)                                                                                   \
+    X(lockspace) X(resources) X(up_pages) X(down_pages) X(up_spill) X(down_spill) X(grants_a)      \
+        X(grants_b) X(reports_a) X(reports_b) X(metadata_a) X(metadata_b)
 
 static void layout_out(const struct layout *layout, uint8_t *buffer)
 {
@@ -83,8 +84,8 @@ void superblock_out(const struct superblock *sb, uint8_t buffer[SUPERBLOCK_SIZE]
     le32_put(buffer + AT_EXTENT_SIZE, sb->extent_size);
     le64_put(buffer + AT_WRITE_COUNT, sb->write_count);
     le64_put(buffer + AT_CREATED, sb->created_s);
-    strncpy((char *)buffer + AT_POOL_NAME, sb->pool_name, POOL_NAME_SIZE - 1);
-    strncpy((char *)buffer + AT_WWID, sb->wwid, WWID_SIZE - 1);
+    unit_text_put(buffer + AT_POOL_NAME, sb->pool_name, POOL_NAME_SIZE - 1);
+    unit_text_put(buffer + AT_WWID, sb->wwid, WWID_SIZE - 1);
     layout_out(&sb->layout, buffer);
     unit_seal(buffer);
 }

@@ -11,6 +11,7 @@
 #define LUNAR_DISKRPC_UNIT_H
 
 #include <stdint.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "base/uuid.h"
@@ -49,5 +50,11 @@ int unit_in(const uint8_t *buffer, uint32_t available, enum unit_kind kind, uint
             const struct uuid *pool_id, struct unit *ret, struct error *err);
 /* The length that a header claims, 0 if it has no magic. The claim is not checked yet. */
 uint32_t unit_claimed_len(const uint8_t *buffer);
+
+/* Puts at most `max` characters into a zero-filled field. */
+static inline void unit_text_put(uint8_t *field, const char *text, size_t max)
+{
+    memcpy(field, text, strnlen(text, max));
+}
 
 #endif

@@ -247,7 +247,8 @@ a_dead_lockspace_is_watched_and_then_given_up() { # 8N + W = 26 s
 state_after_kill() { # POINT: sets $state
     state=$(dump .state)
     case $state in
-    unknown | formatting) return 0 ;;
+    unknown) [ "$1" = 1 ] || why "killed at $1, the LUN does not say that it was being formatted" ;;
+    formatting) return 0 ;;
     ready) is_ready_and_clean || why "killed at $1, the pool says READY but is not" ;;
     *) why "killed at $1, the state is '$state'" ;;
     esac

@@ -104,7 +104,7 @@ a_second_attach_touches_nothing() {
 }
 
 a_daemon_dies_under_a_writer() {
-    mounted
+    dmesg -C; mounted
     stack_driver supervise 600 >/dev/null 2>>$log & local s=$!
     ( for i in 1 2 3 4 5 6; do
         dd if=/dev/urandom of=/mnt/f$i bs=64k count=160 conv=fsync status=none || exit 1
@@ -196,6 +196,39 @@ an_agent_killed_in_mid_attach_is_cleaned_up_after() {
     done
     attach; detach
     ok "an agent killed at 18 points of an attach: adopted ($adopted) or torn down, never half"
+}
+
+an_agent_killed_in_mid_format_is_cleaned_up_after() {
+    local ms
+    for ms in 010 030 050 080 120 200; do
+        { timeout -s KILL 0.$ms stack_driver format "${thin[@]}" 2>>$log; } 2>/dev/null
+        within 5 sh -c '! pgrep -x qemu-img' || broken "qemu-img outlives its agent"
+        d recover >/dev/null || broken "recover after 0.$ms s"
+        nothing_left "recover after 0.$ms s"
+    done
+    fresh; detach
+    ok "an agent killed in mid-format: qemu-img dies with it, its map is removed, the job can be repeated"
+}
+
+# The LUN is a map that can be suspended: what is written then hangs, as on an array without paths.
+a_hung_lun_makes_teardown_time_out_and_not_lie() {
+    dmsetup create lun --table "0 $(blockdev --getsz /dev/vdb) linear /dev/vdb 0" || broken "map"
+    d format "${thin[@]}" device=/dev/mapper/lun && d attach "${thin[@]}" device=/dev/mapper/lun >/dev/null || broken "attach"
+    dd if=/dev/zero of=$dev bs=1M count=4 oflag=direct status=none || broken "write"
+    dmsetup suspend --noflush --nolockfs lun
+    dd if=/dev/urandom of=$dev bs=1M count=4 oflag=direct status=none 2>/dev/null & local w=$!
+    local minor; minor=$(dmsetup info -c --noheadings -o minor lunar-$vduse-l0)
+    within 10 sh -c "read -r r w </sys/block/dm-$minor/inflight && [ \$w -gt 0 ]" || broken "nothing is in flight"
+    local begin=$SECONDS
+    d teardown >/dev/null && broken "torn down while I/O is on its way to the LUN"
+    tail -n 1 $log | grep -q '^TIMEOUT' || broken "not TIMEOUT"
+    [ $((SECONDS - begin)) -lt 60 ] || broken "no deadline"
+    [ -d $root/$att ] || broken "the state is gone"
+    dmsetup resume lun
+    within 20 d teardown || broken "teardown after the LUN healed"
+    wait $w
+    dmsetup remove lun; nothing_left "teardown"
+    ok "a hung LUN: teardown says TIMEOUT and keeps the state; once it heals, it ends"
 }
 
 teardown_ends_a_busy_volume() {
@@ -290,6 +323,8 @@ run answered_writes_survive_kill_9
 run an_agent_restart_is_not_noticed
 run what_is_partial_is_torn_down
 run an_agent_killed_in_mid_attach_is_cleaned_up_after
+run an_agent_killed_in_mid_format_is_cleaned_up_after
+run a_hung_lun_makes_teardown_time_out_and_not_lie
 run teardown_ends_a_busy_volume ""
 run teardown_ends_a_busy_volume daemon-dead
 run thick_volumes_start_as_zeroes_and_keep_bytes

@@ -261,18 +261,17 @@ static int wait_readable(int fd, int timeout_ms)
     return poll(&p, 1, timeout_ms);
 }
 
-/* A helper process that runs one command with `pair[1]` inherited; `told` gets the pid of the
- * command. */
+/* A helper process that runs one command, which inherits pair[1]; the caller keeps pair[0]. */
 static pid_t start_helper(struct lvm_lun *lun, const char *script, int pair[2])
 {
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 ||
+        open_stub(lun, script, pair[1]) < 0)
         return -1;
     fflush(stdout);
     pid_t pid = fork();
     if (pid == 0) {
         close(pair[0]);
-        if (open_stub(lun, script, pair[1]) == 0)
-            RUN(lun, NULL, "lvcreate");
+        RUN(lun, NULL, "lvcreate");
         _exit(1);
     }
     close(pair[1]);
@@ -303,6 +302,7 @@ static void rule_1_a_command_dies_with_us_and_only_then_its_socket_closes(void)
     if (f)
         fclose(f);
     close(pair[0]);
+    lvm_lun_close(&lun);
 }
 
 static void rule_1_the_socket_stays_open_while_any_writer_lives(void)
@@ -326,6 +326,7 @@ static void rule_1_the_socket_stays_open_while_any_writer_lives(void)
     CHECK_EQ(wait_readable(pair[0], 10000), 1);
     CHECK_EQ(read(pair[0], text, sizeof text), 0);
     close(pair[0]);
+    lvm_lun_close(&lun);
 }
 
 /* Where descriptor `fd` of a process leads; "" if there is none. */

@@ -5,13 +5,10 @@
  * leaked handle hangs it.
  */
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <fcntl.h>
 
-#include "base/io.h"
 #include "diskrpc/mailbox.h"
 #include "diskrpc/uv_disk.h"
+#include "support/temp_lun.h"
 #include "support/test.h"
 
 #define NODES      3
@@ -30,7 +27,8 @@ struct node {
 };
 
 struct world {
-    char path[64];
+    char path[TEMP_LUN_PATH_SIZE];
+    int fd;
     uv_loop_t loop;
     uv_timer_t patience;
     bool patience_lost;
@@ -163,16 +161,6 @@ static void open_node(struct world *w, uint32_t host_id, uint64_t run)
     *node = (struct node){.world = w, .mailbox = mailbox_open(&config)};
 }
 
-static bool make_file(struct world *w)
-{
-    snprintf(w->path, sizeof w->path, "%s/lunar-mailbox-XXXXXX", P_tmpdir);
-    int fd = mkstemp(w->path);
-    bool ok = fd >= 0 && ftruncate(fd, (off_t)(w->layout.area_start + w->layout.area_size)) == 0;
-    if (fd >= 0)
-        close(fd);
-    return ok;
-}
-
 /* False: this file system refuses O_DIRECT. */
 static bool world_open(struct world *w)
 {
@@ -181,12 +169,8 @@ static bool world_open(struct world *w)
     uv_loop_init(&w->loop);
     uv_timer_init(&w->loop, &w->patience);
     w->patience.data = w;
-    struct error err = ERROR_INIT;
-    if (!make_file(w) || uv_disk_open(&w->loop, w->path, 4, &w->disk, &err) < 0) {
-        printf("# %s\n", err.text);
-        return false;
-    }
-    return true;
+    w->fd = temp_lun_open(w->layout.area_start + w->layout.area_size, w->path);
+    return w->fd >= 0 && uv_disk_open(&w->loop, w->path, 4, &w->disk, NULL) == 0;
 }
 
 static bool world_close(struct world *w)
@@ -206,7 +190,7 @@ static bool world_close(struct world *w)
     uv_close((uv_handle_t *)&w->patience, NULL);
     uv_run(&w->loop, UV_RUN_DEFAULT);
     ok = ok && uv_loop_close(&w->loop) == 0;
-    unlink(w->path);
+    temp_lun_close(w->fd, w->path);
     free(w->samples_ns);
     return ok;
 }
