@@ -143,12 +143,15 @@ static void task_run(uv_work_t *work)
     case NODE_TASK_RESTART:
         j->rc = restart(j);
         break;
+    case NODE_TASK_TEARDOWN:
+        j->rc = stack_teardown(j->a->root, &t->spec->pool_id, &t->spec->attachment_id, NULL, &j->err);
+        break;
     }
 }
 
 static void task_done(uv_work_t *work, int status)
 {
-    static const char *const names[] = {"attach", "detach", "format", "restart"};
+    static const char *const names[] = {"attach", "detach", "format", "restart", "teardown"};
     struct task_job *j = work->data;
     char id[UUID_TEXT_SIZE];
 
@@ -237,7 +240,7 @@ static void io_watch(void *data, struct stack *stack, bool on)
         break;
     if (w)
         unwatch(w);
-    if (!on || stack->qsd.pid == 0)
+    if (!on || stack->qsd.pid == 0 || stack->qsd.pidfd < 0)
         return;
     w = calloc(1, sizeof *w);
     if (!w)

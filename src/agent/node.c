@@ -62,7 +62,10 @@ void node_adopt(struct node *node, struct stack *stack)
     h->stack = stack;
     stack_spec_copy(&h->spec, &stack->spec);
     TAILQ_INSERT_TAIL(&node->held, h, link);
-    node->io->watch(node->data, stack, true);
+    if (!stack->spec.thick && stack->qsd.pidfd < 0)
+        held_start_restart(node, h); /* it died, and could not be started when the stack was found */
+    else
+        node->io->watch(node->data, stack, true);
 }
 
 static enum table_state state_of(const struct held *h)
@@ -71,6 +74,7 @@ static enum table_state state_of(const struct held *h)
     case HELD_OPENING_REPORT:
     case HELD_OPENING_TASK:
         return TABLE_STATE_OPENING;
+    case HELD_STUCK:
     case HELD_CLOSING_REPORT:
     case HELD_CLOSING_TASK:
     case HELD_GONE_REPORT:
@@ -198,7 +202,7 @@ void node_each(const struct node *node, void (*each)(void *data, const struct no
         [HELD_OPENING_REPORT] = "opening",  [HELD_OPENING_TASK] = "opening",
         [HELD_OPEN_REPORT] = "opening",     [HELD_OPEN] = "open",
         [HELD_RESTART_TASK] = "restarting", [HELD_CLOSING_REPORT] = "closing",
-        [HELD_CLOSING_TASK] = "closing",    [HELD_GONE_REPORT] = "closing",
+        [HELD_CLOSING_TASK] = "closing", [HELD_STUCK] = "stuck",    [HELD_GONE_REPORT] = "closing",
     };
     const struct held *h;
 

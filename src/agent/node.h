@@ -21,7 +21,13 @@
 
 #define NODE_PENDING_MAX 4096u /* relayed requests that wait for an answer */
 
-enum node_task_kind { NODE_TASK_ATTACH, NODE_TASK_DETACH, NODE_TASK_FORMAT, NODE_TASK_RESTART };
+enum node_task_kind {
+    NODE_TASK_ATTACH,
+    NODE_TASK_DETACH,
+    NODE_TASK_FORMAT,
+    NODE_TASK_RESTART,
+    NODE_TASK_TEARDOWN, /* what an attach left half-built and could not take down itself */
+};
 
 /* Work for a blocking thread; the node's memory until node_task_done. */
 struct node_task {

@@ -54,6 +54,13 @@ void held_free(struct node *n, struct held *h)
     free(h);
 }
 
+/* Answers the command that waits, if one does, and forgets it. */
+static void answer_once(struct node *n, struct held *h, int code, const char *words)
+{
+    send_result(n, &h->command_id, code, words, "");
+    memset(&h->command_id, 0, sizeof h->command_id);
+}
+
 /* Answers and stands as open. */
 static void opened(struct node *n, struct held *h)
 {
@@ -108,7 +115,7 @@ void held_report_done(struct node *n, struct held *h, int rc, const struct error
         return;
     case HELD_CLOSING_REPORT:
         /* The same: an old "open" holds it until the teardown is reported. */
-        run(n, h, HELD_CLOSING_TASK, NODE_TASK_DETACH);
+        run(n, h, HELD_CLOSING_TASK, h->stack ? NODE_TASK_DETACH : NODE_TASK_TEARDOWN);
         return;
     case HELD_GONE_REPORT:
         if (rc < 0 && h->error.code == 0)
@@ -142,12 +149,18 @@ void held_task_done(struct node *n, struct held *h, int rc, const struct error *
         restart_done(n, h, rc, err);
         return;
     }
-    if (h->step == HELD_CLOSING_TASK && rc < 0) {
-        /* Still open: a consumer has it, or a step failed and can be asked for again. */
-        send_result(n, &h->command_id, rc, err->text, "");
-        memset(&h->command_id, 0, sizeof h->command_id);
+    if (h->step == HELD_CLOSING_TASK && rc == LUNAR_E_IN_USE && h->stack) {
+        /* A consumer has it open: nothing was touched. */
+        answer_once(n, h, rc, err->text);
         n->io->watch(n->data, h->stack, true);
         report(n, h, HELD_OPEN_REPORT);
+        return;
+    }
+    bool half_built = h->step == HELD_OPENING_TASK && rc == LUNAR_E_INDETERMINATE;
+    if (half_built || (h->step == HELD_CLOSING_TASK && rc < 0)) {
+        /* It may still reach the LUN: held, and reported, until a detach has gone through. */
+        h->step = HELD_STUCK;
+        answer_once(n, h, half_built ? rc : LUNAR_E_INDETERMINATE, err->text);
         return;
     }
     if (h->step == HELD_OPENING_TASK && rc == 0 && h->mode == TABLE_MODE_ATTACH) {
@@ -244,12 +257,17 @@ static bool older_map(const struct held *h, const struct stack_spec *spec)
 }
 
 /* The attachment is here already: joined, answered, or told why not. */
-static void open_again(struct node *n, struct held *h, const struct uuid *command_id,
+static void open_again(struct node *n, struct held *h, uint64_t term, const struct uuid *command_id,
                        const struct stack_spec *spec)
 {
     bool opening = h->step == HELD_OPENING_REPORT || h->step == HELD_OPENING_TASK ||
                    h->step == HELD_OPEN_REPORT;
-    if (older_map(h, spec))
+    if (h->step == HELD_STUCK && h->mode == TABLE_MODE_JOB) {
+        /* Formatting again is how a half-done format is healed. */
+        h->command_id = *command_id;
+        h->term = term;
+        report(n, h, HELD_OPENING_REPORT);
+    } else if (older_map(h, spec))
         send_result(n, command_id, LUNAR_E_STALE, "a newer segment map of this layer is known here",
                     "");
     else if (opening)
@@ -266,7 +284,7 @@ static void open_command(struct node *n, uint64_t term, const struct uuid *comma
     struct held *h = by_attachment(n, &spec->attachment_id);
 
     if (h) {
-        open_again(n, h, command_id, spec);
+        open_again(n, h, term, command_id, spec);
         stack_spec_free(spec);
         return;
     }
@@ -333,9 +351,10 @@ static void detach_command(struct node *n, const struct uuid *command_id, const 
                     "");
     } else if (!h) {
         send_result(n, command_id, 0, "", "");
-    } else if (h->step == HELD_OPEN && h->mode == TABLE_MODE_ATTACH) {
+    } else if (h->mode == TABLE_MODE_ATTACH && (h->step == HELD_OPEN || h->step == HELD_STUCK)) {
         h->command_id = *command_id;
-        n->io->watch(n->data, h->stack, false);
+        if (h->stack)
+            n->io->watch(n->data, h->stack, false);
         report(n, h, HELD_CLOSING_REPORT);
     } else if (h->step == HELD_CLOSING_REPORT || h->step == HELD_CLOSING_TASK ||
                h->step == HELD_GONE_REPORT) {

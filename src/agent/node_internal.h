@@ -15,6 +15,7 @@ enum held_step {
     HELD_OPEN_REPORT,    /* built; the report with "open" is being written */
     HELD_OPEN,           /* nothing: in use */
     HELD_RESTART_TASK,   /* its QSD is being started again */
+    HELD_STUCK, /* nothing: half-built or half torn down, reported as closing; a detach goes on */
     HELD_CLOSING_REPORT,
     HELD_CLOSING_TASK,
     HELD_GONE_REPORT, /* torn down; the report without it is being written */

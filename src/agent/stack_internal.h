@@ -68,10 +68,4 @@ int stack_make_link(const struct stack *stack, struct error *err);
 /* Removes the link if it leads to this attachment's H. */
 void stack_remove_link(const struct stack *stack);
 
-/* Ends whatever of an attachment stands, in the order of the fence (DATAPATH.md): error under the
- * layers first, so that nothing reaches the LUN any more, whatever happens afterwards. Consumers
- * get EIO. `stack` may be NULL (state lost). */
-int stack_teardown(const char *root, const struct uuid *pool_id, const struct uuid *attachment,
-                   const struct stack *stack, struct error *err);
-
 #endif

@@ -141,7 +141,8 @@ static void after_create(struct leader *l, struct op *op, int rc, const struct e
 
 static void after_job(struct leader *l, struct op *op, int rc, const struct error *err)
 {
-    if (rc == LUNAR_E_INDETERMINATE || rc == LUNAR_E_NOT_JOINED || rc == LUNAR_E_STALE) {
+    if (rc == LUNAR_E_INDETERMINATE || rc == LUNAR_E_NOT_JOINED || rc == LUNAR_E_STALE ||
+        rc == LUNAR_E_BUSY) {
         /* The node may be at it still, or did not believe us yet: the job stands and is asked for
          * again. */
         op->command_id = uuid_random();

@@ -345,22 +345,23 @@ static void a_page_of_another_host_in_the_slot_is_bad(void)
     DONE(p);
 }
 
-/* Feeds the coordinator a page as the agent might have written it after `change`; returns
+/* Feeds a side the page of the other as that might have written it after `change`; returns
  * bad_pages' growth. */
-static uint64_t feed_changed(struct pair *p, void (*change)(struct page *page))
+static uint64_t feed_changed(struct pair *p, int side, void (*change)(struct page *page))
 {
     struct page page;
     uint8_t bytes[PAGE_SIZE_BYTES];
     struct channel_update update;
-    struct channel *ch = p->side[PAIR_COORDINATOR].channel;
+    struct channel *ch = p->side[side].channel;
+    enum page_kind kind = side == PAIR_AGENT ? PAGE_DOWN : PAGE_UP;
     uint64_t before = channel_stats(ch)->bad_pages;
 
-    if (page_in(p->page[PAIR_AGENT], PAGE_UP, 3, &p->pool, &page, NULL) < 0)
+    if (page_in(p->page[!side], kind, 3, &p->pool, &page, NULL) < 0)
         return 99;
     page.page_seq += 100;
     change(&page);
     page_out(&page, bytes);
-    p->side[PAIR_COORDINATOR].ops[PAIR_PAGE_READ].out = false;
+    p->side[side].ops[PAIR_PAGE_READ].out = false;
     struct channel_event event = {CHANNEL_EVENT_PAGE_READ, p->now_ms, 0, bytes, sizeof bytes};
     channel_step(ch, &event, &update);
     return channel_stats(ch)->bad_pages - before;
@@ -384,9 +385,40 @@ static void change_nothing(struct page *page)
 static void lies_about_sequences_are_refused(void)
 {
     struct pair *p = joined(true);
-    CHECK_EQ(feed_changed(p, ack_the_future), 1);
-    CHECK_EQ(feed_changed(p, leave_a_gap), 1);
-    CHECK_EQ(feed_changed(p, change_nothing), 0);
+    CHECK_EQ(feed_changed(p, PAIR_COORDINATOR, ack_the_future), 1);
+    CHECK_EQ(feed_changed(p, PAIR_COORDINATOR, leave_a_gap), 1);
+    CHECK_EQ(feed_changed(p, PAIR_COORDINATOR, change_nothing), 0);
+    DONE(p);
+}
+
+static void an_acknowledgment_of_what_is_queued_but_was_never_sent_is_a_lie(void)
+{
+    struct pair *p = joined(true);
+    const uint8_t bytes[16] = {1};
+    CHECK_EQ(channel_submit(p->side[PAIR_COORDINATOR].channel, bytes, sizeof bytes), 0);
+    CHECK_EQ(feed_changed(p, PAIR_COORDINATOR, ack_the_future), 1);
+    CHECK_EQ(stats(p, PAIR_COORDINATOR)->queued, 1);
+    DONE(p);
+}
+
+static void come_from_another_host(struct page *page)
+{
+    page->writer.host_id++;
+}
+
+static void claim_another_term(struct page *page)
+{
+    page->term++;
+}
+
+static void two_coordinators_of_one_term_cannot_be(void)
+{
+    struct pair *p = joined(true);
+    CHECK_EQ(feed_changed(p, PAIR_AGENT, come_from_another_host), 1);
+    CHECK_EQ(feed_changed(p, PAIR_AGENT, claim_another_term), 1);
+    CHECK_EQ(stats(p, PAIR_AGENT)->term, 10);
+    CHECK_EQ(stats(p, PAIR_AGENT)->peer.host_id, 1);
+    CHECK_EQ(feed_changed(p, PAIR_AGENT, change_nothing), 0);
     DONE(p);
 }
 
@@ -663,6 +695,8 @@ TEST_MAIN(TEST(two_fresh_sides_meet_and_know_each_other), TEST(nothing_is_queued
           TEST(a_higher_term_is_followed_and_a_lower_one_dropped),
           TEST(an_agent_that_knows_the_term_follows_no_lower_one_from_the_start),
           TEST(a_page_of_another_host_in_the_slot_is_bad), TEST(lies_about_sequences_are_refused),
+          TEST(an_acknowledgment_of_what_is_queued_but_was_never_sent_is_a_lie),
+          TEST(two_coordinators_of_one_term_cannot_be),
           TEST(a_torn_or_foreign_page_is_counted_and_ignored),
           TEST(a_full_queue_says_so_and_loses_nothing), TEST(the_queue_is_bounded_in_bytes_too),
           TEST(messages_not_taken_are_not_acknowledged),

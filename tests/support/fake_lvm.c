@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* LVM in memory; see fake_lvm.h. Knows lvcreate, lvchange and lvremove as catalogue_args.c writes
+ * them; asserts on anything else. */
+#include "support/fake_lvm.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+void fake_lvm_init(struct fake_lvm *f)
+{
+    memset(f, 0, sizeof *f);
+    f->seqno = 1;
+    f->vg_size = 128 * FAKE_EXTENT;
+    f->next_offset = 1ull << 30;
+}
+
+static void lv_free(struct lvm_lv *lv)
+{
+    for (uint32_t i = 0; i < lv->n_tags; i++)
+        free(lv->tags[i]);
+    free(lv->tags);
+    free(lv->segments);
+    free(lv->name);
+    free(lv->uuid);
+}
+
+void fake_lvm_free(struct fake_lvm *f)
+{
+    for (uint32_t i = 0; i < f->n_lvs; i++)
+        lv_free(&f->lvs[i]);
+}
+
+static void add_tag(struct lvm_lv *lv, const char *tag)
+{
+    lv->tags = realloc(lv->tags, (lv->n_tags + 1) * sizeof *lv->tags);
+    lv->tags[lv->n_tags++] = strdup(tag);
+}
+
+static void drop_tag(struct lvm_lv *lv, const char *tag)
+{
+    for (uint32_t i = 0; i < lv->n_tags; i++) {
+        if (strcmp(lv->tags[i], tag) != 0)
+            continue;
+        free(lv->tags[i]);
+        lv->tags[i] = lv->tags[--lv->n_tags];
+        return;
+    }
+}
+
+uint64_t fake_lvm_free_bytes(const struct fake_lvm *f)
+{
+    uint64_t used = 0;
+    for (uint32_t i = 0; i < f->n_lvs; i++)
+        used += f->lvs[i].size;
+    return f->vg_size - used;
+}
+
+static int create(struct fake_lvm *f, const char *const *argv, struct error *err)
+{
+    struct lvm_lv lv = {.linear = true};
+    for (int i = 1; argv[i]; i++) {
+        if (strcmp(argv[i], "-n") == 0)
+            lv.name = strdup(argv[++i]);
+        else if (strcmp(argv[i], "-L") == 0)
+            lv.size = strtoull(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--addtag") == 0)
+            add_tag(&lv, argv[++i]);
+    }
+    assert(lv.name && lv.size > 0 && f->n_lvs < sizeof f->lvs / sizeof *f->lvs);
+    if (lv.size > fake_lvm_free_bytes(f)) {
+        lv_free(&lv);
+        return error_set(err, LUNAR_E_NO_SPACE, "insufficient free extents");
+    }
+    lv.uuid = strdup(lv.name);
+    lv.segments = calloc(1, sizeof *lv.segments);
+    lv.n_segments = 1;
+    lv.segments[0].lun_offset = f->next_offset;
+    lv.segments[0].length = lv.size;
+    f->next_offset += lv.size;
+    f->lvs[f->n_lvs++] = lv;
+    return 0;
+}
+
+static struct lvm_lv *find(struct fake_lvm *f, const char *vg_lv)
+{
+    const char *name = strchr(vg_lv, '/');
+    for (uint32_t i = 0; name && i < f->n_lvs; i++)
+        if (strcmp(f->lvs[i].name, name + 1) == 0)
+            return &f->lvs[i];
+    return NULL;
+}
+
+static int change(struct fake_lvm *f, const char *const *argv, struct error *err)
+{
+    struct lvm_lv *lv = NULL;
+    for (int i = 1; argv[i]; i++)
+        if (strchr(argv[i], '/'))
+            lv = find(f, argv[i]);
+    if (!lv)
+        return error_set(err, LUNAR_E_EXEC, "no such LV");
+    for (int i = 1; argv[i]; i++) {
+        if (strcmp(argv[i], "--addtag") == 0)
+            add_tag(lv, argv[++i]);
+        else if (strcmp(argv[i], "--deltag") == 0)
+            drop_tag(lv, argv[++i]);
+    }
+    return 0;
+}
+
+static int drop(struct fake_lvm *f, const char *const *argv, struct error *err)
+{
+    for (int i = 1; argv[i]; i++) {
+        struct lvm_lv *lv = strchr(argv[i], '/') ? find(f, argv[i]) : NULL;
+        if (!lv)
+            continue;
+        lv_free(lv);
+        *lv = f->lvs[--f->n_lvs];
+        return 0;
+    }
+    return error_set(err, LUNAR_E_EXEC, "no such LV");
+}
+
+int fake_lvm_run(struct fake_lvm *f, const char *const *argv, struct error *err)
+{
+    int fail = f->fail_with, rc = 0;
+    f->fail_with = 0;
+    if (fail == 0 || f->fail_after) {
+        rc = strcmp(argv[0], "lvcreate") == 0   ? create(f, argv, err)
+             : strcmp(argv[0], "lvchange") == 0 ? change(f, argv, err)
+             : strcmp(argv[0], "lvremove") == 0 ? drop(f, argv, err)
+                                                : -1;
+        assert(rc != -1);
+        f->seqno += rc == 0;
+    }
+    return fail ? error_set(err, fail, "made to fail") : rc;
+}
+
+struct catalogue *fake_lvm_catalogue(struct fake_lvm *f)
+{
+    struct lvm_report report = {.vg_size = f->vg_size,
+                                .vg_free = fake_lvm_free_bytes(f),
+                                .extent_size = FAKE_EXTENT,
+                                .seqno = f->seqno,
+                                .lvs = f->lvs,
+                                .n_lvs = f->n_lvs};
+    struct catalogue *c = calloc(1, sizeof *c);
+    struct error err = ERROR_INIT;
+    int rc = catalogue_build(&report, c, &err);
+    assert(rc == 0);
+    return c;
+}
