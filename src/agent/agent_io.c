@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #include "agent/agent_internal.h"
+#include "agent/grant_check.h"
 #include "base/log.h"
-#include "fencing/leases.h"
 
 /* --- reports --- */
 
@@ -68,49 +68,11 @@ struct task_job {
     struct error err;
 };
 
-static int check_term(struct agent *a, uint64_t term, struct error *err)
-{
-    struct leader_record record;
-    char space[48];
-
-    pool_lockspace(&a->sb.pool_id, space);
-    int rc = leader_read(a->fd, &a->sb.layout, LAYOUT_RESOURCE_COORDINATOR, space, &record, err);
-    if (rc < 0)
-        return rc;
-    if (record.lver != term)
-        return error_set(err, LUNAR_E_STALE,
-                         "granted under term %llu, but the coordinator's lease says %llu",
-                         (unsigned long long)term, (unsigned long long)record.lver);
-    return 0;
-}
-
-static int check_grant(struct agent *a, const struct incarnation *self, uint64_t term,
-                       const struct uuid *attachment_id, struct error *err)
-{
-    struct table grants = {0};
-    int rc = table_read_newest(a->fd, &a->sb.layout, TABLE_GRANTS, self->host_id, &a->sb.pool_id,
-                               &grants, err);
-    if (rc < 0)
-        return error_set(err, rc == LUNAR_E_NOT_FOUND ? LUNAR_E_STALE : rc, "no grant on the LUN");
-    const struct table_entry *e = table_find_attachment(&grants, attachment_id);
-    if (!e || grants.term != term || e->generation != self->generation)
-        rc =
-            error_set(err, LUNAR_E_STALE, "the LUN holds no grant of term %llu for this attachment",
-                      (unsigned long long)term);
-    else if (grants.node_dead && grants.dead_generation >= self->generation)
-        rc = error_set(err, LUNAR_E_STALE, "the coordinator holds this node for dead");
-    table_free(&grants);
-    return rc;
-}
-
 /* SAFETY 2 (2): read after the report was written, before anything is mapped. */
 static int check_granted(struct task_job *j)
 {
-    struct node_task *t = j->task;
-    int rc = check_term(j->a, t->term, &j->err);
-    if (rc == 0)
-        rc = check_grant(j->a, &j->self, t->term, &t->spec->attachment_id, &j->err);
-    return rc;
+    return grant_check(j->a->fd, &j->a->sb, &j->self, j->task->term, &j->task->spec->attachment_id,
+                       &j->err);
 }
 
 static int restart(struct task_job *j)
@@ -144,7 +106,8 @@ static void task_run(uv_work_t *work)
         j->rc = restart(j);
         break;
     case NODE_TASK_TEARDOWN:
-        j->rc = stack_teardown(j->a->root, &t->spec->pool_id, &t->spec->attachment_id, NULL, &j->err);
+        j->rc =
+            stack_teardown(j->a->root, &t->spec->pool_id, &t->spec->attachment_id, NULL, &j->err);
         break;
     }
 }
@@ -158,8 +121,7 @@ static void task_done(uv_work_t *work, int status)
     assert(status == 0); /* never cancelled */
     log_info("task kind=%s volume=%s code=%s%s%s", names[j->task->kind],
              uuid_format(&j->task->spec->volume_id, id), j->rc < 0 ? error_name(j->rc) : "OK",
-             j->rc < 0 ? " text=" : "",
-             j->rc < 0 ? j->err.text : "");
+             j->rc < 0 ? " text=" : "", j->rc < 0 ? j->err.text : "");
     node_task_done(j->a->node, j->task, j->rc, &j->err);
     free(j);
 }

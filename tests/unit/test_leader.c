@@ -543,7 +543,7 @@ static void a_leader_lost_after_any_step_is_made_good_by_the_next(void)
     printf("# %d steps\n", n);
 }
 
-static void what_any_of_the_three_sources_says_stands(void)
+static void safety_2_what_any_of_the_three_sources_says_stands(void)
 {
     struct uuid pool = uuid_random();
     struct table a, b, report, merged;
@@ -578,4 +578,4 @@ TEST_MAIN(TEST(a_volume_lives_its_whole_life),
           TEST(a_former_life_of_a_node_gets_a_grant_of_its_own),
           TEST(a_leaving_or_unknown_node_gets_nothing),
           TEST(a_leader_lost_after_any_step_is_made_good_by_the_next),
-          TEST(what_any_of_the_three_sources_says_stands))
+          TEST(safety_2_what_any_of_the_three_sources_says_stands))

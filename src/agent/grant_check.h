@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The agent's last look before it maps anything writable: does the LUN itself say that we may
+ * (SAFETY 2)? */
+#ifndef LUNAR_AGENT_GRANT_CHECK_H
+#define LUNAR_AGENT_GRANT_CHECK_H
+
+#include "base/error.h"
+#include "base/uuid.h"
+#include "diskrpc/page.h"
+#include "diskrpc/superblock.h"
+
+/*
+ * Blocking O_DIRECT reads through `fd`. 0 if the coordinator lease's version is `term` and the
+ * newest of our grant tables was written under `term` and names the attachment for our generation.
+ * LUNAR_E_STALE otherwise; -errno or LUNAR_E_CORRUPT if the LUN does not tell. Call it after the
+ * report that says "opening" has been written.
+ */
+int grant_check(int fd, const struct superblock *sb, const struct incarnation *self, uint64_t term,
+                const struct uuid *attachment_id, struct error *err);
+
+#endif

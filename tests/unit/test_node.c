@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pure node against a fake outside: the order of SAFETY 2, every failure of a step, QSD exits,
+ * relayed requests. */
+#include "agent/node.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "support/test.h"
+
+static struct {
+    struct node *node;
+    uint64_t report_token;
+    int n_reports, report_entries;
+    enum table_state report_state; /* of the first entry */
+    struct node_task *task;        /* the newest, not done yet */
+    int n_tasks;
+    int n_results, code;
+    char device[64];
+    int n_sent, n_responses, send_rc;
+    bool waiting;
+    int watched;
+} w;
+
+static void io_write_report(void *data, uint64_t token, const struct table *report)
+{
+    (void)data;
+    w.report_token = token;
+    w.n_reports++;
+    w.report_entries = (int)report->n_entries;
+    w.report_state = report->n_entries ? report->entries[0].state : 0;
+}
+
+static void io_run(void *data, struct node_task *task)
+{
+    (void)data;
+    w.task = task;
+    w.n_tasks++;
+}
+
+static int io_send(void *data, const uint8_t *bytes, uint32_t len)
+{
+    Lunar__Envelope *e;
+    (void)data;
+    if (w.send_rc < 0)
+        return w.send_rc;
+    int rc = envelope_unpack(bytes, len, &e, NULL);
+    assert(rc == 0);
+    if (e->body_case == LUNAR__ENVELOPE__BODY_RESULT) {
+        w.n_results++;
+        w.code = e->result->error ? e->result->error->code : 0;
+        snprintf(w.device, sizeof w.device, "%s", e->result->device);
+    } else {
+        w.n_sent++;
+    }
+    envelope_free(e);
+    return 0;
+}
+
+static void io_respond(void *data, uint64_t client, const uint8_t *bytes, uint32_t len)
+{
+    (void)data;
+    (void)client;
+    (void)bytes;
+    (void)len;
+    w.n_responses++;
+}
+
+static void io_watch(void *data, struct stack *stack, bool on)
+{
+    (void)data;
+    (void)stack;
+    w.watched += on ? 1 : -1;
+}
+
+static void io_waiting(void *data, bool waiting)
+{
+    (void)data;
+    w.waiting = waiting;
+}
+
+static const struct node_io fake_io = {io_write_report, io_run,   io_send,
+                                       io_respond,      io_watch, io_waiting};
+
+static void reset(void)
+{
+    struct node_config config = {.pool_id = uuid_random(),
+                                 .pool_name = "test",
+                                 .device = "/dev/lun",
+                                 .node_name = "node1",
+                                 .self = {1, 1, 1},
+                                 .io = &fake_io};
+    if (w.node)
+        node_free(w.node);
+    memset(&w, 0, sizeof w);
+    w.node = node_new(&config);
+    node_start(w.node);
+    node_report_done(w.node, w.report_token, 0, NULL);
+    w.n_reports = 0;
+}
+
+struct ids {
+    struct uuid volume, attachment;
+};
+
+static struct ids new_ids(void)
+{
+    struct ids ids = {uuid_random(), uuid_random()};
+    return ids;
+}
+
+static void command(Lunar__Command *c)
+{
+    Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
+    struct uuid id = uuid_random();
+    c->id = uuid_to_pb(&id);
+    e.body_case = LUNAR__ENVELOPE__BODY_COMMAND;
+    e.command = c;
+    node_message(w.node, 5, &e);
+}
+
+static void attach_with_map(const struct ids *ids, uint32_t map_generation, uint64_t segment_length)
+{
+    Lunar__Command c = LUNAR__COMMAND__INIT;
+    Lunar__Attach m = LUNAR__ATTACH__INIT;
+    Lunar__Layer layer = LUNAR__LAYER__INIT, *layers = &layer;
+    Lunar__Segment segment = LUNAR__SEGMENT__INIT, *segments = &segment;
+
+    segment.start = 1 << 20;
+    segment.length = segment_length;
+    layer.map_generation = map_generation;
+    layer.n_segments = 1;
+    layer.segments = &segments;
+    m.volume_id = uuid_to_pb(&ids->volume);
+    m.attachment_id = uuid_to_pb(&ids->attachment);
+    m.name = (char *)(uintptr_t) "disk";
+    m.size = 1 << 20;
+    m.n_layers = 1;
+    m.layers = &layers;
+    c.op_case = LUNAR__COMMAND__OP_ATTACH;
+    c.attach = &m;
+    command(&c);
+}
+
+static void attach(const struct ids *ids)
+{
+    attach_with_map(ids, 1, 1 << 20);
+}
+
+static void detach(const struct ids *ids)
+{
+    Lunar__Command c = LUNAR__COMMAND__INIT;
+    Lunar__Detach m = LUNAR__DETACH__INIT;
+    m.volume_id = uuid_to_pb(&ids->volume);
+    m.attachment_id = uuid_to_pb(&ids->attachment);
+    c.op_case = LUNAR__COMMAND__OP_DETACH;
+    c.detach = &m;
+    command(&c);
+}
+
+static void report_ok(void)
+{
+    node_report_done(w.node, w.report_token, 0, NULL);
+}
+
+static void task_ends(int rc)
+{
+    struct node_task *task = w.task;
+    struct error err = ERROR_INIT;
+    error_set(&err, rc, "the task fails");
+    if (rc == 0 && task->kind == NODE_TASK_ATTACH) {
+        task->stack = calloc(1, sizeof *task->stack);
+        task->stack->qsd.pidfd = -1;
+        strcpy(task->stack->link, "/dev/lunar/test/disk");
+    } else if (rc == 0 && task->kind == NODE_TASK_DETACH) {
+        stack_free(task->stack);
+    }
+    w.task = NULL;
+    node_task_done(w.node, task, rc, &err);
+}
+
+static void attached(const struct ids *ids)
+{
+    attach(ids);
+    report_ok();
+    task_ends(0);
+    report_ok();
+}
+
+/* --- tests --- */
+
+static void safety_2_nothing_is_mapped_before_opening_is_on_the_lun(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    attach(&ids);
+    CHECK_EQ(w.n_reports, 1);
+    CHECK_EQ(w.report_state, TABLE_STATE_OPENING);
+    CHECK_EQ(w.n_tasks, 0);
+    report_ok();
+    CHECK_EQ(w.n_tasks, 1);
+    CHECK_EQ(w.task->term, 5);
+    task_ends(0);
+    CHECK_EQ(w.n_results, 0);
+    CHECK_EQ(w.report_state, TABLE_STATE_OPEN);
+    report_ok();
+    CHECK_EQ(w.n_results, 1);
+    CHECK_EQ(w.code, 0);
+    CHECK_STR(w.device, "/dev/lunar/test/disk");
+}
+
+static void a_report_that_cannot_be_written_stops_the_opening(void)
+{
+    struct ids ids = new_ids();
+    struct error err = ERROR_INIT;
+    reset();
+    attach(&ids);
+    error_set(&err, -5, "EIO");
+    node_report_done(w.node, w.report_token, -5, &err);
+    CHECK_EQ(w.n_tasks, 0);
+    CHECK_EQ(w.code, -5);
+}
+
+static void a_refused_task_is_reported_as_gone_before_it_is_answered(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    attach(&ids);
+    report_ok();
+    task_ends(LUNAR_E_STALE);
+    CHECK_EQ(w.n_results, 0);
+    CHECK_EQ(w.report_entries, 0);
+    report_ok();
+    CHECK_EQ(w.n_results, 1);
+    CHECK_EQ(w.code, LUNAR_E_STALE);
+}
+
+static void a_half_built_stack_is_held_until_a_detach_took_it_down(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    attach(&ids);
+    report_ok();
+    task_ends(LUNAR_E_INDETERMINATE);
+    CHECK_EQ(w.code, LUNAR_E_INDETERMINATE);
+    attach(&ids);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    detach(&ids);
+    CHECK_EQ(w.report_entries, 1);
+    report_ok();
+    CHECK_EQ(w.task->kind, NODE_TASK_TEARDOWN);
+    task_ends(0);
+    CHECK_EQ(w.report_entries, 0);
+    report_ok();
+    CHECK_EQ(w.code, 0);
+}
+
+static void the_same_attach_again_joins_and_is_answered_when_open(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    attach(&ids);
+    attach(&ids);
+    report_ok();
+    attach(&ids);
+    task_ends(0);
+    report_ok();
+    CHECK_EQ(w.n_tasks, 1);
+    CHECK_EQ(w.n_results, 1);
+    attach(&ids);
+    CHECK_EQ(w.n_results, 2);
+    CHECK_EQ(w.n_tasks, 1);
+}
+
+static void another_attachment_of_the_volume_is_refused(void)
+{
+    struct ids ids = new_ids(), other = ids;
+    reset();
+    attached(&ids);
+    other.attachment = uuid_random();
+    attach(&other);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+}
+
+static void safety_14_an_older_segment_map_and_a_senseless_one_are_refused(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    attach_with_map(&ids, 7, 1 << 20);
+    attach_with_map(&ids, 6, 1 << 20);
+    CHECK_EQ(w.code, LUNAR_E_STALE);
+    ids = new_ids();
+    attach_with_map(&ids, 1, 511);
+    CHECK_EQ(w.code, LUNAR_E_INVALID);
+    attach_with_map(&ids, 1, 0);
+    CHECK_EQ(w.code, LUNAR_E_INVALID);
+    CHECK_EQ(w.n_reports, 1);
+}
+
+static void a_detach_is_answered_after_the_report_without_it(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    attached(&ids);
+    w.n_results = 0;
+    detach(&ids);
+    CHECK_EQ(w.report_state, TABLE_STATE_CLOSING);
+    report_ok();
+    CHECK_EQ(w.task->kind, NODE_TASK_DETACH);
+    task_ends(0);
+    CHECK_EQ(w.n_results, 0);
+    CHECK_EQ(w.report_entries, 0);
+    report_ok();
+    CHECK_EQ(w.n_results, 1);
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.watched, 0);
+    detach(&ids);
+    CHECK_EQ(w.n_results, 2);
+    CHECK_EQ(w.code, 0);
+}
+
+static void a_detach_in_use_leaves_it_open_and_a_failed_one_can_only_be_detached(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    attached(&ids);
+    detach(&ids);
+    report_ok();
+    task_ends(LUNAR_E_IN_USE);
+    report_ok();
+    CHECK_EQ(w.code, LUNAR_E_IN_USE);
+    attach(&ids);
+    CHECK_EQ(w.code, 0);
+    detach(&ids);
+    report_ok();
+    task_ends(-5);
+    CHECK_EQ(w.code, LUNAR_E_INDETERMINATE);
+    attach(&ids);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    detach(&ids);
+    report_ok();
+    CHECK_EQ(w.task->kind, NODE_TASK_DETACH);
+    task_ends(0);
+    report_ok();
+    CHECK_EQ(w.code, 0);
+}
+
+static void a_qsd_that_exits_is_started_again_until_it_comes(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    attach(&ids);
+    report_ok();
+    struct node_task *task = w.task;
+    task_ends(0);
+    report_ok();
+    node_qsd_exited(w.node, task->stack);
+    CHECK_EQ(w.task->kind, NODE_TASK_RESTART);
+    task_ends(-5);
+    CHECK_EQ(w.task->kind, NODE_TASK_RESTART);
+    task_ends(0);
+    CHECK(w.task == NULL);
+    CHECK_EQ(w.watched, 1);
+}
+
+static void a_leaving_node_opens_nothing_and_does_not_leave_with_something_open(void)
+{
+    struct ids ids = new_ids();
+    struct error err = ERROR_INIT;
+    reset();
+    attached(&ids);
+    CHECK_EQ(node_set_leaving(w.node, &err), LUNAR_E_IN_USE);
+    CHECK(strstr(err.text, "disk") != NULL);
+    detach(&ids);
+    report_ok();
+    task_ends(0);
+    report_ok();
+    CHECK_EQ(node_set_leaving(w.node, &err), 0);
+    attach(&ids);
+    CHECK_EQ(w.code, LUNAR_E_NOT_JOINED);
+}
+
+static Lunar__Envelope *ping_envelope(struct uuid *id)
+{
+    static Lunar__Envelope e;
+    static Lunar__Request r;
+    static Lunar__Ping ping;
+    lunar__envelope__init(&e);
+    lunar__request__init(&r);
+    lunar__ping__init(&ping);
+    r.id = uuid_to_pb(id);
+    r.op_case = LUNAR__REQUEST__OP_PING;
+    r.ping = &ping;
+    e.body_case = LUNAR__ENVELOPE__BODY_REQUEST;
+    e.request = &r;
+    return &e;
+}
+
+static void answer_ping(struct uuid *id)
+{
+    Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
+    Lunar__Response r = LUNAR__RESPONSE__INIT;
+    r.id = uuid_to_pb(id);
+    e.body_case = LUNAR__ENVELOPE__BODY_RESPONSE;
+    e.response = &r;
+    node_message(w.node, 5, &e);
+}
+
+static void a_request_is_sent_again_to_each_coordinator_until_answered_once(void)
+{
+    struct uuid id = uuid_random();
+    reset();
+    w.send_rc = LUNAR_E_NOT_JOINED;
+    node_request(w.node, 1, ping_envelope(&id));
+    CHECK_EQ(w.n_sent, 0);
+    CHECK(w.waiting);
+    w.send_rc = 0;
+    node_coordinator_changed(w.node);
+    node_coordinator_changed(w.node);
+    CHECK_EQ(w.n_sent, 2);
+    answer_ping(&id);
+    answer_ping(&id);
+    CHECK_EQ(w.n_responses, 1);
+    CHECK(!w.waiting);
+    node_coordinator_changed(w.node);
+    CHECK_EQ(w.n_sent, 2);
+}
+
+static void a_client_that_goes_away_is_forgotten(void)
+{
+    struct uuid id = uuid_random(), other = uuid_random();
+    reset();
+    node_request(w.node, 1, ping_envelope(&id));
+    node_request(w.node, 2, ping_envelope(&other));
+    node_client_gone(w.node, 1);
+    CHECK_EQ(node_pending(w.node), 1);
+    answer_ping(&id);
+    CHECK_EQ(w.n_responses, 0);
+    answer_ping(&other);
+    CHECK_EQ(w.n_responses, 1);
+}
+
+TEST_MAIN(TEST(safety_2_nothing_is_mapped_before_opening_is_on_the_lun),
+          TEST(a_report_that_cannot_be_written_stops_the_opening),
+          TEST(a_refused_task_is_reported_as_gone_before_it_is_answered),
+          TEST(a_half_built_stack_is_held_until_a_detach_took_it_down),
+          TEST(the_same_attach_again_joins_and_is_answered_when_open),
+          TEST(another_attachment_of_the_volume_is_refused),
+          TEST(safety_14_an_older_segment_map_and_a_senseless_one_are_refused),
+          TEST(a_detach_is_answered_after_the_report_without_it),
+          TEST(a_detach_in_use_leaves_it_open_and_a_failed_one_can_only_be_detached),
+          TEST(a_qsd_that_exits_is_started_again_until_it_comes),
+          TEST(a_leaving_node_opens_nothing_and_does_not_leave_with_something_open),
+          TEST(a_request_is_sent_again_to_each_coordinator_until_answered_once),
+          TEST(a_client_that_goes_away_is_forgotten))
