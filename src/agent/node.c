@@ -63,7 +63,8 @@ void node_adopt(struct node *node, struct stack *stack)
     stack_spec_copy(&h->spec, &stack->spec);
     TAILQ_INSERT_TAIL(&node->held, h, link);
     if (!stack->spec.thick && stack->qsd.pidfd < 0)
-        held_start_restart(node, h); /* it died, and could not be started when the stack was found */
+        held_start_restart(node,
+                           h); /* it died, and could not be started when the stack was found */
     else
         node->io->watch(node->data, stack, true);
 }
@@ -202,7 +203,8 @@ void node_each(const struct node *node, void (*each)(void *data, const struct no
         [HELD_OPENING_REPORT] = "opening",  [HELD_OPENING_TASK] = "opening",
         [HELD_OPEN_REPORT] = "opening",     [HELD_OPEN] = "open",
         [HELD_RESTART_TASK] = "restarting", [HELD_CLOSING_REPORT] = "closing",
-        [HELD_CLOSING_TASK] = "closing", [HELD_STUCK] = "stuck",    [HELD_GONE_REPORT] = "closing",
+        [HELD_CLOSING_TASK] = "closing",    [HELD_STUCK] = "stuck",
+        [HELD_GONE_REPORT] = "closing",
     };
     const struct held *h;
 

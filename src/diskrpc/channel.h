@@ -2,17 +2,19 @@
 /*
  * One side of one node's channel, pure: no clock, no I/O, no allocation beyond its own queues.
  *
- * The owner feeds events (with the time in them) to channel_step and carries out what channel_update asks for. At most
- * one page write and one page read are in flight per channel; a late completion is still a completion: nothing is
- * reissued while one is out, its buffer is not reused, and its outcome, also after a time-out, arrives as the same event.
+ * The owner feeds events (with the time in them) to channel_step and carries out what
+ * channel_update asks for. At most one page write and one page read are in flight per channel; a
+ * late completion is still a completion: nothing is reissued while one is out, its buffer is not
+ * reused, and its outcome, also after a time-out, arrives as the same event.
  *
- * Happy path: submit -> (spill write ->) page write -> peer reads, delivers, acknowledges in its own page -> read
- * done drops what was acknowledged. Failure modes: a write error is retried with back-off (the page's content may or may
- * not have landed, a rewrite repeats it under a higher page_seq); a bad or foreign page is ignored and counted;
- * a peer of a newer incarnation resets the session: sequence numbers restart at 1, everything received is forgotten,
- * queued messages are dropped and `peer_changed` tells the owner, who sends again what still matters (requests are
- * idempotent by id). A message unacknowledged for resend_ms is rewritten even if nothing else changed, because a
- * stale write of a former life may have overwritten the page.
+ * Happy path: submit -> (spill write ->) page write -> peer reads, delivers, acknowledges in its
+ * own page -> read done drops what was acknowledged. Failure modes: a write error is retried with
+ * back-off (the page's content may or may not have landed, a rewrite repeats it under a higher
+ * page_seq); a bad or foreign page is ignored and counted; a peer of a newer incarnation resets the
+ * session: sequence numbers restart at 1, everything received is forgotten, queued messages are
+ * dropped and `peer_changed` tells the owner, who sends again what still matters (requests are
+ * idempotent by id). A message unacknowledged for resend_ms is rewritten even if nothing else
+ * changed, because a stale write of a former life may have overwritten the page.
  */
 #ifndef LUNAR_DISKRPC_CHANNEL_H
 #define LUNAR_DISKRPC_CHANNEL_H
@@ -24,18 +26,20 @@
 #include "base/error.h"
 #include "diskrpc/page.h"
 
-#define CHANNEL_QUEUE_MAX 1024u               /* unacknowledged messages; submit says FULL beyond */
+#define CHANNEL_QUEUE_MAX       1024u /* unacknowledged messages; submit says FULL beyond */
 #define CHANNEL_QUEUE_BYTES_MAX (1024u * 1024) /* and their bytes, two spills' worth at least */
-#define CHANNEL_MESSAGE_MAX LAYOUT_SPILL_SIZE
+#define CHANNEL_MESSAGE_MAX     LAYOUT_SPILL_SIZE
 
 /* Polling: how long to wait before the next read of the peer's page. */
-#define CHANNEL_POLL_HOT_MS 1        /* first gap after traffic or while an answer is awaited; ... */
-#define CHANNEL_POLL_GROWTH_PERCENT 25 /* ... each empty read lengthens it by a quarter (at least 1 ms every 4 reads) */
-#define CHANNEL_POLL_WAITING_MAX_MS 50 /* ... up to this while something is pending */
-#define CHANNEL_POLL_IDLE_MS 1000     /* nothing pending, nothing heard for CHANNEL_HOT_MS */
-#define CHANNEL_HOT_MS 2000
-#define CHANNEL_RESEND_MS 2000
-#define CHANNEL_HEARTBEAT_MS 1000 /* a page is rewritten at least this often, so that a hang shows */
+#define CHANNEL_POLL_HOT_MS 1 /* first gap after traffic or while an answer is awaited; ... */
+#define CHANNEL_POLL_GROWTH_PERCENT                                                                \
+    25 /* ... each empty read lengthens it by a quarter (at least 1 ms every 4 reads) */
+#define CHANNEL_POLL_WAITING_MAX_MS 50   /* ... up to this while something is pending */
+#define CHANNEL_POLL_IDLE_MS        1000 /* nothing pending, nothing heard for CHANNEL_HOT_MS */
+#define CHANNEL_HOT_MS              2000
+#define CHANNEL_RESEND_MS           2000
+#define CHANNEL_HEARTBEAT_MS                                                                       \
+    1000 /* a page is rewritten at least this often, so that a hang shows */
 
 struct channel;
 
@@ -46,20 +50,22 @@ struct channel_config {
     struct incarnation self;
     const char *node_name; /* agents only; copied */
     uint64_t heartbeat_ms; /* 0: write when there is something to say alone */
-    bool external_poll;    /* the coordinator's table scan reads for it: never ask for reads while idle */
+    bool external_poll; /* the coordinator's table scan reads for it: never ask for reads while idle
+                         */
     /* For an agent: pages of a lower term are dropped from the start; 0 otherwise. */
     uint64_t term_min;
-    /* The first page_seq is above this: a restarted writer of the same incarnation never goes back. */
+    /* The first page_seq is above this: a restarted writer of the same incarnation never goes back.
+     */
     uint64_t page_seq_min;
 };
 
 enum channel_event_type {
-    CHANNEL_EVENT_TICK,           /* the deadline passed, or something was submitted */
-    CHANNEL_EVENT_PAGE_READ,      /* data: PAGE_SIZE_BYTES if status == 0 */
-    CHANNEL_EVENT_PAGE_WRITTEN,   /* status; the page asked for last */
-    CHANNEL_EVENT_SPILL_READ,     /* data, len if status == 0 */
+    CHANNEL_EVENT_TICK,         /* the deadline passed, or something was submitted */
+    CHANNEL_EVENT_PAGE_READ,    /* data: PAGE_SIZE_BYTES if status == 0 */
+    CHANNEL_EVENT_PAGE_WRITTEN, /* status; the page asked for last */
+    CHANNEL_EVENT_SPILL_READ,   /* data, len if status == 0 */
     CHANNEL_EVENT_SPILL_WRITTEN,
-    CHANNEL_EVENT_HINT,           /* "look at your page": poll now */
+    CHANNEL_EVENT_HINT, /* "look at your page": poll now */
 };
 
 struct channel_event {
@@ -70,10 +76,10 @@ struct channel_event {
     uint32_t len;
 };
 
-/* What the owner must do after a step; valid until the next step. Buffers are the channel's, IO_ALIGN-aligned, and
- * stay untouched until the matching *_WRITTEN event. */
+/* What the owner must do after a step; valid until the next step. Buffers are the channel's,
+ * IO_ALIGN-aligned, and stay untouched until the matching *_WRITTEN event. */
 struct channel_update {
-    bool write_page;  /* write `page` (PAGE_SIZE_BYTES) */
+    bool write_page; /* write `page` (PAGE_SIZE_BYTES) */
     const uint8_t *page;
     bool write_spill; /* write `spill` (spill_len bytes, rounded up to a page with zeroes) */
     const uint8_t *spill;
@@ -81,8 +87,8 @@ struct channel_update {
     bool read_page;
     bool read_spill; /* read spill_read_len bytes (rounded up to a page) of the peer's slot */
     uint32_t spill_read_len;
-    bool peer_changed; /* a new incarnation of the peer was met: session reset */
-    bool term_raised;  /* agent: a higher term was met (implies peer_changed) */
+    bool peer_changed;    /* a new incarnation of the peer was met: session reset */
+    bool term_raised;     /* agent: a higher term was met (implies peer_changed) */
     uint64_t deadline_ms; /* step a TICK at this time, UINT64_MAX: none */
 };
 
@@ -93,11 +99,12 @@ void channel_free(struct channel *channel);
 void channel_step(struct channel *channel, const struct channel_event *event,
                   struct channel_update *ret);
 
-/* Queues a copy of the message; step a TICK afterwards. LUNAR_E_TOO_BIG, LUNAR_E_FULL, or LUNAR_E_NOT_JOINED while no
- * peer is known. */
+/* Queues a copy of the message; step a TICK afterwards. LUNAR_E_TOO_BIG, LUNAR_E_FULL, or
+ * LUNAR_E_NOT_JOINED while no peer is known. */
 int channel_submit(struct channel *channel, const uint8_t *data, uint32_t len);
-/* Takes the next delivered message; false if there is none. Borrowed until the next step or receive. Taking is what the
- * acknowledgment counts, so take all after each step, and step a TICK after the last one. */
+/* Takes the next delivered message; false if there is none. Borrowed until the next step or
+ * receive. Taking is what the acknowledgment counts, so take all after each step, and step a TICK
+ * after the last one. */
 bool channel_receive(struct channel *channel, const uint8_t **ret_data, uint32_t *ret_len);
 /* Sets PAGE_FLAG_*; takes effect at the next page write, which a TICK asks for. */
 void channel_set_flags(struct channel *channel, uint32_t flags);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The disk as the RPC sees it: asynchronous reads and writes of aligned ranges, a vtable with a real (uv_disk.h) and a
- * simulated (tests/support/sim_disk.h) version, and one conformance suite for both.
+ * The disk as the RPC sees it: asynchronous reads and writes of aligned ranges, a vtable with a
+ * real (uv_disk.h) and a simulated (tests/support/sim_disk.h) version, and one conformance suite
+ * for both.
  *
- * Every submitted operation calls back exactly once, later, never inline, on the loop thread. An operation that takes
- * long is not cancelled: it is indeterminate until it calls back. Buffers belong to the caller and must not be touched
- * until then. Operations of one disk may complete in any order.
+ * Every submitted operation calls back exactly once, later, never inline, on the loop thread. An
+ * operation that takes long is not cancelled: it is indeterminate until it calls back. Buffers
+ * belong to the caller and must not be touched until then. Operations of one disk may complete in
+ * any order.
  */
 #ifndef LUNAR_DISKRPC_DISK_H
 #define LUNAR_DISKRPC_DISK_H
@@ -14,7 +16,8 @@
 #include <stdint.h>
 
 struct disk_op;
-typedef void (*disk_done_fn)(struct disk_op *op, int status); /* 0 or -errno; all bytes or an error */
+typedef void (*disk_done_fn)(struct disk_op *op,
+                             int status); /* 0 or -errno; all bytes or an error */
 
 /* Caller-owned; embed it. `data` is the caller's. */
 struct disk_op {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Mailboxes: channels bound to a disk and a libuv loop. An agent has one; the coordinator has one per node in a hub that
- * scans all up pages with one large read (HUB_SCAN_MS) and polls the hot nodes alone.
+ * Mailboxes: channels bound to a disk and a libuv loop. An agent has one; the coordinator has one
+ * per node in a hub that scans all up pages with one large read (HUB_SCAN_MS) and polls the hot
+ * nodes alone.
  *
  * All on the loop thread. Callbacks fire from the loop, never inline from a call. Close is async.
  */
@@ -36,7 +37,8 @@ struct mailbox_config {
     void *data;
 };
 struct mailbox *mailbox_open(const struct mailbox_config *config);
-int mailbox_send(struct mailbox *mailbox, const uint8_t *bytes, uint32_t len); /* as channel_submit */
+int mailbox_send(struct mailbox *mailbox, const uint8_t *bytes,
+                 uint32_t len); /* as channel_submit */
 void mailbox_set_waiting(struct mailbox *mailbox, bool waiting);
 void mailbox_set_leaving(struct mailbox *mailbox);
 const struct channel_stats *mailbox_stats(const struct mailbox *mailbox);
@@ -44,14 +46,16 @@ bool mailbox_idle(const struct mailbox *mailbox);
 void mailbox_close(struct mailbox *mailbox, void (*closed)(void *data), void *data);
 
 /* --- the coordinator's side --- */
-#define HUB_SCAN_MS 1000 /* the table scan's period: bounds how late an idle node's first message is noticed */
+#define HUB_SCAN_MS                                                                                \
+    1000 /* the table scan's period: bounds how late an idle node's first message is noticed */
 
 struct hub;
 struct hub_callbacks {
     void (*message)(void *data, uint32_t host_id, const uint8_t *bytes, uint32_t len);
     /* A node's first page, or one of a newer incarnation, or its flags changed to leaving. */
     void (*node_changed)(void *data, uint32_t host_id, const struct channel_stats *stats);
-    /* A down page of a higher term than ours was met on the LUN: we are deposed and must stop at once. */
+    /* A down page of a higher term than ours was met on the LUN: we are deposed and must stop at
+     * once. */
     void (*deposed)(void *data, uint64_t term);
 };
 struct hub_config {
@@ -68,7 +72,8 @@ struct hub *hub_open(const struct hub_config *config);
 /* LUNAR_E_NOT_JOINED if no up page of that node was ever seen. */
 int hub_send(struct hub *hub, uint32_t host_id, const uint8_t *bytes, uint32_t len);
 void hub_set_waiting(struct hub *hub, uint32_t host_id, bool waiting);
-const struct channel_stats *hub_stats(const struct hub *hub, uint32_t host_id); /* NULL: never seen */
+const struct channel_stats *hub_stats(const struct hub *hub,
+                                      uint32_t host_id); /* NULL: never seen */
 void hub_close(struct hub *hub, void (*closed)(void *data), void *data);
 
 #endif

@@ -17,12 +17,13 @@
 #include "base/uuid.h"
 #include "proto/lunar.pb-c.h"
 
-#define MESSAGE_MAX          (256u * 1024) /* on the LUN: a spill slot */
-#define FRAME_MAX            (1024u * 1024) /* on a local socket, behind the u32 little-endian length */
-#define MESSAGE_NAME_MAX     253u           /* a Kubernetes node name; volume names are shorter */
-#define MESSAGE_TEXT_MAX     4096u          /* error texts, device paths */
-#define MESSAGE_SEGMENTS_MAX 4096u /* of one layer: 16-byte segments fit a spill many times over   \
-                                    */
+#define MESSAGE_MAX      (256u * 1024)  /* on the LUN: a spill slot */
+#define FRAME_MAX        (1024u * 1024) /* on a local socket, behind the u32 little-endian length */
+#define MESSAGE_NAME_MAX 253u           /* a Kubernetes node name; volume names are shorter */
+#define MESSAGE_TEXT_MAX 4096u          /* error texts, device paths */
+#define MESSAGE_SEGMENTS_MAX                                                                       \
+    4096u /* of one layer: 16-byte segments fit a spill many times over                            \
+           */
 #define MESSAGE_LAYERS_MAX 256u
 #define MESSAGE_LIST_MAX   4096u /* nodes, volumes in one page of a listing */
 

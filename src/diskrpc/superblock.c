@@ -36,11 +36,13 @@ enum {
 };
 
 /* The 64-bit fields of the layout in the order of their place in the superblock. */
-#define LAYOUT_FIELDS(X)                                                                           \
-    X(area_start)                                                                                  \
-    X(area_size)                                                                                   \
-    X(lockspace) X(resources) X(up_pages) X(down_pages) X(up_spill) X(down_spill) X(grants_a)      \
-        X(grants_b) X(reports_a) X(reports_b) X(metadata_a) X(metadata_b)
+/* clang-format off */
+#define LAYOUT_FIELDS(X) \
+    X(area_start) X(area_size) X(lockspace) X(resources) X(up_pages) \
+    X(down_pages) X(up_spill) X(down_spill) X(grants_a) \
+    X(grants_b) X(reports_a) X(reports_b) X(metadata_a) \
+    X(metadata_b)
+/* clang-format on */
 
 static void layout_out(const struct layout *layout, uint8_t *buffer)
 {

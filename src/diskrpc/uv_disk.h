@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The real disk: O_DIRECT pread/pwrite in threads of its own, completions on the loop by uv_async. Blocking pwrite is
- * on purpose: a process that dies with a write in flight does not vanish before the write has ended (SAFETY 1, 5).
+ * The real disk: O_DIRECT pread/pwrite in threads of its own, completions on the loop by uv_async.
+ * Blocking pwrite is on purpose: a process that dies with a write in flight does not vanish before
+ * the write has ended (SAFETY 1, 5).
  */
 #ifndef LUNAR_DISKRPC_UV_DISK_H
 #define LUNAR_DISKRPC_UV_DISK_H

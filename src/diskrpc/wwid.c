@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A LUN's WWID from sysfs; see wwid.h. No id is not an error: loop devices and some test disks have none. */
+/* A LUN's WWID from sysfs; see wwid.h. No id is not an error: loop devices and some test disks have
+ * none. */
 #include "diskrpc/wwid.h"
 
 #include <stdbool.h>
@@ -25,8 +26,8 @@ static bool read_line(const char *path, char ret[WWID_SIZE])
 
 void wwid_read(int fd, char ret[WWID_SIZE])
 {
-    /* NVMe namespace; SCSI disk; virtio-blk; device-mapper (multipath's UUID ends with the WWID); then the same of the
-     * whole disk, where the device is a partition. */
+    /* NVMe namespace; SCSI disk; virtio-blk; device-mapper (multipath's UUID ends with the WWID);
+     * then the same of the whole disk, where the device is a partition. */
     static const char *const places[] = {"wwid",    "device/wwid",    "serial",   "dm/uuid",
                                          "../wwid", "../device/wwid", "../serial"};
     struct stat st;

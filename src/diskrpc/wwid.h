@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The world-wide id of a LUN as this node's kernel tells it: what tells an array's copy of a LUN from the LUN (SAFETY 22). */
+/* The world-wide id of a LUN as this node's kernel tells it: what tells an array's copy of a LUN
+ * from the LUN (SAFETY 22). */
 #ifndef LUNAR_DISKRPC_WWID_H
 #define LUNAR_DISKRPC_WWID_H
 

@@ -50,7 +50,8 @@ static void write_lver(uint64_t lver)
     le32_put(sector, LEADER_MAGIC);
     le64_put(sector + 48, lver);
     memcpy(sector + 56, space, strlen(space));
-    /* sanlock's checksum: the CRC-32C register, started at ~1, not inverted at the end, over 168 bytes. */
+    /* sanlock's checksum: the CRC-32C register, started at ~1, not inverted at the end, over 168
+     * bytes. */
     le32_put(sector + 168, ~crc32c_more(1, sector, 168));
     io_write(fd, sector, IO_ALIGN, layout_resource(&sb.layout, LAYOUT_RESOURCE_COORDINATOR), NULL);
     free(sector);

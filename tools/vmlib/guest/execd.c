@@ -234,7 +234,8 @@ static void finish_command(struct session *s)
     if (forward_output(s, &s->from_out, 'O') < 0 || forward_output(s, &s->from_err, 'R') < 0)
         exit(0);
     send_frame(s->sock, 'X', &code, 1);
-    /* Closing with unread bytes would reset the connection and may lose the exit code on its way. */
+    /* Closing with unread bytes would reset the connection and may lose the exit code on its way.
+     */
     shutdown(s->sock, SHUT_WR);
     while (recv(s->sock, s->in, sizeof s->in, 0) > 0)
         ;
