@@ -26,7 +26,7 @@ def pool_comes_up():
     return f"node{node} leads, term {term}"
 
 
-def a_living_pool_is_never_formatted_again():
+def safety_22_a_living_pool_is_never_formatted_again():
     for options in ("", "--force"):
         r = c.x(1, f"lunarctl lun format {DEVICE} --pool other --io-timeout 2 --watchdog-timeout 10 {options}", check=False)
         expect(r.returncode == 1, f"format {options} was not refused: {r.returncode} {r.stdout}")
@@ -197,9 +197,40 @@ def a_coordinator_told_to_go_hands_over():
     c.start_coordinator(node)
 
 
+STOPPING_LVM = """#!/bin/sh
+case "$*" in *lvcreate*) kill -STOP $$ ;; esac
+exec /usr/sbin/lvm "$@"
+"""
+
+
+def safety_1_a_stopped_lvm_dies_with_its_coordinator():
+    """SAFETY 1: what could still write the LUN is gone before the next coordinator leads."""
+    node, term = c.leader()
+    standby = 3 - node
+    c.x(standby, f"pkill -9 -x lunar-coordinat; printf %s '{STOPPING_LVM}' >/run/stopping-lvm; chmod +x /run/stopping-lvm")
+    c.start_coordinator(standby, env="LUNAR_LVM_PATH=/run/stopping-lvm")
+    wait_for("the candidate", lambda: c.x(standby, "test -S /run/lunar/coordinator-demo.sock", check=False).returncode == 0, 10)
+    c.x(node, "pkill -9 -x lunar-coordinat; sleep 1.5")
+    wait_for("its lead", lambda: c.leader()[0] == standby, 20)
+    c.start_coordinator(node)
+    create = c.spawn(3, "lunarctl volume create orphan --size 64MiB")
+    stopped = "ps -eo stat,args | grep '^T.*stopping-lvm'"
+    wait_for("lvm to be stopped in its commit", lambda: c.x(standby, stopped, check=False).stdout, 30)
+    c.x(standby, "pkill -9 -x lunar-coordinat")
+    left = c.x(standby, stopped, check=False).stdout
+    wait_for("the next lead", lambda: c.leader()[0] == node, 20)
+    gone = c.x(standby, stopped, check=False).stdout
+    create.communicate(timeout=90)
+    c.start_coordinator(standby)
+    expect(gone == "", f"an orphaned lvm is still there under the next coordinator: {gone}")
+    expect(create.returncode == 0, "the request was lost with its coordinator")
+    c.ctl(3, "volume", "delete", "orphan")
+    return "the orphan was gone at once" if not left else "the lease waited for the orphan"
+
+
 # --- nodes ---
 
-def a_second_machine_of_the_same_name_is_refused():
+def safety_7_a_second_machine_of_the_same_name_is_refused():
     c.ctl(3, "node", "leave")
     start = ("node-sanlock stop; setsid sanlock daemon -D -w 1 -o 2 -g 5 -U root -G root -e $(lunarctl node identity "
              "--offline --node node2) >/run/sanlock-2.log 2>&1 </dev/null & for i in $(seq 100); do sanlock client "
@@ -213,7 +244,7 @@ def a_second_machine_of_the_same_name_is_refused():
     c.wait_joined((3,))
 
 
-def no_watchdog_no_membership():
+def safety_12_no_watchdog_no_membership():
     c.ctl(3, "node", "leave")
     c.x(3, "node-sanlock stop; setsid sanlock daemon -D -w 0 -o 2 -U root -G root -e $(lunarctl node identity --offline) "
            ">/run/sanlock-w0.log 2>&1 </dev/null & sleep 0.1; for i in $(seq 100); do sanlock client status >/dev/null 2>&1 && break; sleep 0.1; done")
@@ -281,7 +312,7 @@ def everything_is_given_back():
     expect(s["vg_free"] == s["vg_size"] and s["volumes"] == 0 and s["attachments"] == 0, f"{s}")
 
 
-TESTS = [pool_comes_up, a_living_pool_is_never_formatted_again, the_dump_reads_everything_with_the_daemons_running,
+TESTS = [pool_comes_up, safety_22_a_living_pool_is_never_formatted_again, the_dump_reads_everything_with_the_daemons_running,
          a_ping_over_the_lun_takes_at_most_20_ms_in_the_median, a_message_of_200_kib_travels_whole,
          bad_requests_are_refused_and_leave_nothing, the_same_create_again_is_the_same_volume, a_name_of_any_utf8_works,
          a_thick_volume_is_zeroed_and_has_no_daemon,
@@ -289,7 +320,8 @@ TESTS = [pool_comes_up, a_living_pool_is_never_formatted_again, the_dump_reads_e
          a_killed_qsd_is_replaced_under_the_writer, a_killed_agent_is_replaced_under_the_writer,
          a_qsd_that_died_with_its_agent_is_replaced_too, the_file_system_is_clean_afterwards,
          a_killed_coordinator_is_replaced_within_3_s, a_standby_relays_its_local_clients,
-         a_coordinator_told_to_go_hands_over, a_second_machine_of_the_same_name_is_refused, no_watchdog_no_membership,
+         a_coordinator_told_to_go_hands_over,
+         safety_1_a_stopped_lvm_dies_with_its_coordinator, safety_7_a_second_machine_of_the_same_name_is_refused, safety_12_no_watchdog_no_membership,
          a_node_leaves_cleanly_and_comes_back, the_leading_node_loses_its_power,
          a_node_that_lost_its_power_gives_its_volumes_back_when_it_returns, everything_is_given_back]
 
