@@ -41,7 +41,9 @@ struct takeover {
     struct lvm *lvm;
     struct committer *committer;
     struct catalogue *catalogue;
-    struct table **grants; /* index is the host id; NULL: nothing granted or never joined */
+    struct table **grants;     /* index is the host id; NULL: nothing granted or never joined */
+    struct host_status *hosts; /* who lives, before the first request */
+    int n_hosts;
     uint32_t n;
 };
 

@@ -39,6 +39,7 @@ void leader_free(struct leader *leader)
     struct op *op, *next;
     for (op = TAILQ_FIRST(&leader->ops); op; op = next) {
         next = TAILQ_NEXT(op, link);
+        free(op->dropped);
         free(op);
     }
     for (uint32_t h = 1; h <= leader->sb->layout.max_nodes; h++)
@@ -58,16 +59,25 @@ void leader_set_grants(struct leader *leader, uint32_t host_id, struct table *gr
     n->has_grants = true;
 }
 
-void leader_start(struct leader *leader, uint64_t now_ms)
+/* What is half-made or half-deleted and has no operation: begun again. */
+static void reconcile(struct leader *leader)
 {
-    leader->now_ms = now_ms;
     for (uint32_t i = 0; i < leader->catalogue->n_volumes; i++) {
         const struct catalogue_volume *v = &leader->catalogue->volumes[i];
+        if (op_by_volume(leader, &v->id))
+            continue;
         if (catalogue_volume_is_deleting(v))
             delete_resume(leader, v);
         else if (catalogue_volume_is_new(v))
             create_resume(leader, v);
     }
+}
+
+void leader_start(struct leader *leader, uint64_t now_ms)
+{
+    leader->now_ms = now_ms;
+    leader->reconciled_ms = now_ms;
+    reconcile(leader);
 }
 
 static void volume_get(struct leader *l, const struct waiter *w, const Lunar__VolumeGet *m)
@@ -167,6 +177,14 @@ void leader_result(struct leader *leader, uint32_t host_id, const Lunar__Result 
     log_debug("result_ignored node=%u reason=\"no operation waits for it\"", host_id);
 }
 
+static void send_again(struct leader *l, struct op *op)
+{
+    if (op->kind == OP_CREATE)
+        create_command(l, op);
+    else
+        op_send_command(l, op);
+}
+
 /* Commands that were out to a former life of the node are sent to the new one; those that waited
  * for a node try again. */
 static void resume_ops(struct leader *l, uint32_t host_id)
@@ -175,7 +193,7 @@ static void resume_ops(struct leader *l, uint32_t host_id)
     for (op = TAILQ_FIRST(&l->ops); op; op = next) {
         next = TAILQ_NEXT(op, link);
         if (op->state == OP_STATE_COMMAND && op->host_id == host_id)
-            op_send_command(l, op);
+            send_again(l, op);
         else if (op->state == OP_STATE_WAIT_NODE)
             step(l, op, 0, NULL);
     }
@@ -190,6 +208,8 @@ void leader_node(struct leader *leader, uint32_t host_id, const struct channel_s
                    n->self.run_or_term != stats->peer.run_or_term;
 
     leader->now_ms = now_ms;
+    if (changed)
+        n->first_heard_ms = stats->last_heard_ms;
     n->seen = true;
     n->leaving = (stats->peer_flags & PAGE_FLAG_LEAVING) != 0;
     n->self = stats->peer;
@@ -259,6 +279,7 @@ void leader_grants_done(struct leader *leader, uint64_t token, int rc, const str
     assert(op && leader->nodes[op->host_id].grant_writes >
                      0); /* an op waits for its grant write, always */
     leader->nodes[op->host_id].grant_writes--;
+    leader->nodes[op->host_id].grants_unsure = rc < 0;
     op->token = 0;
     step(leader, op, rc, err);
 }
@@ -285,6 +306,10 @@ void leader_tick(struct leader *leader, uint64_t now_ms)
     struct op *op, *next;
 
     leader->now_ms = now_ms;
+    if (now_ms - leader->reconciled_ms >= LEADER_RECONCILE_MS) {
+        leader->reconciled_ms = now_ms;
+        reconcile(leader);
+    }
     for (op = TAILQ_FIRST(&leader->ops); op; op = next) {
         next = TAILQ_NEXT(op, link);
         bool waits = op->state == OP_STATE_COMMAND || op->state == OP_STATE_WAIT_NODE;
@@ -294,7 +319,7 @@ void leader_tick(struct leader *leader, uint64_t now_ms)
             step(leader, op, 0, NULL);
         } else if (op->state == OP_STATE_COMMAND && op->resend) {
             op->resend = false;
-            op_send_command(leader, op);
+            send_again(leader, op);
         }
     }
 }

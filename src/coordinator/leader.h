@@ -27,8 +27,11 @@
  * is undone. mkfs-free work (map, QSD start) takes seconds at most; a thick volume's zeroing
  * reports no progress yet. */
 #define LEADER_OP_DEADLINE_MS (120u * 1000)
-#define LEADER_OPS_MAX        4096u
-#define LEADER_WAITERS_MAX    16u
+/* How often half-made and half-deleted volumes without an operation are taken up again: rare, since
+ * only a failed commit or grant write leaves one, and each attempt may fail the same way. */
+#define LEADER_RECONCILE_MS (10u * 1000)
+#define LEADER_OPS_MAX      4096u
+#define LEADER_WAITERS_MAX  16u
 
 /* Who wants an answer. */
 struct waiter {

@@ -48,8 +48,11 @@ struct op {
     char name[VOLUME_NAME_MAX + 1];
     uint64_t size;
     bool thick;
-    bool resend;        /* at the next tick */
-    struct error error; /* code 0: success so far */
+    bool resend;                 /* at the next tick */
+    bool fresh_grant;            /* this op made the grant: a refusal by the node may erase it */
+    bool elsewhere;              /* create: after the grant is erased, another node */
+    struct table_entry *dropped; /* erased in memory; put back if the LUN's erasure failed */
+    struct error error;          /* code 0: success so far */
     char device[512];
     struct waiter waiters[LEADER_WAITERS_MAX];
     uint32_t n_waiters;
@@ -66,6 +69,9 @@ struct node {
     bool has_grants;
     struct table grants;
     uint32_t grant_writes; /* out */
+    bool grants_unsure;    /* the last write of them failed: write again before anything is built on
+                              them */
+    uint64_t first_heard_ms;
 };
 
 TAILQ_HEAD(op_list, op);
@@ -81,6 +87,7 @@ struct leader {
     uint32_t n_ops;
     uint64_t next_token;
     uint64_t now_ms; /* of the event being handled */
+    uint64_t reconciled_ms;
 };
 
 /* --- ops.c --- */
@@ -103,7 +110,8 @@ void op_send_command(struct leader *l, struct op *op); /* (again) in OP_STATE_CO
 /* --- per operation: the next step after the awaited answer; `rc` and `err` are that answer's ---
  */
 void create_request(struct leader *l, const struct waiter *w, const Lunar__VolumeCreate *m);
-void create_resume(struct leader *l, const struct catalogue_volume *v);
+struct op *create_resume(struct leader *l, const struct catalogue_volume *v);
+void create_command(struct leader *l, struct op *op);
 void create_step(struct leader *l, struct op *op, int rc, const struct error *err);
 void delete_request(struct leader *l, const struct waiter *w, const struct uuid *volume_id);
 void delete_resume(struct leader *l, const struct catalogue_volume *v);
@@ -114,7 +122,10 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
 void detach_step(struct leader *l, struct op *op, int rc, const struct error *err);
 
 /* --- nodes and grants --- */
-bool node_usable(const struct node *n); /* seen, not leaving, sanlock does not doubt it */
+/* Not leaving, and alive for sure: sanlock says LIVE, or its page moved in this term while sanlock
+ * has no opinion yet. An old page alone is no life sign: a job given to a dead node could not be
+ * taken back. */
+bool node_usable(const struct node *n);
 const char *node_name(const struct leader *l, uint32_t host_id);
 uint32_t node_by_name(const struct leader *l, const char *name); /* 0: none */
 /* The first grant that names the volume, on any node; NULL: free. */
@@ -122,7 +133,16 @@ struct table_entry *grant_find(struct leader *l, const struct uuid *volume_id, u
 /* Adds the op's entry to its node's table; false: the table is full. */
 bool grant_add(struct leader *l, struct op *op, enum table_mode mode,
                const struct catalogue_volume *v);
-void grant_drop(struct leader *l, const struct op *op);
+/* Takes the op's entry out of memory into op->dropped. */
+void grant_drop(struct leader *l, struct op *op);
+/* Puts it back: the LUN may still say so. */
+void grant_restore(struct leader *l, struct op *op);
+/* An entry of the volume that stands in the way of `host`: on another node, a job, or a second one.
+ * NULL: none. */
+struct table_entry *grant_conflict(struct leader *l, const struct uuid *volume_id, uint32_t host,
+                                   uint32_t *ret_host);
+struct table_entry *grant_by_attachment(struct leader *l, const struct uuid *attachment_id,
+                                        uint32_t *ret_host);
 
 /* --- reply.c --- */
 void reply_error(struct leader *l, const struct waiter *w, int code, const char *text);

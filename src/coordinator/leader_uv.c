@@ -227,6 +227,11 @@ int leader_uv_open(struct coordinator *c, struct error *err)
     free(c->takeover.grants);
     c->takeover.grants = NULL;
     c->takeover.catalogue = NULL;
+    if (c->takeover.n_hosts > 0)
+        leader_hosts(c->leader, c->takeover.hosts, (uint32_t)c->takeover.n_hosts,
+                     coordinator_now_ms(c));
+    free(c->takeover.hosts);
+    c->takeover.hosts = NULL;
     struct hub_config hub = {
         .loop = c->loop,
         .disk = uv_disk_disk(c->disk),

@@ -67,6 +67,37 @@ static void refuse_held(struct leader *l, const struct waiter *w, const struct c
     reply_error(l, w, LUNAR_E_IN_USE, text);
 }
 
+/* Grants the volume to the op's node, or finds the grant that stands, and goes on. */
+static void grant_and_go(struct leader *l, struct op *op, const struct catalogue_volume *v)
+{
+    struct node *n = &l->nodes[op->host_id];
+    uint32_t host = 0;
+    const struct table_entry *held = grant_find(l, &op->volume_id, &host);
+
+    op->attachment_id = held ? held->attachment_id : uuid_random();
+    if (held && held->generation == n->self.generation) {
+        if (n->grants_unsure) /* SAFETY 3: both copies before the command */
+            op_write_grants(l, op, OP_STATE_GRANT);
+        else
+            op_send_command(l, op);
+        return;
+    }
+    if (held) {
+        /* Granted to a former life of the same node: the new life gets a grant of its own. */
+        grant_drop(l, op);
+        op->attachment_id = uuid_random();
+    }
+    op->fresh_grant = true;
+    if (grant_add(l, op, TABLE_MODE_ATTACH, v)) {
+        op_write_grants(l, op, OP_STATE_GRANT);
+        return;
+    }
+    grant_restore(l, op);
+    op_fail(op, LUNAR_E_FULL, "node '%s' has as many volumes as its grant table holds",
+            node_name(l, op->host_id));
+    op_finish(l, op);
+}
+
 void attach_request(struct leader *l, const struct waiter *w, const Lunar__VolumeAttach *m)
 {
     struct uuid volume_id = uuid_from_pb(m->volume_id);
@@ -84,38 +115,25 @@ void attach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
         reply_error(l, w, LUNAR_E_BUSY, "another operation on this volume is going on; try again");
         return;
     }
-    const struct table_entry *held = grant_find(l, &volume_id, &held_by);
-    if (held && (held_by != host || held->mode != TABLE_MODE_ATTACH)) {
+    const struct table_entry *held = grant_conflict(l, &volume_id, host, &held_by);
+    if (held) {
         refuse_held(l, w, v, held_by, held);
         return;
     }
     op = op_new(l, OP_ATTACH, &volume_id);
     op->host_id = host;
     op->command_id = uuid_random();
-    op->attachment_id = held ? held->attachment_id : uuid_random();
     op_add_waiter(l, op, w);
-    if (held && held->generation != l->nodes[host].self.generation) {
-        /* Granted to a former life of the same node: the new life gets a grant of its own. */
-        grant_drop(l, op);
-        op->attachment_id = uuid_random();
-        held = NULL;
-    }
-    if (held) {
-        op_send_command(l, op);
-    } else if (grant_add(l, op, TABLE_MODE_ATTACH, v)) {
-        op_write_grants(l, op, OP_STATE_GRANT);
-    } else {
-        op_fail(op, LUNAR_E_FULL, "node '%s' has as many volumes as its grant table holds",
-                node_name(l, host));
-        op_finish(l, op);
-    }
+    grant_and_go(l, op, v);
 }
 
+/* A refusal erases the grant only if this operation made it: under an older grant the node may have
+ * the volume open, whatever it says about this command. */
 static void after_attach(struct leader *l, struct op *op, int rc, const struct error *err)
 {
     if (rc < 0)
         op_fail(op, rc, "node '%s': %s", node_name(l, op->host_id), err->text);
-    if (rc == 0 || rc == LUNAR_E_INDETERMINATE) {
+    if (rc == 0 || rc == LUNAR_E_INDETERMINATE || !op->fresh_grant) {
         op_finish(l, op);
         return;
     }
@@ -138,8 +156,33 @@ void attach_step(struct leader *l, struct op *op, int rc, const struct error *er
         after_attach(l, op, rc, err);
         return;
     default:
+        if (rc < 0)
+            grant_restore(l, op); /* the LUN may still say so */
         op_finish(l, op);
     }
+}
+
+/* Which entry a detach means; answers the client and returns NULL where there is nothing to do or
+ * to choose. */
+static struct table_entry *detach_target(struct leader *l, const struct waiter *w,
+                                         const struct uuid *volume_id,
+                                         const struct uuid *attachment_id, uint32_t *ret_host)
+{
+    struct table_entry *e;
+
+    if (uuid_is_zero(attachment_id) && grant_find(l, volume_id, ret_host)) {
+        reply_error(
+            l, w, LUNAR_E_INVALID,
+            "the volume is attached: name the attachment, so that a repeated detach cannot hit "
+            "a later one");
+        return NULL;
+    }
+    e = grant_by_attachment(l, attachment_id, ret_host);
+    if (!e || !uuid_equal(&e->volume_id, volume_id)) {
+        reply_plain(l, w); /* not attached (any more): that is what was asked for */
+        return NULL;
+    }
+    return e;
 }
 
 void detach_request(struct leader *l, const struct waiter *w, const Lunar__VolumeDetach *m)
@@ -157,11 +200,9 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
         reply_error(l, w, LUNAR_E_BUSY, "another operation on this volume is going on; try again");
         return;
     }
-    const struct table_entry *e = grant_find(l, &volume_id, &host);
-    if (!e || (!uuid_is_zero(&attachment_id) && !uuid_equal(&attachment_id, &e->attachment_id))) {
-        reply_plain(l, w); /* not attached (any more): that is what was asked for */
+    const struct table_entry *e = detach_target(l, w, &volume_id, &attachment_id, &host);
+    if (!e)
         return;
-    }
     if (!node_usable(&l->nodes[host])) {
         char text[512];
         snprintf(
@@ -182,8 +223,13 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
 
 void detach_step(struct leader *l, struct op *op, int rc, const struct error *err)
 {
-    if (rc < 0)
+    if (rc < 0 && op->state == OP_STATE_UNGRANT) {
+        grant_restore(l, op);
+        op_fail(op, rc, "torn down, but the grant could not be erased (detach again): %s",
+                err->text);
+    } else if (rc < 0) {
         op_fail(op, rc, "node '%s': %s", node_name(l, op->host_id), err->text);
+    }
     if (rc < 0 || op->state == OP_STATE_UNGRANT) {
         op_finish(l, op);
         return;

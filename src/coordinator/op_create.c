@@ -16,6 +16,7 @@
 #include "coordinator/leader_internal.h"
 
 static void start_job(struct leader *l, struct op *op);
+static void new_job(struct leader *l, struct op *op);
 
 static void join_or_refuse(struct leader *l, const struct waiter *w, uint64_t size, bool thick,
                            const char *name, uint64_t want_size, bool want_thick)
@@ -36,10 +37,12 @@ static void existing(struct leader *l, const struct waiter *w, const struct cata
 
     if (v->size != m->size || v->thick != m->thick)
         join_or_refuse(l, w, v->size, v->thick, m->name, m->size, m->thick);
-    else if (op && op->kind != OP_CREATE && op->kind != OP_ATTACH && op->kind != OP_DETACH)
+    else if (catalogue_volume_is_deleting(v) || (op && op->kind == OP_DELETE))
         reply_error(l, w, LUNAR_E_BUSY, "a volume of this name is being deleted; try again");
     else if (op && op->kind == OP_CREATE)
         op_add_waiter(l, op, w);
+    else if (catalogue_volume_is_new(v)) /* an earlier attempt failed half-way: it is made now */
+        op_add_waiter(l, create_resume(l, v), w);
     else
         reply_volume(l, w, v, "");
 }
@@ -83,7 +86,7 @@ void create_request(struct leader *l, const struct waiter *w, const Lunar__Volum
 }
 
 /* After a takeover: a layer that is still new, whoever asked for it. */
-void create_resume(struct leader *l, const struct catalogue_volume *v)
+struct op *create_resume(struct leader *l, const struct catalogue_volume *v)
 {
     struct op *op = op_new(l, OP_CREATE, &v->id);
     op->request_id = v->request_id;
@@ -92,6 +95,7 @@ void create_resume(struct leader *l, const struct catalogue_volume *v)
     strcpy(op->name, v->name);
     op_move(op, OP_STATE_WAIT_NODE);
     start_job(l, op);
+    return op;
 }
 
 static uint32_t pick_node(const struct leader *l, const struct op *op)
@@ -105,26 +109,59 @@ static uint32_t pick_node(const struct leader *l, const struct op *op)
 }
 
 /* In WAIT_NODE: a standing job grant decides where; otherwise any usable node. Called again at
- * every node event. */
+ * every node event and tick. */
 static void start_job(struct leader *l, struct op *op)
 {
-    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
     struct table_entry *job = grant_find(l, &op->volume_id, &op->host_id);
 
-    op->command_id = uuid_random();
-    if (job) {
-        op->attachment_id = job->attachment_id;
-        op_send_command(l, op);
+    if (!job) {
+        new_job(l, op);
         return;
     }
+    op->attachment_id = job->attachment_id;
+    op->command_id = uuid_random();
+    create_command(l, op);
+}
+
+static void new_job(struct leader *l, struct op *op)
+{
+    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
+
     op->host_id = pick_node(l, op);
     if (op->host_id == 0)
         return;
+    op->command_id = uuid_random();
     op->attachment_id = uuid_random();
-    if (grant_add(l, op, TABLE_MODE_JOB, v))
+    if (v && grant_add(l, op, TABLE_MODE_JOB, v))
         op_write_grants(l, op, OP_STATE_GRANT);
     else
         op->host_id = 0; /* that node's table is full: another try at the next node event */
+}
+
+/* (Again) the job's command. A node that has rebooted since gets a grant of its new life: the old
+ * one gives it nothing, and whatever the old life was doing ended with it. */
+void create_command(struct leader *l, struct op *op)
+{
+    const struct node *n = &l->nodes[op->host_id];
+    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
+    struct table_entry *job =
+        table_find_attachment(&l->nodes[op->host_id].grants, &op->attachment_id);
+
+    if (job && n->grants_unsure) { /* SAFETY 3: both copies before the command */
+        op_write_grants(l, op, OP_STATE_GRANT);
+        return;
+    }
+    if (!n->seen || !job || !v || job->generation == n->self.generation) {
+        op_send_command(l, op);
+        return;
+    }
+    grant_drop(l, op);
+    op->attachment_id = uuid_random();
+    op->command_id = uuid_random();
+    if (grant_add(l, op, TABLE_MODE_JOB, v))
+        op_write_grants(l, op, OP_STATE_GRANT);
+    else
+        grant_restore(l, op);
 }
 
 static void after_create(struct leader *l, struct op *op, int rc, const struct error *err)
@@ -141,15 +178,15 @@ static void after_create(struct leader *l, struct op *op, int rc, const struct e
 
 static void after_job(struct leader *l, struct op *op, int rc, const struct error *err)
 {
-    if (rc == LUNAR_E_INDETERMINATE || rc == LUNAR_E_NOT_JOINED || rc == LUNAR_E_STALE ||
-        rc == LUNAR_E_BUSY) {
+    if (rc == LUNAR_E_INDETERMINATE || rc == LUNAR_E_STALE || rc == LUNAR_E_BUSY) {
         /* The node may be at it still, or did not believe us yet: the job stands and is asked for
          * again. */
         op->command_id = uuid_random();
         op->resend = true;
         return;
     }
-    if (rc < 0)
+    op->elsewhere = rc == LUNAR_E_NOT_JOINED; /* it is leaving, and does nothing for us any more */
+    if (rc < 0 && !op->elsewhere)
         op_fail(op, rc, "node %s could not format the volume: %s", node_name(l, op->host_id),
                 err->text);
     grant_drop(l, op);
@@ -162,10 +199,19 @@ static void after_ungrant(struct leader *l, struct op *op, int rc, const struct 
     struct catalogue_args args;
     char vg[POOL_NAME_SIZE + 6];
 
-    if (rc < 0)
-        op_fail(op, rc, "%s", err->text);
+    if (rc < 0) {
+        grant_restore(l, op);
+        op_fail(op, rc, "the job's grant could not be erased: %s", err->text);
+    }
     if (rc < 0 || !v) {
         op_finish(l, op);
+        return;
+    }
+    if (op->elsewhere) {
+        op->elsewhere = false;
+        op->host_id = 0;
+        op_move(op, OP_STATE_WAIT_NODE);
+        start_job(l, op);
         return;
     }
     pool_vg_name(l->sb->pool_name, vg);

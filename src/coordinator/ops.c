@@ -26,8 +26,8 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
             [OP_STATE_COMMIT_CREATE] = BIT(WAIT_NODE) | BIT(DONE),
             [OP_STATE_WAIT_NODE] = BIT(GRANT) | BIT(COMMAND) | BIT(DONE),
             [OP_STATE_GRANT] = BIT(COMMAND) | BIT(DONE),
-            [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(DONE),
-            [OP_STATE_UNGRANT] = BIT(COMMIT_MADE) | BIT(COMMIT_REMOVE) | BIT(DONE),
+            [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(GRANT) | BIT(DONE),
+            [OP_STATE_UNGRANT] = BIT(COMMIT_MADE) | BIT(COMMIT_REMOVE) | BIT(WAIT_NODE) | BIT(DONE),
             [OP_STATE_COMMIT_MADE] = BIT(DONE),
             [OP_STATE_COMMIT_REMOVE] = BIT(DONE),
         },
@@ -113,6 +113,7 @@ void op_finish(struct leader *l, struct op *op)
         answer(l, op, &op->waiters[i]);
     TAILQ_REMOVE(&l->ops, op, link);
     l->n_ops--;
+    free(op->dropped);
     free(op);
 }
 
@@ -176,15 +177,18 @@ void op_send_command(struct leader *l, struct op *op)
     if (op->state != OP_STATE_COMMAND)
         op_move(op, OP_STATE_COMMAND);
     /* A node that is not heard now is sent the command when its page shows up (leader_node). */
-    if (n->seen && command_send(l, op, v) < 0)
+    if (n->seen && command_send(l, op, v) < 0) {
+        op->resend = true; /* its queue is full: at the next tick */
         log_warn("command_not_sent kind=%s node=%u", kind_names[op->kind], op->host_id);
+    }
 }
 
 bool node_usable(const struct node *n)
 {
-    return n->seen && !n->leaving &&
-           (n->sanlock_state == HOST_STATE_LIVE || n->sanlock_state == HOST_STATE_UNKNOWN ||
-            n->sanlock_state == 0);
+    if (!n->seen || n->leaving || n->sanlock_state == HOST_STATE_FAIL ||
+        n->sanlock_state == HOST_STATE_DEAD)
+        return false;
+    return n->sanlock_state == HOST_STATE_LIVE || n->last_heard_ms > n->first_heard_ms;
 }
 
 const char *node_name(const struct leader *l, uint32_t host_id)
@@ -248,13 +252,65 @@ bool grant_add(struct leader *l, struct op *op, enum table_mode mode,
     return true;
 }
 
-void grant_drop(struct leader *l, const struct op *op)
+void grant_drop(struct leader *l, struct op *op)
 {
     struct table *t = &l->nodes[op->host_id].grants;
     for (uint32_t i = 0; i < t->n_entries; i++) {
         if (!uuid_equal(&t->entries[i].attachment_id, &op->attachment_id))
             continue;
+        free(op->dropped);
+        op->dropped = malloc(sizeof *op->dropped);
+        if (!op->dropped)
+            abort();
+        *op->dropped = t->entries[i];
         table_remove(t, i);
         return;
     }
+}
+
+void grant_restore(struct leader *l, struct op *op)
+{
+    struct table_entry *e = op->dropped ? table_add(&l->nodes[op->host_id].grants) : NULL;
+    if (e)
+        *e = *op->dropped;
+    else if (op->dropped)
+        abort(); /* it had room a moment ago, and one operation at a time holds it */
+    free(op->dropped);
+    op->dropped = NULL;
+}
+
+struct table_entry *grant_conflict(struct leader *l, const struct uuid *volume_id, uint32_t host,
+                                   uint32_t *ret_host)
+{
+    bool own_seen = false;
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
+        struct node *n = &l->nodes[h];
+        for (uint32_t i = 0; n->has_grants && i < n->grants.n_entries; i++) {
+            struct table_entry *e = &n->grants.entries[i];
+            if (!uuid_equal(&e->volume_id, volume_id))
+                continue;
+            if (h == host && e->mode == TABLE_MODE_ATTACH && !own_seen) {
+                own_seen = true;
+                continue;
+            }
+            *ret_host = h;
+            return e;
+        }
+    }
+    return NULL;
+}
+
+struct table_entry *grant_by_attachment(struct leader *l, const struct uuid *attachment_id,
+                                        uint32_t *ret_host)
+{
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
+        struct node *n = &l->nodes[h];
+        struct table_entry *e =
+            n->has_grants ? table_find_attachment(&n->grants, attachment_id) : NULL;
+        if (e) {
+            *ret_host = h;
+            return e;
+        }
+    }
+    return NULL;
 }

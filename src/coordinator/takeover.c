@@ -154,6 +154,9 @@ int takeover_run(struct coordinator *c, struct takeover *ret, struct error *err)
         rc = take_catalogue(ret, err);
     if (rc == 0)
         rc = take_grants(c, ret, err);
+    if (rc == 0)
+        /* May fail right after the node joined; then the next heartbeat brings it. */
+        ret->n_hosts = membership_hosts(&c->sb.pool_id, &ret->hosts, NULL);
     if (rc < 0)
         undo(ret);
     return rc;

@@ -34,6 +34,8 @@ struct world {
         Lunar__Envelope *envelope;
     } queue[16];
     int n_queue;
+    uint64_t generation[MAX_NODES + 1];
+    int grants_fail; /* code of the next grant write, which then changes nothing */
     bool nodes_silent;
     int node_error; /* what nodes answer */
 
@@ -100,6 +102,12 @@ static void io_respond(void *data, const struct waiter *to, const uint8_t *bytes
 
 static const struct leader_io fake_io = {io_commit, io_write_grants, io_send, io_respond};
 
+static void host_is(uint32_t host, enum host_state state)
+{
+    struct host_status status = {.host_id = host, .generation = 1, .state = state};
+    leader_hosts(w.leader, &status, 1, w.now);
+}
+
 static void node_seen(uint32_t host, uint64_t generation, uint64_t run, uint32_t flags)
 {
     struct channel_stats s = {
@@ -129,9 +137,11 @@ static void elect(void)
         grants_merge(&w.grants[h], NULL, NULL, h, &w.sb.pool_id, &merged);
         leader_set_grants(w.leader, h, &merged);
     }
+    for (uint32_t h = 1; h <= 3; h++)
+        host_is(h, HOST_STATE_LIVE);
     leader_start(w.leader, w.now);
     for (uint32_t h = 1; h <= 3; h++)
-        node_seen(h, 1, 1, 0);
+        node_seen(h, w.generation[h] ? w.generation[h] : 1, 1, 0);
 }
 
 static void world_reset(void)
@@ -230,9 +240,15 @@ static bool outside_step(void)
         int rc = fake_lvm_run(&w.lvm, p.args.argv, &err);
         leader_commit_done(w.leader, p.token, rc, &err, fake_lvm_catalogue(&w.lvm), w.now);
     } else if (p.kind == P_GRANTS) {
-        table_copy(&w.grants[p.table.slot], &p.table);
+        int rc = w.grants_fail;
+        w.grants_fail = 0;
+        if (rc == 0) {
+            table_free(&w.grants[p.table.slot]);
+            table_copy(&w.grants[p.table.slot], &p.table);
+        }
+        error_set(&err, rc, "made to fail");
         table_free(&p.table);
-        leader_grants_done(w.leader, p.token, 0, &err, w.now);
+        leader_grants_done(w.leader, p.token, rc, &err, w.now);
     } else {
         node_answers(&p);
         envelope_free(p.envelope);
@@ -287,7 +303,14 @@ static void ask_detach(const struct waiter *from, const struct uuid *volume)
 {
     Lunar__Request r = LUNAR__REQUEST__INIT;
     Lunar__VolumeDetach m = LUNAR__VOLUME_DETACH__INIT;
+    struct uuid attachment = {{0}};
+    for (uint32_t h = 1; h <= MAX_NODES; h++) { /* as lunarctl learns it from the volume */
+        const struct table_entry *e = table_find_volume(&w.grants[h], volume);
+        if (e)
+            attachment = e->attachment_id;
+    }
     m.volume_id = uuid_to_pb(volume);
+    m.attachment_id = uuid_to_pb(&attachment);
     r.op_case = LUNAR__REQUEST__OP_VOLUME_DETACH;
     r.volume_detach = &m;
     ask(from, &r);
@@ -495,6 +518,181 @@ static void a_leaving_or_unknown_node_gets_nothing(void)
     CHECK_EQ(w.code, LUNAR_E_NOT_JOINED);
 }
 
+static void an_older_grant_survives_a_refusal(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    ask_attach(&from, &id, "node2");
+    settle();
+    w.node_error = LUNAR_E_BUSY; /* it is being detached there, or half-built */
+    ask_attach(&from, &id, "node2");
+    settle();
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    CHECK_EQ(w.grants[2].n_entries, 1);
+    w.node_error = 0;
+    ask_attach(&from, &id, "node1");
+    CHECK_EQ(w.code, LUNAR_E_IN_USE);
+}
+
+static void safety_2_every_entry_of_a_volume_counts(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    ask_attach(&from, &id, "node2");
+    settle();
+    /* A late grant write of a former leader brings back an entry on node 1, and a new leader unites
+     * them. */
+    struct table_entry *e = table_add(&w.grants[1]);
+    *e = w.grants[2].entries[0];
+    e->attachment_id = uuid_random();
+    elect();
+    ask_attach(&from, &id, "node1");
+    CHECK_EQ(w.code, LUNAR_E_IN_USE);
+    ask_attach(&from, &id, "node2");
+    CHECK_EQ(w.code, LUNAR_E_IN_USE);
+    ask_detach(&from, &id); /* names node 2's attachment */
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.grants[2].n_entries, 0);
+    CHECK_EQ(w.grants[1].n_entries, 1);
+}
+
+static void a_grant_whose_erasure_failed_stands(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    ask_attach(&from, &id, "node2");
+    settle();
+    ask_detach(&from, &id);
+    outside_step(); /* the node tears down */
+    w.grants_fail = -5;
+    settle();
+    CHECK_EQ(w.code, -5);
+    ask_attach(&from, &id, "node1");
+    CHECK_EQ(w.code, LUNAR_E_IN_USE);
+    ask_detach(&from, &id);
+    settle();
+    CHECK_EQ(w.code, 0);
+    ask_attach(&from, &id, "node1");
+    settle();
+    CHECK_EQ(w.code, 0);
+}
+
+static void safety_3_a_grant_that_failed_to_be_written_is_written_before_the_command(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    w.grants_fail = -5;
+    ask_attach(&from, &id, "node2");
+    settle();
+    CHECK_EQ(w.code, -5);
+    CHECK_EQ(w.grants[2].n_entries, 0);
+    ask_attach(&from, &id, "node2"); /* node_acts asserts that the grant stands on the LUN */
+    settle();
+    CHECK_EQ(w.code, 0);
+}
+
+static void a_create_that_failed_half_way_is_made_by_the_next_one(void)
+{
+    world_reset();
+    struct waiter from = client();
+    w.grants_fail = -5;
+    ask_create(&from, "disk", 1ull << 30, false);
+    settle();
+    CHECK_EQ(w.code, -5);
+    from = client();
+    ask_create(&from, "disk", 1ull << 30, false);
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_STR(w.answer->response->volume->state, "ready");
+    CHECK_EQ(w.lvm.n_lvs, 1);
+}
+
+static void what_is_half_made_is_taken_up_again_without_a_request(void)
+{
+    world_reset();
+    struct waiter from = client();
+    w.grants_fail = -5;
+    ask_create(&from, "disk", 1ull << 30, false);
+    settle();
+    w.now += LEADER_RECONCILE_MS;
+    leader_tick(w.leader, w.now);
+    settle();
+    CHECK_EQ(w.formats, 1);
+    CHECK_EQ(w.lvm.lvs[0].n_tags, 8); /* "new" is gone */
+}
+
+static void a_node_that_reboots_during_a_format_gets_a_job_of_its_new_life(void)
+{
+    world_reset();
+    struct waiter from = client();
+    w.nodes_silent = true;
+    ask_create(&from, "disk", 1ull << 30, false);
+    settle();
+    CHECK_EQ(w.grants[3].entries[0].generation, 1);
+    w.nodes_silent = false;
+    node_seen(3, 2, 1, 0);
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_STR(w.answer->response->volume->state, "ready");
+}
+
+static void a_job_moves_on_from_a_node_that_leaves(void)
+{
+    world_reset();
+    struct waiter from = client();
+    w.node_error = LUNAR_E_NOT_JOINED;
+    ask_create(&from, "disk", 1ull << 30, false);
+    outside_step(); /* commit */
+    outside_step(); /* grant */
+    outside_step(); /* the node says that it is leaving */
+    node_seen(3, 1, 1, PAGE_FLAG_LEAVING);
+    w.node_error = 0;
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.formats, 1);
+}
+
+static void an_old_page_is_no_life_sign(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    host_is(2, HOST_STATE_DEAD);
+    ask_attach(&from, &id, "node2");
+    CHECK_EQ(w.code, LUNAR_E_NOT_JOINED);
+    host_is(2, HOST_STATE_UNKNOWN);
+    ask_attach(&from, &id, "node2");
+    CHECK_EQ(w.code, LUNAR_E_NOT_JOINED);
+    leader_heard(w.leader, 2, w.now + 500); /* its page moved */
+    ask_attach(&from, &id, "node2");
+    settle();
+    CHECK_EQ(w.code, 0);
+}
+
+static void safety_6_a_detach_must_name_its_attachment(void)
+{
+    world_reset();
+    struct uuid id = made("disk"), zero = {{0}};
+    struct waiter from = client();
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__VolumeDetach m = LUNAR__VOLUME_DETACH__INIT;
+    ask_attach(&from, &id, "node2");
+    settle();
+    m.volume_id = uuid_to_pb(&id);
+    m.attachment_id = uuid_to_pb(&zero);
+    r.op_case = LUNAR__REQUEST__OP_VOLUME_DETACH;
+    r.volume_detach = &m;
+    ask(&from, &r);
+    settle();
+    CHECK_EQ(w.code, LUNAR_E_INVALID);
+    CHECK_EQ(w.n_held[2], 1);
+}
+
 /* The whole life, one request at a time, the leader replaced after `steps` outside steps; the
  * client asks again, as its agent does for it. Returns the number of outside steps of an
  * undisturbed life, or -1 where something is wrong. */
@@ -576,6 +774,13 @@ TEST_MAIN(TEST(a_volume_lives_its_whole_life),
           TEST(delete_is_refused_while_attached_and_is_success_when_gone),
           TEST(commands_are_sent_again_to_a_restarted_agent),
           TEST(a_former_life_of_a_node_gets_a_grant_of_its_own),
-          TEST(a_leaving_or_unknown_node_gets_nothing),
+          TEST(a_leaving_or_unknown_node_gets_nothing), TEST(an_older_grant_survives_a_refusal),
+          TEST(safety_2_every_entry_of_a_volume_counts), TEST(a_grant_whose_erasure_failed_stands),
+          TEST(safety_3_a_grant_that_failed_to_be_written_is_written_before_the_command),
+          TEST(a_create_that_failed_half_way_is_made_by_the_next_one),
+          TEST(what_is_half_made_is_taken_up_again_without_a_request),
+          TEST(a_node_that_reboots_during_a_format_gets_a_job_of_its_new_life),
+          TEST(a_job_moves_on_from_a_node_that_leaves), TEST(an_old_page_is_no_life_sign),
+          TEST(safety_6_a_detach_must_name_its_attachment),
           TEST(a_leader_lost_after_any_step_is_made_good_by_the_next),
           TEST(safety_2_what_any_of_the_three_sources_says_stands))
