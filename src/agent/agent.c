@@ -140,8 +140,8 @@ static int serve(struct agent *a, struct error *err)
         .data = a,
     };
     a->mailbox = mailbox_open(&mailbox);
-    int hangup = hangup_fd(membership_fd(a->join.membership));
-    if (hangup < 0 || uv_poll_init(a->loop, &a->sanlock_poll, hangup) != 0)
+    a->hangup_fd = hangup_fd(membership_fd(a->join.membership));
+    if (a->hangup_fd < 0 || uv_poll_init(a->loop, &a->sanlock_poll, a->hangup_fd) != 0)
         abort();
     a->sanlock_poll.data = a;
     uv_poll_start(&a->sanlock_poll, UV_READABLE, on_sanlock);
@@ -173,6 +173,19 @@ static void start_join(struct agent *a)
 {
     a->join_job = (struct worker_job){.run = join_job_run, .done = join_job_done, .data = a};
     worker_submit(a->join_worker, &a->join_job);
+}
+
+static unsigned pools_served; /* of this process */
+
+bool agent_was_last(void)
+{
+    return --pools_served == 0;
+}
+
+void agent_rejoin(struct agent *a)
+{
+    a->state = AGENT_STATE_JOINING;
+    start_join(a);
 }
 
 /* --- local clients --- */
@@ -329,8 +342,6 @@ static int take_lock(struct agent *a, struct error *err)
 
 static int read_lun(struct agent *a, struct error *err)
 {
-    char wwid[WWID_SIZE];
-
     a->fd = io_open(a->device, 1, err);
     if (a->fd < 0)
         return a->fd;
@@ -340,14 +351,7 @@ static int read_lun(struct agent *a, struct error *err)
     if (a->sb.state != SUPERBLOCK_READY)
         return error_set(err, LUNAR_E_VERSION,
                          "%s: an interrupted format; run `lunarctl lun format` again", a->device);
-    wwid_read(a->fd, wwid);
-    if (a->sb.wwid[0] && wwid[0] && strcmp(a->sb.wwid, wwid) != 0)
-        return error_set(
-            err, LUNAR_E_FOREIGN,
-            "%s is not the LUN that pool '%s' was made on (WWID %s, expected %s): a copy made "
-            "by the array must not be joined",
-            a->device, a->sb.pool_name, wwid, a->sb.wwid);
-    return 0;
+    return wwid_check(a->fd, a->device, &a->sb, err);
 }
 
 static int prepare(struct agent *a, struct error *err)
@@ -388,6 +392,7 @@ int agent_open(uv_loop_t *loop, const struct agent_config *config, struct agent 
     uv_timer_init(loop, &a->timer);
     uv_timer_init(loop, &a->leave_timer);
     a->timer.data = a->leave_timer.data = a;
+    pools_served++;
     start_join(a);
     *ret = a;
     return 0;

@@ -65,6 +65,7 @@ struct agent {
     struct error join_err, check_err, leave_err;
     uv_timer_t timer;
     uv_poll_t sanlock_poll;
+    int hangup_fd;
 
     struct uv_disk *disk;
     struct mailbox *mailbox;
@@ -81,6 +82,11 @@ int join_run(struct agent *a, struct join *ret, struct error *err);
 /* agent_io.c */
 extern const struct node_io agent_io;
 /* agent.c */
+/* A process serves several pools: true for the last one that is left. Call it once for each that
+ * left. */
+bool agent_was_last(void);
+/* Joins again after a leave that failed. */
+void agent_rejoin(struct agent *a);
 void agent_answer(struct agent *a, uint64_t client, int code, const char *words);
 /* agent_leave.c */
 void agent_leave(struct agent *a, uint64_t client);

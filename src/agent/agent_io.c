@@ -20,6 +20,7 @@
 struct report_job {
     struct worker_job job;
     struct agent *a;
+    struct node *node; /* that asked: a failed leave makes another */
     uint64_t token;
     struct table table;
     int rc;
@@ -39,7 +40,8 @@ static void report_done(struct worker_job *job)
     struct report_job *j = job->data;
     if (j->rc < 0)
         log_error("report_write_failed code=%s text=\"%s\"", error_name(j->rc), j->err.text);
-    node_report_done(j->a->node, j->token, j->rc, &j->err);
+    if (j->node == j->a->node)
+        node_report_done(j->node, j->token, j->rc, &j->err);
     table_free(&j->table);
     free(j);
 }
@@ -52,6 +54,7 @@ static void io_write_report(void *data, uint64_t token, const struct table *repo
         abort();
     j->job = (struct worker_job){.run = report_run, .done = report_done, .data = j};
     j->a = a;
+    j->node = a->node;
     j->token = token;
     table_copy(&j->table, report);
     worker_submit(a->report_worker, &j->job);

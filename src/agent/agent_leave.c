@@ -3,10 +3,11 @@
  * The clean leave (`lunarctl node leave`): nothing open, no leader here, good-bye in our page,
  * lockspace left, exit.
  *
- * Order: commands are refused from now on -> a coordinator on this node resigns -> the up page says
- * LEAVING -> the member lease is released, USED cleared, the lockspace left (membership_leave),
- * which frees the host id at once and calms the watchdog. Failure modes: something is open, or the
- * lockspace is still used: the leave is refused or undone and the reason told.
+ * Order: commands are refused from now on -> the up page says LEAVING, the mailbox closes -> a
+ * coordinator on this node resigns -> the member lease is released, USED cleared, the lockspace
+ * left (membership_leave), which frees the host id at once and calms the watchdog. Failure modes:
+ * something is open: refused; the lockspace is still used: the reason is told, and the agent joins
+ * again as a new run.
  */
 #include <errno.h>
 #include <poll.h>
@@ -70,6 +71,34 @@ static void leave_run(struct worker_job *job)
     a->leave_rc = membership_leave(a->join.membership, &a->leave_err);
 }
 
+/* --- a leave that failed: the node joins again, as a new run --- */
+
+static void on_poll_closed(uv_handle_t *handle)
+{
+    struct agent *a = handle->data;
+    close(a->hangup_fd);
+    agent_rejoin(a);
+}
+
+static void on_disk_closed(void *data)
+{
+    (void)data;
+}
+
+static void stay(struct agent *a)
+{
+    log_error("leave_failed code=%s text=\"%s\"", error_name(a->leave_rc), a->leave_err.text);
+    agent_answer(a, a->leave_client, a->leave_rc, a->leave_err.text);
+    /* Its page said good-bye, and an incarnation does not open its mailbox twice: a new run does.
+     */
+    membership_abandon(a->join.membership);
+    a->join.membership = NULL;
+    node_free(a->node);
+    a->node = NULL;
+    uv_disk_close(a->disk, on_disk_closed, NULL);
+    uv_close((uv_handle_t *)&a->sanlock_poll, on_poll_closed);
+}
+
 static void on_exit_timer(uv_timer_t *timer)
 {
     (void)timer;
@@ -81,17 +110,23 @@ static void leave_done(struct worker_job *job)
     struct agent *a = job->data;
 
     if (a->leave_rc < 0) {
-        log_error("leave_failed code=%s text=\"%s\"", error_name(a->leave_rc), a->leave_err.text);
-        a->state = AGENT_STATE_JOINED;
-        node_unset_leaving(a->node);
-        agent_answer(a, a->leave_client, a->leave_rc, a->leave_err.text);
+        stay(a);
         return;
     }
     log_info("left pool=%s host_id=%u", a->sb.pool_name, a->join.self.host_id);
     a->join.membership = NULL;
     a->state = AGENT_STATE_LEFT;
     agent_answer(a, a->leave_client, 0, "");
-    uv_timer_start(&a->leave_timer, on_exit_timer, 200, 0); /* the answer goes out first */
+    if (agent_was_last())
+        uv_timer_start(&a->leave_timer, on_exit_timer, 200, 0); /* the answer goes out first */
+}
+
+/* Nothing of ours writes the page any more: the host id may be somebody else's from now on. */
+static void on_mailbox_closed(void *data)
+{
+    struct agent *a = data;
+    a->leave_job = (struct worker_job){.run = leave_run, .done = leave_done, .data = a};
+    worker_submit(a->join_worker, &a->leave_job);
 }
 
 /* Waits for the page that says so; then the blocking part. */
@@ -101,8 +136,8 @@ static void on_leave_timer(uv_timer_t *timer)
     if (!mailbox_idle(a->mailbox) && uv_now(a->loop) < a->leave_deadline_ms)
         return;
     uv_timer_stop(timer);
-    a->leave_job = (struct worker_job){.run = leave_run, .done = leave_done, .data = a};
-    worker_submit(a->join_worker, &a->leave_job);
+    mailbox_close(a->mailbox, on_mailbox_closed, a);
+    a->mailbox = NULL;
 }
 
 void agent_leave(struct agent *a, uint64_t client)

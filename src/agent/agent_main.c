@@ -142,9 +142,9 @@ int main(int argc, char **argv)
     arguments.node_name = arguments.host_name;
     parse(argc, argv, &arguments);
     signal(SIGPIPE, SIG_IGN);
-    /* Tasks block for seconds each (QSD start, format): as many at once as a node attaches at once.
-     */
-    setenv("UV_THREADPOOL_SIZE", "16", 1);
+    /* Tasks block for seconds each (QSD start, format): as many at once as a node attaches at once,
+     * and enough that one hung LUN's do not hold up another pool's. */
+    setenv("UV_THREADPOOL_SIZE", "64", 1);
     log_set_tag("agent");
     dm_setup();
     if (run(&arguments, &err) < 0) {

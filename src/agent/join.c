@@ -130,6 +130,22 @@ static int write_hello(struct agent *a, const struct page *page, uint8_t *buffer
     return rc;
 }
 
+/* The run of our last report in this generation; 0: none. A second witness, should the up page be
+ * damaged. */
+static uint64_t last_reported_run(struct agent *a, const struct join *j)
+{
+    struct table t = {0};
+    uint64_t run = 0;
+
+    if (table_read_newest(a->fd, &a->sb.layout, TABLE_REPORTS, j->self.host_id, &a->sb.pool_id, &t,
+                          NULL) < 0)
+        return 0;
+    if (t.writer.generation == j->self.generation)
+        run = t.writer.run_or_term;
+    table_free(&t);
+    return run;
+}
+
 static int take_run(struct agent *a, struct join *j, struct error *err)
 {
     struct page *page = calloc(1, sizeof *page);
@@ -138,10 +154,11 @@ static int take_run(struct agent *a, struct join *j, struct error *err)
 
     if (!page)
         abort();
-    j->self.run_or_term = 1;
+    j->self.run_or_term = last_reported_run(a, j) + 1;
     int rc = io_read(a->fd, buffer, PAGE_SIZE_BYTES, layout_up_page(&a->sb.layout, slot), err);
     if (rc == 0 && page_in(buffer, PAGE_UP, slot, &a->sb.pool_id, page, NULL) == 0 &&
-        page->writer.generation == j->self.generation)
+        page->writer.generation == j->self.generation &&
+        page->writer.run_or_term >= j->self.run_or_term)
         j->self.run_or_term = page->writer.run_or_term + 1;
     if (rc == 0) {
         memset(page, 0, sizeof *page);
@@ -178,11 +195,14 @@ int join_run(struct agent *a, struct join *ret, struct error *err)
 {
     uint32_t host_id;
     uint64_t generation;
-    struct error ignored = ERROR_INIT;
     int rc = 0;
 
     memset(ret, 0, sizeof *ret);
-    bool fresh = membership_find(&a->sb.pool_id, &host_id, &generation, &ignored) < 0;
+    int found = membership_find(&a->sb.pool_id, &host_id, &generation, err);
+    bool fresh = found == LUNAR_E_NOT_JOINED;
+    if (found < 0 &&
+        !fresh) /* not known is not "no": tearing down is only for a node that is out for sure */
+        return error_prefix(err, "asking sanlock whether this node is in the pool");
     if (fresh) {
         rc = stack_recover(a->root, &a->sb.pool_id, true, on_adopted, ret, err);
         if (rc < 0)
@@ -195,6 +215,8 @@ int join_run(struct agent *a, struct join *ret, struct error *err)
         rc = take_run(a, ret, err);
     if (rc == 0 && !fresh)
         rc = stack_recover(a->root, &a->sb.pool_id, false, on_adopted, ret, err);
+    for (uint32_t i = 0; rc < 0 && i < ret->n_stacks; i++)
+        stack_free(ret->stacks[i]); /* they stand; the next attempt adopts them again */
     if (rc < 0 && ret->membership) {
         /* The lockspace stays joined and USED: the next attempt finds it, the watchdog guards
          * meanwhile. */

@@ -83,6 +83,8 @@ static void run(struct node *n, struct held *h, enum held_step step, enum node_t
     h->token = n->next_token++;
     h->task = (struct node_task){
         .kind = kind, .token = h->token, .term = h->term, .spec = &h->spec, .stack = h->stack};
+    if (kind == NODE_TASK_DETACH)
+        h->stack = NULL; /* the task's: it frees it when all is gone */
     n->io->run(n->data, &h->task);
 }
 
@@ -132,6 +134,13 @@ void held_report_done(struct node *n, struct held *h, int rc, const struct error
 static void restart_done(struct node *n, struct held *h, int rc, const struct error *err)
 {
     h->step = HELD_OPEN;
+    if (h->close_wanted) { /* a detach came meanwhile; it copes with a daemon that does not come up
+                            */
+        h->close_wanted = false;
+        h->qsd_exited = rc < 0; /* should a consumer have it open after all */
+        report(n, h, HELD_CLOSING_REPORT);
+        return;
+    }
     if (rc == 0) {
         log_info("qsd_restarted name=\"%s\" pid=%d", h->spec.name, (int)h->stack->qsd.pid);
         n->io->watch(n->data, h->stack, true);
@@ -149,6 +158,8 @@ void held_task_done(struct node *n, struct held *h, int rc, const struct error *
         restart_done(n, h, rc, err);
         return;
     }
+    if (h->step == HELD_CLOSING_TASK && rc < 0)
+        h->stack = h->task.stack; /* still there; NULL after a failed teardown */
     if (h->step == HELD_CLOSING_TASK && rc == LUNAR_E_IN_USE && h->stack) {
         /* A consumer has it open: nothing was touched. */
         answer_once(n, h, rc, err->text);
@@ -169,8 +180,6 @@ void held_task_done(struct node *n, struct held *h, int rc, const struct error *
         report(n, h, HELD_OPEN_REPORT);
         return;
     }
-    if (h->step == HELD_CLOSING_TASK)
-        h->stack = NULL; /* the task freed it */
     if (rc < 0)
         error_set(&h->error, rc, "%s", err->text);
     report(n, h, HELD_GONE_REPORT);
@@ -356,6 +365,9 @@ static void detach_command(struct node *n, const struct uuid *command_id, const 
         if (h->stack)
             n->io->watch(n->data, h->stack, false);
         report(n, h, HELD_CLOSING_REPORT);
+    } else if (h->step == HELD_RESTART_TASK) {
+        h->command_id = *command_id;
+        h->close_wanted = true;
     } else if (h->step == HELD_CLOSING_REPORT || h->step == HELD_CLOSING_TASK ||
                h->step == HELD_GONE_REPORT) {
         h->command_id = *command_id;

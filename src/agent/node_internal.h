@@ -34,6 +34,7 @@ struct held {
     struct node_task task;
     struct error error; /* of an opening that failed, told after the report */
     bool qsd_exited;    /* while a task was running */
+    bool close_wanted;  /* a detach came while its QSD was being restarted */
 };
 
 struct pending {
@@ -42,6 +43,7 @@ struct pending {
     uint64_t client;
     uint8_t *bytes;
     uint32_t len;
+    bool sent; /* to the coordinator of now */
 };
 
 TAILQ_HEAD(held_list, held);

@@ -23,6 +23,18 @@ static void drop(struct node *n, struct pending *p)
         n->io->waiting(n->data, false);
 }
 
+/* In order, as far as the mailbox takes them; the rest goes with the next answer that makes room.
+ */
+static void send_unsent(struct node *n)
+{
+    struct pending *p;
+    TAILQ_FOREACH (p, &n->pending, link) {
+        if (!p->sent && n->io->send(n->data, p->bytes, p->len) < 0)
+            return;
+        p->sent = true;
+    }
+}
+
 static void answer_error(struct node *n, uint64_t client, const struct uuid *id, int code,
                          const char *words)
 {
@@ -83,19 +95,15 @@ void node_request(struct node *node, uint64_t client, const Lunar__Envelope *env
     TAILQ_INSERT_TAIL(&node->pending, p, link);
     if (node->n_pending++ == 0)
         node->io->waiting(node->data, true);
-    int rc = node->io->send(node->data, p->bytes, p->len);
-    if (rc < 0 && rc != LUNAR_E_NOT_JOINED) {
-        answer_error(node, client, &id, LUNAR_E_BUSY, "the mailbox is full; try again");
-        drop(node, p);
-    }
+    send_unsent(node);
 }
 
 void node_coordinator_changed(struct node *node)
 {
     struct pending *p;
     TAILQ_FOREACH (p, &node->pending, link)
-        if (node->io->send(node->data, p->bytes, p->len) < 0)
-            log_warn("request_not_sent text=\"the mailbox is full; its client will time out\"");
+        p->sent = false;
+    send_unsent(node);
 }
 
 void node_client_gone(struct node *node, uint64_t client)
@@ -125,4 +133,5 @@ void relay_answer(struct node *n, const Lunar__Envelope *envelope)
         free(bytes);
     }
     drop(n, p);
+    send_unsent(n);
 }

@@ -394,6 +394,32 @@ static int quit(const struct qsd_config *config, struct qsd *qsd, struct error *
     return rc < 0 ? rc : helper_wait_pidfd(qsd->pidfd, STOP_DEADLINE_MS);
 }
 
+int qsd_check_export(const struct qsd_config *config, struct error *err)
+{
+    struct qmp *qmp;
+    json_t *exports = NULL, *one;
+    char path[512];
+    size_t i;
+
+    path_in(config, "qmp.sock", path, sizeof path);
+    int rc = qmp_open(path, QMP_OPEN_DEADLINE_MS, &qmp, err);
+    if (rc < 0)
+        return rc;
+    rc = qmp_execute(qmp, "query-block-exports", NULL, &exports, QMP_OPEN_DEADLINE_MS, err);
+    qmp_close(qmp);
+    if (rc < 0)
+        return rc;
+    rc = LUNAR_E_NOT_FOUND;
+    json_array_foreach(exports, i, one)
+    {
+        const char *id = json_string_value(json_object_get(one, "id"));
+        if (id && strcmp(id, "e0") == 0)
+            rc = 0;
+    }
+    json_decref(exports);
+    return rc < 0 ? error_set(err, rc, "the daemon of %s exports nothing", config->name) : 0;
+}
+
 int qsd_stop(const struct qsd_config *config, struct qsd *qsd, struct error *err)
 {
     static const char *const files[] = {"qmp.sock", "qsd.pid"};

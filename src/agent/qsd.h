@@ -60,6 +60,9 @@ int qsd_start(const struct qsd_config *config, struct qsd *ret, struct error *er
 int qsd_start_failing(const struct qsd_config *config, struct qsd *ret, struct error *err);
 /* Finds a running one by its pid file; LUNAR_E_NOT_FOUND if it is gone. Does not speak to it. */
 int qsd_adopt(const struct qsd_config *config, struct qsd *ret, struct error *err);
+/* Does the running daemon export the disk? LUNAR_E_NOT_FOUND: it says no (its starter died
+ * half-way). Other errors: it does not say. */
+int qsd_check_export(const struct qsd_config *config, struct error *err);
 /* block-export-del, quit, wait; SIGKILL after the deadline. The vdpa device must be gone: checked,
  * LUNAR_E_IN_USE. */
 int qsd_stop(const struct qsd_config *config, struct qsd *qsd, struct error *err);

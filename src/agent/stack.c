@@ -359,7 +359,8 @@ int stack_restart_qsd(const char *root, struct stack *stack, struct error *err)
 
     assert(!stack->spec.thick);
     if (stack->qsd.pidfd >= 0 && helper_wait_pidfd(stack->qsd.pidfd, 0) < 0)
-        return error_set(err, LUNAR_E_IN_USE, "the daemon of %s is running", stack->spec.name);
+        return stack_state_save(root, stack,
+                                err); /* it runs: an earlier restart failed at its last step */
     if (stack->qsd.pidfd >= 0)
         close(stack->qsd.pidfd);
     stack->qsd = (struct qsd){.pidfd = -1};

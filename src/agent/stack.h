@@ -84,6 +84,7 @@ int stack_detach(const char *root, struct stack *stack, struct error *err);
  * an attach or a detach that failed half-way. `stack` may be NULL. Idempotent. */
 int stack_teardown(const char *root, const struct uuid *pool_id, const struct uuid *attachment,
                    const struct stack *stack, struct error *err);
+/* Nothing to do if its daemon runs. */
 int stack_restart_qsd(const char *root, struct stack *stack, struct error *err);
 /* Agent restart: every folder below root is adopted (complete) or torn down (partial); calls back
  * with each adopted one, which the callee owns. `teardown_all`: adopt nothing, tear down everything

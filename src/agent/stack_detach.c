@@ -27,11 +27,12 @@ int stack_flush_device(const char *path)
     return fsync(fd) < 0 ? -errno : 0;
 }
 
-static int remove_handles(struct stack *stack, struct error *err)
+static int remove_handles(struct stack *stack, bool *ret_gone, struct error *err)
 {
     struct dm_info_short info;
     char name[DM_NAME_SIZE];
 
+    *ret_gone = false;
     stack_handle_name(&stack->spec, 'H', name);
     int rc = dm_info(name, &info, err);
     if (rc < 0)
@@ -42,6 +43,7 @@ static int remove_handles(struct stack *stack, struct error *err)
     rc = dm_remove(name, err);
     if (rc < 0)
         return rc;
+    *ret_gone = true;
     stack_remove_link(stack);
     stack_handle_name(&stack->spec, 'P', name);
     return dm_remove(name, err);
@@ -69,6 +71,13 @@ static int remove_disk(const char *root, struct stack *stack, struct error *err)
     stack_vduse_name(&stack->spec, vduse);
     if (vdpa_present(vduse) && !qsd_alive(&stack->qsd))
         rc = stack_restart_qsd(root, stack, err);
+    if (rc < 0) {
+        /* Nobody has it open, every answered write is on the LUN: one that fails everything will do
+         * to end the disk. */
+        log_warn("stack_daemon_missing volume=%s reason=\"%s\"", stack->spec.name,
+                 err ? err->text : "");
+        return stack_teardown(root, &stack->spec.pool_id, &stack->spec.attachment_id, stack, err);
+    }
     if (rc == 0 && vdpa_find(vduse, disk, NULL) == 0)
         rc = helper_call(stack_flush_device, disk, FLUSH_DEADLINE_MS, err);
     if (rc == 0)
@@ -94,9 +103,10 @@ static int remove_layers(const struct stack_spec *spec, struct error *err)
 int stack_detach(const char *root, struct stack *stack, struct error *err)
 {
     int64_t begin = clock_ms();
+    bool gone;
 
     dm_setup();
-    int rc = remove_handles(stack, err);
+    int rc = remove_handles(stack, &gone, err);
     if (rc == 0)
         rc = stack->spec.thick ? flush_thick(stack, err) : remove_disk(root, stack, err);
     if (rc == 0)
@@ -105,6 +115,10 @@ int stack_detach(const char *root, struct stack *stack, struct error *err)
         rc = stack_state_remove(root, &stack->spec.attachment_id, err);
     if (rc < 0) {
         error_prefix(err, "detach %s", stack->spec.name);
+        /* IN_USE means "nothing was touched": below H it is somebody's passing look (udev), and
+         * half a detach. */
+        if (rc == LUNAR_E_IN_USE && gone)
+            rc = err ? err->code = LUNAR_E_INDETERMINATE : LUNAR_E_INDETERMINATE;
         return rc;
     }
     log_info("stack_detached volume=%s ms=%d", stack->spec.name, (int)(clock_ms() - begin));

@@ -68,6 +68,12 @@ static void adopt_daemon(const char *root, struct stack *stack)
 
     stack_qsd_config(root, &stack->spec, &config);
     int rc = qsd_adopt(&config.config, &stack->qsd, &err);
+    if (rc == 0 && qsd_check_export(&config.config, &err) == LUNAR_E_NOT_FOUND) {
+        /* Our predecessor died while it was starting this one: it serves nobody. */
+        rc = qsd_kill(&stack->qsd, &err);
+        if (rc == 0)
+            rc = LUNAR_E_NOT_FOUND;
+    }
     if (rc == LUNAR_E_NOT_FOUND)
         rc = stack_restart_qsd(root, stack, &err);
     if (rc < 0)

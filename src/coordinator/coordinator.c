@@ -6,20 +6,23 @@
  * (takeover.c); then the leader answers, and each heartbeat checks the lease on the LUN, asks
  * sanlock for the hosts' states and re-checks some grants. Failure modes: the lease or the sanlock
  * daemon is lost: the process ends at once, children that could write the LUN die with it or keep
- * the lease until they have died (SAFETY 1). The takeover fails: the lease is given back and tried
- * for again. Told to go (SIGTERM, resign): no new requests, a running commit ends, the lease is
+ * the lease until they have died (SAFETY 1). The takeover fails: the process
+ * ends, which frees the lease, and its supervisor makes it a candidate again. Told to go (SIGTERM, resign): no new requests, a running commit ends, the lease is
  * released, exit.
  */
 #include "coordinator/coordinator.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/hangup.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "coordinator/coordinator_internal.h"
+#include "diskrpc/wwid.h"
 
 uint64_t coordinator_now_ms(const struct coordinator *c)
 {
@@ -127,6 +130,11 @@ static void lease_done(struct worker_job *job)
         c->leadership = NULL;
     } else if (c->state != COORDINATOR_STATE_CANDIDATE && c->lease_rc == LUNAR_E_STALE) {
         coordinator_die("the lease is somebody else's", c->lease_err.text);
+    } else if (c->state == COORDINATOR_STATE_LEADING && c->lease_rc < 0) {
+        /* The LUN did not tell; sanlock decides how long that may last. Every commit looks again.
+         */
+        log_warn("lease_check_failed code=%s text=\"%s\"", error_name(c->lease_rc),
+                 c->lease_err.text);
     } else if (c->state == COORDINATOR_STATE_LEADING && c->lease_rc == 0 && c->n_hosts > 0) {
         leader_hosts(c->leader, c->hosts, (uint32_t)c->n_hosts, coordinator_now_ms(c));
     }
@@ -237,7 +245,13 @@ static int setup(struct coordinator *c, const struct coordinator_config *config,
         return error_set(err, LUNAR_E_VERSION,
                          "%s: an interrupted format; run `lunarctl lun format` again",
                          config->device);
-    snprintf(c->run_dir, sizeof c->run_dir, "%s", config->run_dir);
+    rc = wwid_check(c->fd, config->device, &c->sb, err);
+    if (rc < 0)
+        return rc;
+    snprintf(c->state_dir, sizeof c->state_dir, "%s/coordinator-%s", config->run_dir,
+             c->sb.pool_name);
+    if (mkdir(c->state_dir, 0700) < 0 && errno != EEXIST)
+        return error_set(err, -errno, "cannot make %s: %s", c->state_dir, strerror(errno));
     snprintf(c->socket, sizeof c->socket, "%s/coordinator-%s.sock", config->run_dir,
              c->sb.pool_name);
     snprintf(c->agent_socket, sizeof c->agent_socket, "%s/agent-%s.sock", config->run_dir,

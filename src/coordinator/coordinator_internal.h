@@ -54,7 +54,7 @@ struct coordinator {
     uv_loop_t *loop;
     struct superblock sb;
     const char *device;
-    char run_dir[200], socket[300], agent_socket[300];
+    char state_dir[300], socket[300], agent_socket[300];
     int fd; /* of the LUN */
     enum coordinator_state state;
 

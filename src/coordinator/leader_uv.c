@@ -218,6 +218,8 @@ int leader_uv_open(struct coordinator *c, struct error *err)
     int rc = uv_disk_open(c->loop, c->device, 4, &c->disk, err);
     if (rc < 0)
         return rc;
+    for (uint32_t i = 0; i < c->takeover.catalogue->n_foreign; i++)
+        log_warn("lv_left_alone lv=\"%s\"", c->takeover.catalogue->foreign[i]);
     c->leader = leader_new(&config);
     for (uint32_t h = 1; h <= c->takeover.n; h++) {
         if (c->takeover.grants[h])

@@ -137,7 +137,7 @@ static void undo(struct takeover *t)
 int takeover_run(struct coordinator *c, struct takeover *ret, struct error *err)
 {
     struct lvm_config lvm = {.device = c->device,
-                             .state_dir = c->run_dir,
+                             .state_dir = c->state_dir,
                              .superblock = &c->sb,
                              .inherit_fd = leadership_fd(c->leadership)};
     memset(ret, 0, sizeof *ret);

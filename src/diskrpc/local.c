@@ -315,8 +315,8 @@ int local_connect(uv_loop_t *loop, const char *path, const struct local_peer_cal
     if (strlen(path) >= sizeof addr.sun_path)
         return error_set(err, LUNAR_E_INVALID, "socket path '%s' is too long", path);
     strcpy(addr.sun_path, path);
-    /* A connect to a Unix socket does not wait for the other side to accept. */
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    /* Non-blocking: a stopped agent with a full backlog must not stop this loop (EAGAIN then). */
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof addr) < 0) {
         int rc = -errno;
         if (fd >= 0)

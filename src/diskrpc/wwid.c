@@ -43,3 +43,17 @@ void wwid_read(int fd, char ret[WWID_SIZE])
     }
     ret[0] = '\0';
 }
+
+int wwid_check(int fd, const char *device, const struct superblock *sb, struct error *err)
+{
+    char wwid[WWID_SIZE];
+
+    wwid_read(fd, wwid);
+    if (!sb->wwid[0] || !wwid[0] || strcmp(sb->wwid, wwid) == 0)
+        return 0;
+    return error_set(
+        err, LUNAR_E_FOREIGN,
+        "%s is not the LUN that pool '%s' was made on (WWID %s, expected %s): a copy made by the "
+        "array must not be used",
+        device, sb->pool_name, wwid, sb->wwid);
+}

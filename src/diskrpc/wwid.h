@@ -9,4 +9,8 @@
 /* "" if `fd` is no block device or its device has no id. Reads sysfs alone. */
 void wwid_read(int fd, char ret[WWID_SIZE]);
 
+/* LUNAR_E_FOREIGN, with what to do, if the LUN behind `fd` is not the one that the superblock was
+ * made on. */
+int wwid_check(int fd, const char *device, const struct superblock *sb, struct error *err);
+
 #endif
