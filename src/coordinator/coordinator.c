@@ -7,8 +7,8 @@
  * sanlock for the hosts' states and re-checks some grants. Failure modes: the lease or the sanlock
  * daemon is lost: the process ends at once, children that could write the LUN die with it or keep
  * the lease until they have died (SAFETY 1). The takeover fails: the process
- * ends, which frees the lease, and its supervisor makes it a candidate again. Told to go (SIGTERM, resign): no new requests, a running commit ends, the lease is
- * released, exit.
+ * ends, which frees the lease, and its supervisor makes it a candidate again. Told to go (SIGTERM,
+ * resign): no new requests, a running commit ends, the lease is released, exit.
  */
 #include "coordinator/coordinator.h"
 

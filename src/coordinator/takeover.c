@@ -9,8 +9,8 @@
  *
  * An agent that opens a volume under the old term wrote its report before it looked at the term:
  * either the report is read in step 3, or the agent's look comes after our acquire and it gives up.
- * Failure modes: any step fails: the takeover fails, the lease is given back, another candidate
- * tries. A damaged table is skipped, since two more sources remain, and named in the log.
+ * Failure modes: any step fails: the takeover fails, the process ends and another candidate
+ * leads. A damaged table is skipped, since two more sources remain, and named in the log.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -48,9 +48,11 @@ class Cluster:
 
     def __init__(self, name, nodes=3, lun_size="4G", build="build/release", net_cut=True, keep=False,
                  io_timeout=2, logs=None):
-        self.name, self.nodes, self.build, self.keep = name, nodes, TOP / build, keep
+        # Unique, so that two runs on one machine do not take each other's nodes down; --keep wants a known one.
+        self.name = name if keep else f"{name}-{os.getpid()}"
+        self.nodes, self.build, self.keep = nodes, TOP / build, keep
         self.lun_size, self.net_cut, self.io_timeout = lun_size, net_cut, io_timeout
-        self.logs = pathlib.Path(logs or f"/tmp/lunar-logs-{os.getuid()}/{name}")
+        self.logs = pathlib.Path(logs or f"/tmp/lunar-logs-{os.getuid()}/{self.name}")
 
     # --- the test bed ---
     def vm(self, *args, check=True, timeout=300, **kw):
