@@ -27,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "agent/helper.h"
+#include "base/helper.h"
 #include "base/log.h"
 
 /* Longer than any I/O of a healthy array, shorter than an operator's patience; sanlock's I/O

@@ -20,7 +20,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "agent/helper.h"
+#include "base/helper.h"
 #include "agent/qsd.h"
 #include "base/log.h"
 

@@ -34,7 +34,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "agent/helper.h"
+#include "base/helper.h"
 #include "agent/qsd_graph.h"
 #include "base/log.h"
 

@@ -11,7 +11,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "agent/helper.h"
+#include "base/helper.h"
 #include "agent/stack_internal.h"
 #include "base/log.h"
 

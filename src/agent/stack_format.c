@@ -18,7 +18,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "agent/helper.h"
+#include "base/helper.h"
 #include "agent/stack_internal.h"
 #include "base/io.h"
 #include "base/log.h"

@@ -20,7 +20,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
-#include "agent/helper.h"
+#include "base/helper.h"
 #include "agent/stack_internal.h"
 #include "base/log.h"
 

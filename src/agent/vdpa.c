@@ -22,7 +22,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "agent/helper.h"
+#include "base/helper.h"
 #include "agent/qsd.h"
 
 #define VDPA_DEADLINE_MS 20000

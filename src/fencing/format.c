@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
-#include "fencing/child.h"
+#include "base/helper.h"
 #include "fencing/leases.h"
 #include "fencing/lockspace.h"
 #include "fencing/sanlock_calls.h"
@@ -43,7 +43,7 @@ static int direct_init(const char *kind, const char *target, const struct superb
     snprintf(timeout, sizeof timeout, "%u", (unsigned)sb->io_timeout_s);
     const char *const argv[] = {"sanlock", "direct", "init", kind, target, "-o",
                                 timeout,   "-Z",     sector, "-A", align,  NULL};
-    return child_run(argv, INIT_LIMIT_MS, output, sizeof output, err);
+    return helper_run(argv, INIT_LIMIT_MS, output, sizeof output, err);
 }
 
 /* "NAME:MIDDLE:PATH:OFFSET" with the path's colons escaped, as sanlock's command reads it. */

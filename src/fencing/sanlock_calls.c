@@ -100,7 +100,7 @@ int sanlock_open_socket(struct error *err)
     /*
      * The lease lives as long as anybody has this socket open (SAFETY 1), so no child may get it by
      * accident. A fork of another thread between the two calls would: daemons register before they
-     * start children, and child_run closes all.
+     * start children, and helper_run closes all.
      */
     if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
         int saved = errno;

@@ -20,7 +20,7 @@
 #include <unistd.h>
 #include <wdmd.h>
 
-#include "fencing/child.h"
+#include "base/helper.h"
 #include "fencing/sanlock_calls.h"
 
 #define STATUS_LIMIT_MS               10000
@@ -73,7 +73,7 @@ int sanlock_daemon_read(struct sanlock_daemon *ret, struct error *err)
     char *text = malloc(STATUS_BYTES);
     if (!text)
         abort();
-    int rv = child_run(argv, STATUS_LIMIT_MS, text, STATUS_BYTES, err);
+    int rv = helper_run(argv, STATUS_LIMIT_MS, text, STATUS_BYTES, err);
     if (rv == LUNAR_E_INDETERMINATE) /* it only reads, so nothing is in doubt */
         rv = error_set(err, LUNAR_E_TIMEOUT, "the sanlock daemon does not answer; see its log");
     uint32_t version = 0, proto = 0;

@@ -8,8 +8,8 @@
  * reported LUNAR_E_INDETERMINATE: what it began may still take effect. If it cannot die, because
  * the kernel holds it, it is left behind and reaped when the agent exits.
  */
-#ifndef LUNAR_AGENT_HELPER_H
-#define LUNAR_AGENT_HELPER_H
+#ifndef LUNAR_BASE_HELPER_H
+#define LUNAR_BASE_HELPER_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -32,8 +32,10 @@ static inline int clock_left(int64_t deadline)
     return left < 0 ? 0 : left > INT32_MAX ? INT32_MAX : (int)left;
 }
 
-/* Runs argv[0] from PATH. `output` gets the first bytes of what it said on both streams,
- * NUL-terminated. An exit code other than 0, or a signal, is LUNAR_E_EXEC with its last words. */
+/* Runs argv[0], found in PATH or the usual sbin and bin folders, with our environment but LC_ALL=C.
+ * `output` (may be NULL) gets the first bytes of what it said on both streams, NUL-terminated.
+ * LUNAR_E_NOT_FOUND: no such program. An exit code other than 0, or a signal, is LUNAR_E_EXEC with
+ * its last words. */
 int helper_run(const char *const *argv, int deadline_ms, char *output, size_t output_size,
                struct error *err);
 /* Runs `call` in a child that has not exec'ed: it may use system calls only. Returns 0 or the

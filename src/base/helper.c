@@ -6,7 +6,7 @@
  * LUNAR_E_INDETERMINATE whether it died or not; the parent dies: PDEATHSIG kills the child, and a
  * parent that died before PDEATHSIG was set is noticed by getppid.
  */
-#include "agent/helper.h"
+#include "base/helper.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -62,6 +62,43 @@ struct child {
     int out; /* read end of its output, -1 once closed */
 };
 
+#define PATH_DEFAULT "/usr/sbin:/usr/bin:/sbin:/bin"
+#define PATH_BYTES   4096
+#define ENV_MAX      256 /* variables passed on; more are dropped */
+
+/* What an exec needs, found before the fork: after it only system calls are safe. */
+struct program {
+    char path[PATH_BYTES];
+    char *env[ENV_MAX];
+};
+
+static bool find_in(const char *path, const char *name, char ret[PATH_BYTES])
+{
+    while (path && *path) {
+        size_t len = strcspn(path, ":");
+        int n = snprintf(ret, PATH_BYTES, "%.*s/%s", (int)len, path, name);
+        if (len > 0 && n > 0 && n < PATH_BYTES && access(ret, X_OK) == 0)
+            return true;
+        path += len + (path[len] == ':');
+    }
+    return false;
+}
+
+static int program_find(const char *name, struct program *ret, struct error *err)
+{
+    static char locale[] = "LC_ALL=C";
+    size_t n = 0;
+
+    ret->env[n++] = locale;
+    for (char **e = environ; *e && n + 1 < ENV_MAX; e++)
+        if (strncmp(*e, "LC_ALL=", 7) != 0)
+            ret->env[n++] = *e;
+    ret->env[n] = NULL;
+    if (find_in(getenv("PATH"), name, ret->path) || find_in(PATH_DEFAULT, name, ret->path))
+        return 0;
+    return error_set(err, LUNAR_E_NOT_FOUND, "the program '%s' is not installed", name);
+}
+
 /* The child's side up to exec. `parent` tells a parent that died before PDEATHSIG was in place. */
 static void child_enter(int out, pid_t parent)
 {
@@ -75,8 +112,9 @@ static void child_enter(int out, pid_t parent)
     helper_isolate(-1);
 }
 
-static int child_start(struct child *ret, const char *const *argv, int (*call)(const char *),
-                       const char *path, struct error *err)
+/* Runs `program` with argv, or `call` with `path`. */
+static int child_start(struct child *ret, const struct program *program, const char *const *argv,
+                       int (*call)(const char *), const char *path, struct error *err)
 {
     int out[2];
     pid_t parent = getpid();
@@ -88,8 +126,8 @@ static int child_start(struct child *ret, const char *const *argv, int (*call)(c
         child_enter(out[1], parent);
         if (call)
             _exit(-call(path) & 0xff);
-        execvp(argv[0], (char *const *)(uintptr_t)argv);
-        dprintf(2, "cannot run %s: %s", argv[0], strerror(errno));
+        execve(program->path, (char *const *)(uintptr_t)argv, program->env);
+        dprintf(2, "cannot run %s: %s", program->path, strerror(errno));
         _exit(127);
     }
     int code = errno;
@@ -186,7 +224,13 @@ int helper_run(const char *const *argv, int deadline_ms, char *output, size_t ou
         output = own;
         output_size = sizeof own;
     }
-    int rc = child_start(&child, argv, NULL, NULL, err);
+    struct program *program = malloc(sizeof *program);
+    if (!program)
+        abort();
+    int rc = program_find(argv[0], program, err);
+    if (rc == 0)
+        rc = child_start(&child, program, argv, NULL, NULL, err);
+    free(program);
     if (rc < 0)
         return rc;
     rc = child_finish(&child, deadline, output, output_size, &status);
@@ -212,7 +256,7 @@ int helper_call(int (*call)(const char *path), const char *path, int deadline_ms
     int64_t deadline = clock_ms() + deadline_ms;
     int status = 0;
 
-    int rc = child_start(&child, NULL, call, path, err);
+    int rc = child_start(&child, NULL, NULL, call, path, err);
     if (rc < 0)
         return rc;
     rc = child_finish(&child, deadline, output, sizeof output, &status);
