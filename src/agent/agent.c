@@ -59,6 +59,11 @@ static void on_peer_changed(void *data, const struct incarnation *peer)
     node_coordinator_changed(a->node);
 }
 
+static void on_mailbox_gone(void *data)
+{
+    (void)data;
+}
+
 static void lost(struct agent *a, const char *why)
 {
     if (a->state == AGENT_STATE_LOST)
@@ -67,6 +72,9 @@ static void lost(struct agent *a, const char *why)
     snprintf(a->trouble, sizeof a->trouble,
              "the lockspace is lost: %s; the watchdog will reset this node", why);
     log_error("lost pool=%s text=\"%s\"", a->sb.pool_name, a->trouble);
+    /* The page falls silent, so that the coordinator gives this node nothing any more. */
+    mailbox_close(a->mailbox, on_mailbox_gone, NULL);
+    a->mailbox = NULL;
 }
 
 static void on_sanlock(uv_poll_t *poll, int status, int events)
@@ -87,8 +95,11 @@ static void check_done(struct worker_job *job)
 {
     struct agent *a = job->data;
     a->check_busy = false;
-    if (a->check_rc < 0 && a->state == AGENT_STATE_JOINED)
+    if (a->check_rc == LUNAR_E_NOT_JOINED && a->state == AGENT_STATE_JOINED)
         lost(a, a->check_err.text);
+    else if (a->check_rc < 0)
+        log_warn("membership_in_doubt pool=%s code=%s text=\"%s\"", a->sb.pool_name,
+                 error_name(a->check_rc), a->check_err.text);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -152,8 +163,11 @@ static void join_job_done(struct worker_job *job)
 {
     struct agent *a = job->data;
 
-    if (a->join_rc == 0)
+    if (a->join_rc == 0) {
         a->join_rc = serve(a, &a->join_err);
+        if (a->join_rc < 0)
+            join_undo(&a->join);
+    }
     if (a->join_rc < 0) {
         snprintf(a->trouble, sizeof a->trouble, "%s", a->join_err.text);
         log_error("join_failed pool=%s code=%s text=\"%s\"", a->sb.pool_name,
@@ -184,6 +198,7 @@ bool agent_was_last(void)
 
 void agent_rejoin(struct agent *a)
 {
+    uv_timer_stop(&a->timer); /* one join at a time: the next tick would begin another */
     a->state = AGENT_STATE_JOINING;
     start_join(a);
 }

@@ -79,6 +79,8 @@ struct agent {
 
 /* join.c: blocking, join thread. */
 int join_run(struct agent *a, struct join *ret, struct error *err);
+/* Lets go of what a join brought, without leaving or tearing down anything. */
+void join_undo(struct join *join);
 /* agent_io.c */
 extern const struct node_io agent_io;
 /* agent.c */

@@ -208,10 +208,13 @@ int dm_info(const char *name, struct dm_info_short *ret, struct error *err)
         ret->major = info.major;
         ret->minor = info.minor;
         void *next = NULL;
+        ret->linear = info.live_table;
         do {
             next = dm_get_next_target(task, next, &start, &length, &type, &params);
-            if (type)
+            if (type) {
                 ret->size = (start + length) * DM_SECTOR;
+                ret->linear &= strcmp(type, "linear") == 0;
+            }
         } while (next);
     }
     dm_task_destroy(task);
@@ -280,9 +283,12 @@ int dm_create(const char *name, const char *uuid, const struct dm_segment *segme
     pthread_mutex_lock(&node_lock);
     rc = task_run(task, "create", name, err);
     dm_task_update_nodes();
-    if (rc == 0)
+    bool made = rc == 0;
+    if (made)
         rc = check_node(name, err);
     pthread_mutex_unlock(&node_lock);
+    if (made && rc < 0)
+        dm_remove(name, NULL); /* a device without a node is of no use, and must not stay mapped */
     return rc;
 }
 

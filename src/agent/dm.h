@@ -22,6 +22,7 @@ struct dm_segment {
 
 struct dm_info_short {
     bool exists, suspended, live_table, inactive_table;
+    bool linear; /* every target of the live table is */
     uint32_t open_count;
     uint32_t major, minor;
     uint64_t size; /* bytes, of the live table */

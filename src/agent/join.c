@@ -191,6 +191,18 @@ static int join_sanlock(struct agent *a, struct join *j, struct error *err)
     return 0;
 }
 
+void join_undo(struct join *join)
+{
+    for (uint32_t i = 0; i < join->n_stacks; i++)
+        stack_free(join->stacks[i]); /* they stand; the next attempt adopts them again */
+    join->n_stacks = 0;
+    /* The lockspace stays joined and USED: the next attempt finds it, the watchdog guards
+     * meanwhile. */
+    if (join->membership)
+        membership_abandon(join->membership);
+    join->membership = NULL;
+}
+
 int join_run(struct agent *a, struct join *ret, struct error *err)
 {
     uint32_t host_id;
@@ -215,13 +227,7 @@ int join_run(struct agent *a, struct join *ret, struct error *err)
         rc = take_run(a, ret, err);
     if (rc == 0 && !fresh)
         rc = stack_recover(a->root, &a->sb.pool_id, false, on_adopted, ret, err);
-    for (uint32_t i = 0; rc < 0 && i < ret->n_stacks; i++)
-        stack_free(ret->stacks[i]); /* they stand; the next attempt adopts them again */
-    if (rc < 0 && ret->membership) {
-        /* The lockspace stays joined and USED: the next attempt finds it, the watchdog guards
-         * meanwhile. */
-        membership_abandon(ret->membership);
-        ret->membership = NULL;
-    }
+    if (rc < 0)
+        join_undo(ret);
     return rc;
 }

@@ -281,7 +281,7 @@ static void open_again(struct node *n, struct held *h, uint64_t term, const stru
                     "");
     else if (opening)
         h->command_id = *command_id;
-    else if (h->step == HELD_OPEN || h->step == HELD_RESTART_TASK)
+    else if (h->step == HELD_OPEN || (h->step == HELD_RESTART_TASK && !h->close_wanted))
         send_result(n, command_id, 0, "", h->stack->link);
     else
         send_result(n, command_id, LUNAR_E_BUSY, "it is being detached here; try again", "");

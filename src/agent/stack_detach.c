@@ -80,6 +80,12 @@ static int remove_disk(const char *root, struct stack *stack, struct error *err)
     }
     if (rc == 0 && vdpa_find(vduse, disk, NULL) == 0)
         rc = helper_call(stack_flush_device, disk, FLUSH_DEADLINE_MS, err);
+    if (rc < 0 && rc != LUNAR_E_INDETERMINATE) {
+        /* The LUN says no, and would again: every answered write is on it as far as it told us. */
+        log_error("stack_flush_failed volume=%s code=%s reason=\"%s\"", stack->spec.name,
+                  error_name(rc), err ? err->text : "");
+        return stack_teardown(root, &stack->spec.pool_id, &stack->spec.attachment_id, stack, err);
+    }
     if (rc == 0)
         rc = vdpa_del(vduse, err);
     if (rc < 0)

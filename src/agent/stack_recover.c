@@ -27,7 +27,8 @@ static int make_live(const char *name, bool *ret_complete, struct error *err)
 
     if (rc < 0)
         return rc;
-    if (!info.exists || !info.live_table) {
+    if (!info.exists || !info.live_table ||
+        !info.linear) { /* an error target: torn down half-way */
         *ret_complete = false;
         return 0;
     }

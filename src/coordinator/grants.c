@@ -6,14 +6,15 @@
  * Happy path: all three say the same and the union is that. Failure modes: a predecessor died
  * between copy A and copy B, or between the grant and the attach: the entry stands, because the
  * node may have it open. A report alone also stands: the node wrote "opening" before it looked for
- * the grant. Too many entries for one table cannot happen, since each source has at most a table's
- * worth and the agent opens only what was granted; if it does, the leader must not lead: aborted.
+ * the grant. More entries
+ * than one table holds, which no agent brings about: an error, and nobody leads until it is looked
+ * into.
  */
 #include <stdlib.h>
 
 #include "coordinator/leader.h"
 
-static void unite(struct table *into, const struct table *from)
+static int unite(struct table *into, const struct table *from, struct error *err)
 {
     for (uint32_t i = 0; from && i < from->n_entries; i++) {
         const struct table_entry *e = &from->entries[i];
@@ -23,17 +24,22 @@ static void unite(struct table *into, const struct table *from)
         if (!mine)
             mine = table_add(into);
         if (!mine)
-            abort();
+            return error_set(
+                err, LUNAR_E_TOO_BIG,
+                "the grants and the report of host %u name more attachments than a table holds",
+                into->slot);
         *mine = *e;
         mine->state = TABLE_STATE_GRANTED;
     }
+    return 0;
 }
 
-void grants_merge(const struct table *a, const struct table *b, const struct table *report,
-                  uint32_t host_id, const struct uuid *pool_id, struct table *ret)
+int grants_merge(const struct table *a, const struct table *b, const struct table *report,
+                 uint32_t host_id, const struct uuid *pool_id, struct table *ret, struct error *err)
 {
     table_init(ret, TABLE_GRANTS, host_id, pool_id);
-    unite(ret, a);
-    unite(ret, b);
-    unite(ret, report);
+    int rc = unite(ret, a, err);
+    if (rc == 0)
+        rc = unite(ret, b, err);
+    return rc < 0 ? rc : unite(ret, report, err);
 }

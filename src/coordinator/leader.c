@@ -301,6 +301,16 @@ static void expire(struct leader *l, struct op *op)
     memset(&op->error, 0, sizeof op->error);
 }
 
+/* A job whose node has left the pool: create_command finds it another. */
+static bool op_left_alone(struct leader *l, const struct op *op)
+{
+    const struct table_entry *e =
+        op->kind == OP_CREATE
+            ? table_find_attachment(&l->nodes[op->host_id].grants, &op->attachment_id)
+            : NULL;
+    return e && node_left(l, op->host_id, e->generation);
+}
+
 void leader_tick(struct leader *leader, uint64_t now_ms)
 {
     struct op *op, *next;
@@ -317,7 +327,7 @@ void leader_tick(struct leader *leader, uint64_t now_ms)
             expire(leader, op);
         } else if (op->state == OP_STATE_WAIT_NODE) {
             step(leader, op, 0, NULL);
-        } else if (op->state == OP_STATE_COMMAND && op->resend) {
+        } else if (op->state == OP_STATE_COMMAND && (op->resend || op_left_alone(leader, op))) {
             op->resend = false;
             send_again(leader, op);
         }

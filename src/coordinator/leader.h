@@ -94,8 +94,10 @@ bool leader_grants_settled(const struct leader *leader,
 
 /* --- grants, pure (grants.c) --- */
 /* What stands if any of copy A, copy B or the node's report says so (SAFETY 2). Any of the three
- * may be NULL. Entries of one attachment are united; the result is initialised by this call. */
-void grants_merge(const struct table *a, const struct table *b, const struct table *report,
-                  uint32_t host_id, const struct uuid *pool_id, struct table *ret);
+ * may be NULL. Entries of one attachment are united; the result is initialised by this call.
+ * LUNAR_E_TOO_BIG. */
+int grants_merge(const struct table *a, const struct table *b, const struct table *report,
+                 uint32_t host_id, const struct uuid *pool_id, struct table *ret,
+                 struct error *err);
 
 #endif

@@ -33,6 +33,10 @@ enum op_state {
     OP_STATES
 };
 
+/* An agent writes its page every second (CHANNEL_HEARTBEAT_MS); one silent this long gets no work.
+ */
+#define NODE_SILENT_MS (10u * 1000)
+
 struct op {
     TAILQ_ENTRY(op) link;
     enum op_kind kind;
@@ -122,10 +126,14 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
 void detach_step(struct leader *l, struct op *op, int rc, const struct error *err);
 
 /* --- nodes and grants --- */
-/* Not leaving, and alive for sure: sanlock says LIVE, or its page moved in this term while sanlock
- * has no opinion yet. An old page alone is no life sign: a job given to a dead node could not be
- * taken back. */
-bool node_usable(const struct node *n);
+/* Not leaving, heard of late, and alive for sure: sanlock says LIVE, or its page moved in this term
+ * while sanlock has no opinion yet. An old page alone is no life sign: a job given to a dead node
+ * could not be taken back. */
+bool node_usable(const struct leader *l, uint32_t host_id);
+bool node_moves(const struct node *n); /* its page was news twice in this term: its agent runs */
+/* That life of the node left the pool cleanly (sanlock: FREE), which it does only with nothing
+ * open. */
+bool node_left(const struct leader *l, uint32_t host_id, uint64_t generation);
 const char *node_name(const struct leader *l, uint32_t host_id);
 uint32_t node_by_name(const struct leader *l, const char *name); /* 0: none */
 /* The first grant that names the volume, on any node; NULL: free. */

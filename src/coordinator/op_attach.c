@@ -46,10 +46,12 @@ static uint32_t check_node(struct leader *l, const struct waiter *w, const Lunar
         reply_error(l, w, LUNAR_E_NOT_FOUND, text);
         return 0;
     }
-    if (!node_usable(&l->nodes[host])) {
+    if (!node_usable(l, host)) {
         snprintf(text, sizeof text, "node '%s' is %s", node_name(l, host),
                  l->nodes[host].leaving ? "leaving the pool"
-                                        : host_state_name(l->nodes[host].sanlock_state));
+                 : l->nodes[host].sanlock_state == HOST_STATE_LIVE
+                     ? "silent: is its lunar-agent running?"
+                     : host_state_name(l->nodes[host].sanlock_state));
         reply_error(l, w, LUNAR_E_NOT_JOINED, text);
         return 0;
     }
@@ -203,7 +205,8 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
     const struct table_entry *e = detach_target(l, w, &volume_id, &attachment_id, &host);
     if (!e)
         return;
-    if (!node_usable(&l->nodes[host])) {
+    bool left = node_left(l, host, e->generation);
+    if (!left && !node_usable(l, host)) {
         char text[512];
         snprintf(
             text, sizeof text,
@@ -218,7 +221,12 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
     op->attachment_id = e->attachment_id;
     op->command_id = uuid_random();
     op_add_waiter(l, op, w);
-    op_send_command(l, op);
+    if (!left) {
+        op_send_command(l, op);
+        return;
+    }
+    grant_drop(l, op);
+    op_write_grants(l, op, OP_STATE_UNGRANT);
 }
 
 void detach_step(struct leader *l, struct op *op, int rc, const struct error *err)

@@ -100,12 +100,17 @@ struct op *create_resume(struct leader *l, const struct catalogue_volume *v)
 
 static uint32_t pick_node(const struct leader *l, const struct op *op)
 {
-    if (op->prefers_host && node_usable(&l->nodes[op->prefers_host]))
+    uint32_t perhaps = 0;
+    if (op->prefers_host && node_usable(l, op->prefers_host))
         return op->prefers_host;
-    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++)
-        if (node_usable(&l->nodes[h]))
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
+        if (!node_usable(l, h))
+            continue;
+        if (node_moves(&l->nodes[h]))
             return h;
-    return 0;
+        perhaps = h;
+    }
+    return perhaps;
 }
 
 /* In WAIT_NODE: a standing job grant decides where; otherwise any usable node. Called again at
@@ -147,6 +152,12 @@ void create_command(struct leader *l, struct op *op)
     struct table_entry *job =
         table_find_attachment(&l->nodes[op->host_id].grants, &op->attachment_id);
 
+    if (job && node_left(l, op->host_id, job->generation)) {
+        op->elsewhere = true;
+        grant_drop(l, op);
+        op_write_grants(l, op, OP_STATE_UNGRANT);
+        return;
+    }
     if (job && n->grants_unsure) { /* SAFETY 3: both copies before the command */
         op_write_grants(l, op, OP_STATE_GRANT);
         return;

@@ -24,7 +24,7 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
         {
             [OP_STATE_START] = BIT(COMMIT_CREATE) | BIT(WAIT_NODE) | BIT(DONE),
             [OP_STATE_COMMIT_CREATE] = BIT(WAIT_NODE) | BIT(DONE),
-            [OP_STATE_WAIT_NODE] = BIT(GRANT) | BIT(COMMAND) | BIT(DONE),
+            [OP_STATE_WAIT_NODE] = BIT(GRANT) | BIT(COMMAND) | BIT(UNGRANT) | BIT(DONE),
             [OP_STATE_GRANT] = BIT(COMMAND) | BIT(DONE),
             [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(GRANT) | BIT(DONE),
             [OP_STATE_UNGRANT] = BIT(COMMIT_MADE) | BIT(COMMIT_REMOVE) | BIT(WAIT_NODE) | BIT(DONE),
@@ -46,7 +46,7 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
         },
     [OP_DETACH] =
         {
-            [OP_STATE_START] = BIT(COMMAND) | BIT(DONE),
+            [OP_STATE_START] = BIT(COMMAND) | BIT(UNGRANT) | BIT(DONE),
             [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(DONE),
             [OP_STATE_UNGRANT] = BIT(DONE),
         },
@@ -183,12 +183,24 @@ void op_send_command(struct leader *l, struct op *op)
     }
 }
 
-bool node_usable(const struct node *n)
+bool node_usable(const struct leader *l, uint32_t host_id)
 {
+    const struct node *n = &l->nodes[host_id];
     if (!n->seen || n->leaving || n->sanlock_state == HOST_STATE_FAIL ||
-        n->sanlock_state == HOST_STATE_DEAD)
+        n->sanlock_state == HOST_STATE_DEAD || l->now_ms > n->last_heard_ms + NODE_SILENT_MS)
         return false;
-    return n->sanlock_state == HOST_STATE_LIVE || n->last_heard_ms > n->first_heard_ms;
+    return n->sanlock_state == HOST_STATE_LIVE || node_moves(n);
+}
+
+bool node_moves(const struct node *n)
+{
+    return n->last_heard_ms > n->first_heard_ms;
+}
+
+bool node_left(const struct leader *l, uint32_t host_id, uint64_t generation)
+{
+    const struct node *n = &l->nodes[host_id];
+    return n->sanlock_state == HOST_STATE_FREE && n->sanlock_generation >= generation;
 }
 
 const char *node_name(const struct leader *l, uint32_t host_id)
@@ -202,7 +214,7 @@ uint32_t node_by_name(const struct leader *l, const char *name)
     for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
         if (strcmp(l->nodes[h].name, name) != 0)
             continue;
-        if (node_usable(&l->nodes[h]))
+        if (node_usable(l, h))
             return h;
         left = h;
     }
@@ -230,7 +242,13 @@ bool grant_add(struct leader *l, struct op *op, enum table_mode mode,
     if (!n->has_grants)
         table_init(&n->grants, TABLE_GRANTS, op->host_id, &l->sb->pool_id);
     n->has_grants = true;
-    struct table_entry *e = table_add(&n->grants);
+    /* Room is kept for what operations have taken out and may have to put back. */
+    uint32_t reserved = 0;
+    const struct op *other;
+    TAILQ_FOREACH (other, &l->ops, link)
+        reserved += other->dropped && other->host_id == op->host_id;
+    struct table_entry *e =
+        n->grants.n_entries + reserved < TABLE_ENTRIES_MAX ? table_add(&n->grants) : NULL;
     if (!e)
         return false;
     e->volume_id = op->volume_id;
@@ -274,7 +292,7 @@ void grant_restore(struct leader *l, struct op *op)
     if (e)
         *e = *op->dropped;
     else if (op->dropped)
-        abort(); /* it had room a moment ago, and one operation at a time holds it */
+        abort(); /* grant_add keeps the room */
     free(op->dropped);
     op->dropped = NULL;
 }

@@ -20,15 +20,24 @@
 #include "coordinator/coordinator_internal.h"
 #include "fencing/leases.h"
 
+/* What reading the sources of one node showed. */
+struct sources {
+    unsigned told;    /* sound, or never written: it says what it says */
+    unsigned damaged; /* says nothing */
+    int rc;           /* an error of the LUN */
+};
+
 /* Reads one table; NULL if it was never written or is damaged. */
 static struct table *read_copy(struct coordinator *c, enum table_kind kind, uint32_t host, int copy,
-                               int *ret_rc, struct error *err)
+                               struct sources *sources, struct error *err)
 {
     struct table *t = calloc(1, sizeof *t);
     if (!t)
         abort();
     int rc = copy < 0 ? table_read_newest(c->fd, &c->sb.layout, kind, host, &c->sb.pool_id, t, err)
                       : table_read(c->fd, &c->sb.layout, kind, host, copy, &c->sb.pool_id, t, err);
+    sources->told += rc == 0 || rc == LUNAR_E_NOT_FOUND;
+    sources->damaged += rc == LUNAR_E_CORRUPT;
     if (rc == 0)
         return t;
     free(t);
@@ -36,7 +45,7 @@ static struct table *read_copy(struct coordinator *c, enum table_kind kind, uint
         log_error("table_damaged kind=%d host=%u copy=%d text=\"%s\"", (int)kind, host, copy,
                   err->text);
     else if (rc != LUNAR_E_NOT_FOUND)
-        *ret_rc = rc;
+        sources->rc = rc;
     return NULL;
 }
 
@@ -61,27 +70,42 @@ static int rewrite(struct coordinator *c, struct table *t, struct error *err)
     return 0;
 }
 
+/* All that stands between two writers: nothing may be guessed here. */
+static int check_sources(const struct sources *s, uint32_t host, struct error *err)
+{
+    if (s->rc < 0)
+        return error_prefix(err, "reading the grants of host %u", host);
+    if (s->told == 0)
+        return error_set(
+            err, LUNAR_E_CORRUPT,
+            "both grant copies and the report of host %u are damaged, so nobody knows what that "
+            "node has open: look with `lunarctl lun dump`; after a restart of the node's agent, "
+            "which "
+            "writes its report anew, the takeover goes through",
+            host);
+    return 0;
+}
+
 static int take_node(struct coordinator *c, uint32_t host, struct table **ret, struct error *err)
 {
-    int rc = 0;
-    struct table *a = read_copy(c, TABLE_GRANTS, host, 0, &rc, err);
-    struct table *b = read_copy(c, TABLE_GRANTS, host, 1, &rc, err);
-    struct table *report = read_copy(c, TABLE_REPORTS, host, -1, &rc, err);
+    struct sources sources = {0};
+    struct table *a = read_copy(c, TABLE_GRANTS, host, 0, &sources, err);
+    struct table *b = read_copy(c, TABLE_GRANTS, host, 1, &sources, err);
+    struct table *report = read_copy(c, TABLE_REPORTS, host, -1, &sources, err);
 
     *ret = calloc(1, sizeof **ret);
     if (!*ret)
         abort();
-    grants_merge(a, b, report, host, &c->sb.pool_id, *ret);
+    int rc = check_sources(&sources, host, err);
     /* A table of a higher term than ours: somebody was elected after us. */
-    bool stale = (a && a->term > c->self.run_or_term) || (b && b->term > c->self.run_or_term);
+    if (rc == 0 && ((a && a->term > c->self.run_or_term) || (b && b->term > c->self.run_or_term)))
+        rc = error_set(err, LUNAR_E_STALE, "the grants of host %u are of a later term", host);
+    if (rc == 0)
+        rc = grants_merge(a, b, report, host, &c->sb.pool_id, *ret, err);
     drop(a);
     drop(b);
     drop(report);
-    if (rc < 0)
-        return error_prefix(err, "reading the grants of host %u", host);
-    if (stale)
-        return error_set(err, LUNAR_E_STALE, "the grants of host %u are of a later term", host);
-    return rewrite(c, *ret, err);
+    return rc < 0 ? rc : rewrite(c, *ret, err);
 }
 
 static int take_grants(struct coordinator *c, struct takeover *t, struct error *err)

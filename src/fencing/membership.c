@@ -270,18 +270,20 @@ int membership_fd(const struct membership *m)
 int membership_check(struct membership *m, struct error *err)
 {
     struct sanlk_lockspace ls;
-    if (sanlock_find_lockspace(m->lockspace, &ls, err) < 0)
-        return err                ? error_prefix(err, "the membership is in doubt"),
-               LUNAR_E_NOT_JOINED : LUNAR_E_NOT_JOINED;
-    int rv = sanlock_inq_lockspace(&ls, 0);
-    if (rv < 0 || ls.host_id != m->host_id)
-        return error_set(err, LUNAR_E_NOT_JOINED,
-                         "this node is not a member of the pool any more (sanlock %d)", rv);
     uint64_t lver = 0;
-    if (sanlock_holds(m->fd, m->lockspace, sanlock_resource_names[LAYOUT_RESOURCE_MEMBER], &lver,
-                      err) != 1)
-        return error_set(err, LUNAR_E_NOT_JOINED, "sanlock has taken the member lease away");
-    return 0;
+    int rv = sanlock_find_lockspace(m->lockspace, &ls, err);
+    if (rv < 0)
+        return rv; /* it could not be asked: no answer is not "no" */
+    if (rv > 0)
+        rv = sanlock_inq_lockspace(&ls, 0) == 0 && ls.host_id == m->host_id;
+    if (rv == 0)
+        return error_set(err, LUNAR_E_NOT_JOINED, "this node is not a member of the pool any more");
+    rv = sanlock_holds(m->fd, m->lockspace, sanlock_resource_names[LAYOUT_RESOURCE_MEMBER], &lver,
+                       err);
+    if (rv < 0)
+        return rv;
+    return rv == 1 ? 0
+                   : error_set(err, LUNAR_E_NOT_JOINED, "sanlock has taken the member lease away");
 }
 
 /* sanlock refused the leave: guard the node again before anybody can map anything. */

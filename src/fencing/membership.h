@@ -56,7 +56,8 @@ uint32_t membership_host_id(const struct membership *m);
 uint64_t membership_generation(const struct membership *m);
 /* Readable or hung up when the sanlock daemon is gone; for uv_poll. */
 int membership_fd(const struct membership *m);
-/* 0 if the lockspace is still joined and the member lease held; LUNAR_E_NOT_JOINED otherwise. */
+/* 0 if the lockspace is still joined and the member lease held; LUNAR_E_NOT_JOINED if sanlock says
+ * that it is not; other codes: sanlock could not be asked, ask again. */
 int membership_check(struct membership *m, struct error *err);
 /* Clean leave; nothing lunar may be mapped any more. Frees on success; on failure the membership
  * stands. */

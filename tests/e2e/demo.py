@@ -26,7 +26,9 @@ class Demo:
         start = time.monotonic()
         try:
             note = function()
-        except (Failed, OSError) as error:
+        except Skip:
+            raise
+        except Exception as error:  # whatever it is, the step is named and the logs are kept
             self.c.save_logs()
             print(f"demo: FAILED at step {self.count + 1}: {what}\n  {error}\n  logs: {self.c.logs}")
             raise
@@ -142,7 +144,7 @@ def main():
     except Skip as reason:
         print(f"demo: this machine cannot run it: {reason}")
         return 77
-    except (Failed, OSError):
+    except Exception:  # told by step() already
         return 1
     finally:
         demo.c.close()

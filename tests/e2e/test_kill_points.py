@@ -7,16 +7,12 @@ four must succeed, and nothing may be left over. The loop ends when the suicidal
 in the code is tested without editing this file.
 """
 
-import json
-import os
 import sys
-import time
 
-from harness import Cluster, Failed, Skip, DEVICE, fatal, run_tests, wait_for
+from harness import Cluster, Failed, Skip, fatal, run_tests, wait_for
 
 c = Cluster("e2e-kill", build="build/dev")
 POINTS_MAX = 120
-LONG = os.environ.get("LUNAR_TEST_LONG") == "1"
 
 
 def pool_comes_up():

@@ -312,6 +312,24 @@ def everything_is_given_back():
     expect(s["vg_free"] == s["vg_size"] and s["volumes"] == 0 and s["attachments"] == 0, f"{s}")
 
 
+def sockets_are_for_root_alone():
+    modes = c.x(1, "stat -c %a /run/lunar/agent-demo.sock /run/lunar/coordinator-demo.sock").stdout.split()
+    expect(modes == ["600", "600"], f"modes {modes}")
+
+
+def the_dump_reads_everything_with_every_daemon_dead():
+    c.ctl(3, "volume", "create", "kept", "--size", "64MiB")
+    c.ctl(3, "volume", "attach", "kept")
+    c.x(3, "sync")
+    for n in (1, 2):
+        c.vm("cut", n)
+    c.x(3, "pkill -9 -x lunar-agent; pkill -9 -x sanlock")
+    text = c.x(3, f"lunarctl lun dump {DEVICE}").stdout
+    wanted = ("READY", "term", "node1", "node2", "node3", "coordinator", "opening" if "opening" in text else "open")
+    missing = [w for w in wanted if w not in text]
+    expect(not missing and "damaged" not in text, f"the dump lacks {missing}: {text}")
+
+
 TESTS = [pool_comes_up, safety_22_a_living_pool_is_never_formatted_again, the_dump_reads_everything_with_the_daemons_running,
          a_ping_over_the_lun_takes_at_most_20_ms_in_the_median, a_message_of_200_kib_travels_whole,
          bad_requests_are_refused_and_leave_nothing, the_same_create_again_is_the_same_volume, a_name_of_any_utf8_works,
@@ -323,7 +341,8 @@ TESTS = [pool_comes_up, safety_22_a_living_pool_is_never_formatted_again, the_du
          a_coordinator_told_to_go_hands_over,
          safety_1_a_stopped_lvm_dies_with_its_coordinator, safety_7_a_second_machine_of_the_same_name_is_refused, safety_12_no_watchdog_no_membership,
          a_node_leaves_cleanly_and_comes_back, the_leading_node_loses_its_power,
-         a_node_that_lost_its_power_gives_its_volumes_back_when_it_returns, everything_is_given_back]
+         a_node_that_lost_its_power_gives_its_volumes_back_when_it_returns, sockets_are_for_root_alone,
+         everything_is_given_back, the_dump_reads_everything_with_every_daemon_dead]
 
 if __name__ == "__main__":
     chosen = [t for t in TESTS if len(sys.argv) < 2 or t.__name__ in sys.argv[1:]]

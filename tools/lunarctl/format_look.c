@@ -161,10 +161,15 @@ static int refuse_all_alive(struct format *f, const struct superblock *old, bool
     int rc = 0;
     if (has_old)
         rc = refuse_alive(f, &old->layout, old->io_timeout_s, old->watchdog_fire_timeout_s, err);
-    bool elsewhere = !has_old || old->layout.lockspace != f->sb.layout.lockspace ||
-                     old->layout.max_nodes < f->sb.layout.max_nodes;
-    if (rc == 0 && elsewhere)
-        rc = refuse_alive(f, &f->sb.layout, f->sb.io_timeout_s, f->sb.watchdog_fire_timeout_s, err);
+    /* Without a superblock nothing tells how many nodes the pool had: every place where a lockspace
+     * can lie is watched for as many as fit there. Host ids are spread over the old count. */
+    static const uint32_t classes[] = {250, 500, 1000, LAYOUT_NODES_MAX};
+    for (size_t i = 0; rc == 0 && !has_old && i < sizeof classes / sizeof *classes; i++) {
+        struct layout layout;
+        rc = layout_compute(classes[i], f->device.sector, &layout, err);
+        if (rc == 0)
+            rc = refuse_alive(f, &layout, f->sb.io_timeout_s, f->sb.watchdog_fire_timeout_s, err);
+    }
     return rc;
 }
 

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The world around a pure leader, for its tests: LVM, grants on the LUN, nodes that obey, clients.
+ * All of it survives a leader; elect() makes the next one from it. Included by each test file, so
+ * everything is static inline.
+ */
+#ifndef LUNAR_TESTS_SUPPORT_LEADER_WORLD_H
+#define LUNAR_TESTS_SUPPORT_LEADER_WORLD_H
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "coordinator/leader.h"
+#include "support/fake_lvm.h"
+#include "support/test.h"
+
+#define MAX_NODES  8u
+#define LUN_COPIES 2
+
+/* What survives a leader: LVM, the grants on the LUN, the nodes. */
+struct world {
+    struct superblock sb;
+    struct fake_lvm lvm;
+    struct table grants[MAX_NODES + 1]; /* as they stand on the LUN */
+    struct uuid held[MAX_NODES + 1][4]; /* attachments that the node has open */
+    int n_held[MAX_NODES + 1];
+    int formats;
+
+    struct leader *leader;
+    uint64_t term, now;
+    /* the outside's queue: one thing at a time, in order */
+    struct pending {
+        enum { P_COMMIT, P_GRANTS, P_COMMAND } kind;
+        uint64_t token;
+        struct catalogue_args args;
+        struct table table;
+        uint32_t host;
+        Lunar__Envelope *envelope;
+    } queue[16];
+    int n_queue;
+    uint64_t generation[MAX_NODES + 1];
+    int grants_fail; /* code of the next grant write, which then changes nothing */
+    bool nodes_silent;
+    int node_error; /* what nodes answer */
+
+    /* answers to the client */
+    int n_answers;
+    int code;
+    char text[512], device[64];
+    Lunar__Envelope *answer;
+};
+
+static struct world w;
+
+static inline struct pending *push(int kind, uint64_t token)
+{
+    assert(w.n_queue < 16);
+    struct pending *p = &w.queue[w.n_queue++];
+    memset(p, 0, sizeof *p);
+    p->kind = kind;
+    p->token = token;
+    return p;
+}
+
+static inline void io_commit(void *data, uint64_t token, const struct catalogue_args *args)
+{
+    (void)data;
+    struct pending *p = push(P_COMMIT, token);
+    p->args = *args;
+    for (int i = 0; args->argv[i]; i++)
+        p->args.argv[i] = p->args.text + (args->argv[i] - args->text);
+}
+
+static inline void io_write_grants(void *data, uint64_t token, const struct table *table)
+{
+    (void)data;
+    struct pending *p = push(P_GRANTS, token);
+    table_copy(&p->table, table);
+}
+
+static inline int io_send(void *data, uint32_t host_id, const uint8_t *bytes, uint32_t len)
+{
+    (void)data;
+    struct pending *p = push(P_COMMAND, 0);
+    p->host = host_id;
+    int rc = envelope_unpack(bytes, len, &p->envelope, NULL);
+    assert(rc == 0);
+    return 0;
+}
+
+static inline void io_respond(void *data, const struct waiter *to, const uint8_t *bytes,
+                              uint32_t len)
+{
+    (void)data;
+    (void)to;
+    envelope_free(w.answer);
+    w.answer = NULL;
+    int rc = envelope_unpack(bytes, len, &w.answer, NULL);
+    assert(rc == 0);
+    const Lunar__Response *r = w.answer->response;
+    w.n_answers++;
+    w.code = r->error ? r->error->code : 0;
+    snprintf(w.text, sizeof w.text, "%s", r->error ? r->error->text : "");
+    snprintf(w.device, sizeof w.device, "%s",
+             r->op_case == LUNAR__RESPONSE__OP_VOLUME ? r->volume->device : "");
+}
+
+static const struct leader_io fake_io = {io_commit, io_write_grants, io_send, io_respond};
+
+static inline void host_is(uint32_t host, enum host_state state)
+{
+    struct host_status status = {.host_id = host, .generation = 1, .state = state};
+    leader_hosts(w.leader, &status, 1, w.now);
+}
+
+static inline void node_seen(uint32_t host, uint64_t generation, uint64_t run, uint32_t flags)
+{
+    struct channel_stats s = {
+        .peer = {host, generation, run}, .peer_flags = flags, .last_heard_ms = w.now};
+    snprintf(s.peer_name, sizeof s.peer_name, "node%u", host);
+    leader_node(w.leader, host, &s, w.now);
+}
+
+/* A new leader of the next term, as takeover.c makes one. */
+static inline void elect(void)
+{
+    struct leader_config config = {.superblock = &w.sb,
+                                   .self = {1, 1, ++w.term},
+                                   .io = &fake_io,
+                                   .catalogue = fake_lvm_catalogue(&w.lvm)};
+    for (int i = 0; i < w.n_queue; i++) {
+        if (w.queue[i].kind == P_GRANTS)
+            table_free(&w.queue[i].table);
+        envelope_free(w.queue[i].envelope);
+    }
+    w.n_queue = 0;
+    if (w.leader)
+        leader_free(w.leader);
+    w.leader = leader_new(&config);
+    for (uint32_t h = 1; h <= MAX_NODES; h++) {
+        struct table merged;
+        grants_merge(&w.grants[h], NULL, NULL, h, &w.sb.pool_id, &merged, NULL);
+        leader_set_grants(w.leader, h, &merged);
+    }
+    for (uint32_t h = 1; h <= 3; h++)
+        host_is(h, HOST_STATE_LIVE);
+    leader_start(w.leader, w.now);
+    for (uint32_t h = 1; h <= 3; h++)
+        node_seen(h, w.generation[h] ? w.generation[h] : 1, 1, 0);
+}
+
+static inline void world_reset(void)
+{
+    if (w.leader)
+        leader_free(w.leader);
+    w.leader = NULL;
+    for (uint32_t h = 1; h <= MAX_NODES; h++)
+        table_free(&w.grants[h]);
+    fake_lvm_free(&w.lvm);
+    envelope_free(w.answer);
+    memset(&w, 0, sizeof w);
+    w.now = 1000;
+    w.sb.pool_id = uuid_random();
+    strcpy(w.sb.pool_name, "test");
+    w.sb.layout.max_nodes = MAX_NODES;
+    fake_lvm_init(&w.lvm);
+    for (uint32_t h = 1; h <= MAX_NODES; h++)
+        table_init(&w.grants[h], TABLE_GRANTS, h, &w.sb.pool_id);
+    elect();
+}
+
+/* --- the node's side: what test_node.c tests for real --- */
+
+static inline int held_index(uint32_t host, const struct uuid *id)
+{
+    for (int i = 0; i < w.n_held[host]; i++)
+        if (uuid_equal(&w.held[host][i], id))
+            return i;
+    return -1;
+}
+
+static inline bool granted(uint32_t host, const struct uuid *id)
+{
+    return table_find_attachment(&w.grants[host], id) != NULL;
+}
+
+static inline void node_acts(uint32_t host, const Lunar__Command *c, char *device)
+{
+    struct uuid id = {{0}};
+    int i;
+    switch (c->op_case) {
+    case LUNAR__COMMAND__OP_ATTACH:
+        id = uuid_from_pb(c->attach->attachment_id);
+        assert(granted(host, &id)); /* the grant stands before the node hears of it */
+        if (held_index(host, &id) < 0)
+            w.held[host][w.n_held[host]++] = id;
+        strcpy(device, "/dev/x");
+        break;
+    case LUNAR__COMMAND__OP_DETACH:
+        id = uuid_from_pb(c->detach->attachment_id);
+        i = held_index(host, &id);
+        if (i >= 0)
+            w.held[host][i] = w.held[host][--w.n_held[host]];
+        break;
+    default:
+        id = uuid_from_pb(c->format_job->attachment_id);
+        assert(granted(host, &id));
+        w.formats++;
+    }
+}
+
+static inline void node_answers(const struct pending *p)
+{
+    const Lunar__Command *c = p->envelope->command;
+    Lunar__Result result = LUNAR__RESULT__INIT;
+    Lunar__Error error = LUNAR__ERROR__INIT;
+    char device[64] = "";
+
+    if (w.nodes_silent)
+        return;
+    if (w.node_error == 0)
+        node_acts(p->host, c, device);
+    error.code = w.node_error;
+    error.text = (char *)(uintptr_t) "the node says no";
+    result.id = c->id;
+    result.error = &error;
+    result.device = device;
+    leader_result(w.leader, p->host, &result, w.now);
+}
+
+/* Carries out the oldest thing of the queue; false if there is none. */
+static inline bool outside_step(void)
+{
+    struct error err = ERROR_INIT;
+    if (w.n_queue == 0)
+        return false;
+    struct pending p = w.queue[0];
+    for (int i = 0; p.kind == P_COMMIT && p.args.argv[i]; i++)
+        p.args.argv[i] = p.args.text + (w.queue[0].args.argv[i] - w.queue[0].args.text);
+    memmove(w.queue, w.queue + 1, (size_t)--w.n_queue * sizeof *w.queue);
+    for (int k = 0; k < w.n_queue; k++) /* argv points into its own struct, which has moved */
+        for (int i = 0; w.queue[k].kind == P_COMMIT && w.queue[k].args.argv[i]; i++)
+            w.queue[k].args.argv[i] -= sizeof *w.queue;
+    if (p.kind == P_COMMIT) {
+        int rc = fake_lvm_run(&w.lvm, p.args.argv, &err);
+        leader_commit_done(w.leader, p.token, rc, &err, fake_lvm_catalogue(&w.lvm), w.now);
+    } else if (p.kind == P_GRANTS) {
+        int rc = w.grants_fail;
+        w.grants_fail = 0;
+        if (rc == 0) {
+            table_free(&w.grants[p.table.slot]);
+            table_copy(&w.grants[p.table.slot], &p.table);
+        }
+        error_set(&err, rc, "made to fail");
+        table_free(&p.table);
+        leader_grants_done(w.leader, p.token, rc, &err, w.now);
+    } else {
+        node_answers(&p);
+        envelope_free(p.envelope);
+    }
+    return true;
+}
+
+static inline void settle(void)
+{
+    while (outside_step())
+        ;
+}
+
+/* --- requests --- */
+
+static inline struct waiter client(void)
+{
+    struct waiter from = {.host_id = 3, .request_id = uuid_random()};
+    return from;
+}
+
+static inline void ask(const struct waiter *from, Lunar__Request *r)
+{
+    r->id = uuid_to_pb(&from->request_id);
+    leader_request(w.leader, from, r, w.now);
+}
+
+static inline void ask_create(const struct waiter *from, const char *name, uint64_t size,
+                              bool thick)
+{
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__VolumeCreate m = LUNAR__VOLUME_CREATE__INIT;
+    m.name = (char *)(uintptr_t)name;
+    m.size = size;
+    m.thick = thick;
+    r.op_case = LUNAR__REQUEST__OP_VOLUME_CREATE;
+    r.volume_create = &m;
+    ask(from, &r);
+}
+
+static inline void ask_attach(const struct waiter *from, const struct uuid *volume,
+                              const char *node)
+{
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__VolumeAttach m = LUNAR__VOLUME_ATTACH__INIT;
+    m.volume_id = uuid_to_pb(volume);
+    m.node = (char *)(uintptr_t)node;
+    r.op_case = LUNAR__REQUEST__OP_VOLUME_ATTACH;
+    r.volume_attach = &m;
+    ask(from, &r);
+}
+
+static inline void ask_detach(const struct waiter *from, const struct uuid *volume)
+{
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__VolumeDetach m = LUNAR__VOLUME_DETACH__INIT;
+    struct uuid attachment = {{0}};
+    for (uint32_t h = 1; h <= MAX_NODES; h++) { /* as lunarctl learns it from the volume */
+        const struct table_entry *e = table_find_volume(&w.grants[h], volume);
+        if (e)
+            attachment = e->attachment_id;
+    }
+    m.volume_id = uuid_to_pb(volume);
+    m.attachment_id = uuid_to_pb(&attachment);
+    r.op_case = LUNAR__REQUEST__OP_VOLUME_DETACH;
+    r.volume_detach = &m;
+    ask(from, &r);
+}
+
+static inline void ask_delete(const struct waiter *from, const struct uuid *volume)
+{
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__VolumeDelete m = LUNAR__VOLUME_DELETE__INIT;
+    m.volume_id = uuid_to_pb(volume);
+    r.op_case = LUNAR__REQUEST__OP_VOLUME_DELETE;
+    r.volume_delete = &m;
+    ask(from, &r);
+}
+
+static inline struct uuid made(const char *name)
+{
+    struct waiter from = client();
+    ask_create(&from, name, 1ull << 30, false);
+    settle();
+    assert(w.code == 0 && w.answer->response->op_case == LUNAR__RESPONSE__OP_VOLUME);
+    return uuid_from_pb(w.answer->response->volume->volume_id);
+}
+
+#endif

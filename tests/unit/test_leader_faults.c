@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pure leader when something fails: grants that cannot be written or erased, nodes that refuse,
+ * reboot, leave or fall silent. */
+#include "support/leader_world.h"
+
+static void an_older_grant_survives_a_refusal(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    ask_attach(&from, &id, "node2");
+    settle();
+    w.node_error = LUNAR_E_BUSY; /* it is being detached there, or half-built */
+    ask_attach(&from, &id, "node2");
+    settle();
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    CHECK_EQ(w.grants[2].n_entries, 1);
+    w.node_error = 0;
+    ask_attach(&from, &id, "node1");
+    CHECK_EQ(w.code, LUNAR_E_IN_USE);
+}
+
+static void safety_2_every_entry_of_a_volume_counts(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    ask_attach(&from, &id, "node2");
+    settle();
+    /* A late grant write of a former leader brings back an entry on node 1, and a new leader unites
+     * them. */
+    struct table_entry *e = table_add(&w.grants[1]);
+    *e = w.grants[2].entries[0];
+    e->attachment_id = uuid_random();
+    elect();
+    ask_attach(&from, &id, "node1");
+    CHECK_EQ(w.code, LUNAR_E_IN_USE);
+    ask_attach(&from, &id, "node2");
+    CHECK_EQ(w.code, LUNAR_E_IN_USE);
+    ask_detach(&from, &id); /* names node 2's attachment */
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.grants[2].n_entries, 0);
+    CHECK_EQ(w.grants[1].n_entries, 1);
+}
+
+static void a_grant_whose_erasure_failed_stands(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    ask_attach(&from, &id, "node2");
+    settle();
+    ask_detach(&from, &id);
+    outside_step(); /* the node tears down */
+    w.grants_fail = -5;
+    settle();
+    CHECK_EQ(w.code, -5);
+    ask_attach(&from, &id, "node1");
+    CHECK_EQ(w.code, LUNAR_E_IN_USE);
+    ask_detach(&from, &id);
+    settle();
+    CHECK_EQ(w.code, 0);
+    ask_attach(&from, &id, "node1");
+    settle();
+    CHECK_EQ(w.code, 0);
+}
+
+static void safety_3_a_grant_that_failed_to_be_written_is_written_before_the_command(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    w.grants_fail = -5;
+    ask_attach(&from, &id, "node2");
+    settle();
+    CHECK_EQ(w.code, -5);
+    CHECK_EQ(w.grants[2].n_entries, 0);
+    ask_attach(&from, &id, "node2"); /* node_acts asserts that the grant stands on the LUN */
+    settle();
+    CHECK_EQ(w.code, 0);
+}
+
+static void a_create_that_failed_half_way_is_made_by_the_next_one(void)
+{
+    world_reset();
+    struct waiter from = client();
+    w.grants_fail = -5;
+    ask_create(&from, "disk", 1ull << 30, false);
+    settle();
+    CHECK_EQ(w.code, -5);
+    from = client();
+    ask_create(&from, "disk", 1ull << 30, false);
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_STR(w.answer->response->volume->state, "ready");
+    CHECK_EQ(w.lvm.n_lvs, 1);
+}
+
+static void what_is_half_made_is_taken_up_again_without_a_request(void)
+{
+    world_reset();
+    struct waiter from = client();
+    w.grants_fail = -5;
+    ask_create(&from, "disk", 1ull << 30, false);
+    settle();
+    w.now += LEADER_RECONCILE_MS;
+    leader_tick(w.leader, w.now);
+    settle();
+    CHECK_EQ(w.formats, 1);
+    CHECK_EQ(w.lvm.lvs[0].n_tags, 8); /* "new" is gone */
+}
+
+static void a_node_that_reboots_during_a_format_gets_a_job_of_its_new_life(void)
+{
+    world_reset();
+    struct waiter from = client();
+    w.nodes_silent = true;
+    ask_create(&from, "disk", 1ull << 30, false);
+    settle();
+    CHECK_EQ(w.grants[3].entries[0].generation, 1);
+    w.nodes_silent = false;
+    node_seen(3, 2, 1, 0);
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_STR(w.answer->response->volume->state, "ready");
+}
+
+static void a_job_moves_on_from_a_node_that_leaves(void)
+{
+    world_reset();
+    struct waiter from = client();
+    w.node_error = LUNAR_E_NOT_JOINED;
+    ask_create(&from, "disk", 1ull << 30, false);
+    outside_step(); /* commit */
+    outside_step(); /* grant */
+    outside_step(); /* the node says that it is leaving */
+    node_seen(3, 1, 1, PAGE_FLAG_LEAVING);
+    w.node_error = 0;
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.formats, 1);
+}
+
+static void an_old_page_is_no_life_sign(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    host_is(2, HOST_STATE_DEAD);
+    ask_attach(&from, &id, "node2");
+    CHECK_EQ(w.code, LUNAR_E_NOT_JOINED);
+    host_is(2, HOST_STATE_UNKNOWN);
+    ask_attach(&from, &id, "node2");
+    CHECK_EQ(w.code, LUNAR_E_NOT_JOINED);
+    leader_heard(w.leader, 2, w.now + 500); /* its page moved */
+    ask_attach(&from, &id, "node2");
+    settle();
+    CHECK_EQ(w.code, 0);
+}
+
+static void a_silent_agent_gets_no_work(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    w.now += 11000;
+    ask_attach(&from, &id, "node2"); /* its node lives, its agent was killed */
+    CHECK_EQ(w.code, LUNAR_E_NOT_JOINED);
+    CHECK(strstr(w.text, "agent") != NULL);
+    leader_heard(w.leader, 2, w.now);
+    ask_attach(&from, &id, "node2");
+    settle();
+    CHECK_EQ(w.code, 0);
+}
+
+static void a_clean_leave_is_proof_for_the_life_that_left(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    ask_attach(&from, &id, "node2");
+    settle();
+    w.grants[2].entries[0].generation =
+        2; /* granted to a later life than the one that sanlock saw leave */
+    elect();
+    host_is(2, HOST_STATE_FREE);
+    w.now += 11000;
+    ask_detach(&from, &id);
+    CHECK_EQ(w.code, LUNAR_E_NOT_JOINED);
+    w.grants[2].entries[0].generation = 1;
+    elect();
+    host_is(2, HOST_STATE_FREE);
+    w.now += 11000;
+    ask_detach(&from, &id);
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.grants[2].n_entries, 0);
+}
+
+static void a_job_moves_on_when_its_node_has_left(void)
+{
+    world_reset();
+    struct waiter from = client();
+    w.nodes_silent = true;
+    ask_create(&from, "disk", 1ull << 30, false);
+    settle();
+    node_seen(3, 1, 1, PAGE_FLAG_LEAVING);
+    host_is(3, HOST_STATE_FREE);
+    w.nodes_silent = false;
+    leader_tick(w.leader, w.now);
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.formats, 1);
+}
+
+static void safety_17_a_volume_that_is_not_made_yet_is_never_attached(void)
+{
+    world_reset();
+    struct waiter from = client();
+    w.nodes_silent = true;
+    ask_create(&from, "disk", 1ull << 30, false);
+    settle();
+    struct catalogue *c = fake_lvm_catalogue(&w.lvm);
+    struct uuid id = c->volumes[0].id;
+    catalogue_free(c);
+    free(c);
+    ask_attach(&from, &id, "node1");
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    CHECK_EQ(w.n_held[1], 0);
+}
+
+static void safety_6_a_detach_must_name_its_attachment(void)
+{
+    world_reset();
+    struct uuid id = made("disk"), zero = {{0}};
+    struct waiter from = client();
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__VolumeDetach m = LUNAR__VOLUME_DETACH__INIT;
+    ask_attach(&from, &id, "node2");
+    settle();
+    m.volume_id = uuid_to_pb(&id);
+    m.attachment_id = uuid_to_pb(&zero);
+    r.op_case = LUNAR__REQUEST__OP_VOLUME_DETACH;
+    r.volume_detach = &m;
+    ask(&from, &r);
+    settle();
+    CHECK_EQ(w.code, LUNAR_E_INVALID);
+    CHECK_EQ(w.n_held[2], 1);
+}
+
+TEST_MAIN(TEST(an_older_grant_survives_a_refusal), TEST(safety_2_every_entry_of_a_volume_counts),
+          TEST(a_grant_whose_erasure_failed_stands),
+          TEST(safety_3_a_grant_that_failed_to_be_written_is_written_before_the_command),
+          TEST(a_create_that_failed_half_way_is_made_by_the_next_one),
+          TEST(what_is_half_made_is_taken_up_again_without_a_request),
+          TEST(a_node_that_reboots_during_a_format_gets_a_job_of_its_new_life),
+          TEST(a_job_moves_on_from_a_node_that_leaves), TEST(an_old_page_is_no_life_sign),
+          TEST(a_silent_agent_gets_no_work), TEST(a_clean_leave_is_proof_for_the_life_that_left),
+          TEST(a_job_moves_on_when_its_node_has_left),
+          TEST(safety_17_a_volume_that_is_not_made_yet_is_never_attached),
+          TEST(safety_6_a_detach_must_name_its_attachment))
