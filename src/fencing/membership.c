@@ -272,6 +272,8 @@ int membership_check(struct membership *m, struct error *err)
     struct sanlk_lockspace ls;
     uint64_t lver = 0;
     int rv = sanlock_find_lockspace(m->lockspace, &ls, err);
+    if (rv == -ECONNREFUSED)
+        return error_set(err, LUNAR_E_NOT_JOINED, "the sanlock daemon is gone");
     if (rv < 0)
         return rv; /* it could not be asked: no answer is not "no" */
     if (rv > 0)
