@@ -190,8 +190,8 @@ small_devices_files_and_bad_options_are_refused() {
 }
 
 # A node that is alive renews its delta lease. Here a process does the same with the timestamp and the record's checksum.
-renew() { # LOCKSPACE-OFFSET SECONDS: one renewal every half second
-    python3 - "$dev" "$1" "$2" <<'EOF'
+renew() { # LOCKSPACE-OFFSET SECONDS [HOST-ID]: one renewal every half second
+    python3 - "$dev" "$1" "$2" "${3:-1}" <<'EOF'
 import mmap, os, struct, sys, time
 def crc(data):
     c = 0xfffffffe
@@ -201,15 +201,17 @@ def crc(data):
             c = (c >> 1) ^ (0x82f63b78 & -(c & 1))
     return c
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT)
-at, until = int(sys.argv[2]), time.monotonic() + float(sys.argv[3])
+until, host = time.monotonic() + float(sys.argv[3]), int(sys.argv[4])
+at = int(sys.argv[2]) + (host - 1) * 512
+at, o = at // 4096 * 4096, at % 4096
 page = mmap.mmap(-1, 4096)
 stamp = 1000
 while True:
     os.preadv(fd, [page], at)
     stamp += 1
-    page[32:48] = struct.pack("<QQ", 1, 1)
-    page[152:160] = struct.pack("<Q", stamp)
-    page[168:172] = struct.pack("<I", crc(page[0:168]))
+    page[o + 32:o + 48] = struct.pack("<QQ", host, 1)
+    page[o + 152:o + 160] = struct.pack("<Q", stamp)
+    page[o + 168:o + 172] = struct.pack("<I", crc(page[o:o + 168]))
     os.pwritev(fd, [page], at)
     if time.monotonic() > until:
         break
@@ -230,6 +232,21 @@ a_living_lockspace_is_refused_even_with_force() {
     background=
     [ $rc = 1 ] && said 'ALIVE' || why "exit code $rc or words" || return
     [ "$(dump .state)" = ready ] || why "the refusal changed the state"
+}
+
+safety_22_a_living_lockspace_is_refused_when_no_superblock_tells_its_size() {
+    fresh
+    format --max-nodes 256 --extent-size 4MiB || why "format" || return
+    renew "$(dump .superblocks[0].layout.lockspace)" 60 161 &
+    background=$!
+    for _ in $(seq 100); do [ "$(dump .lockspace.free)" = 255 ] && break; sleep 0.1; done
+    dd if=/dev/zero of="$dev" bs=1M seek=65 count=1 oflag=direct conv=notrunc 2>/dev/null
+    format --force --max-nodes 4 --extent-size 4MiB
+    local rc=$?
+    kill $background
+    wait $background 2>/dev/null
+    background=
+    [ $rc = 1 ] && said 'ALIVE' || why "exit code $rc or words"
 }
 
 a_dead_lockspace_is_watched_and_then_given_up() { # 8N + W = 26 s
@@ -414,6 +431,7 @@ tests=(
     a_device_in_use_is_refused
     small_devices_files_and_bad_options_are_refused
     a_living_lockspace_is_refused_even_with_force
+    safety_22_a_living_lockspace_is_refused_when_no_superblock_tells_its_size
     a_dead_lockspace_is_watched_and_then_given_up
     killed_at_any_point_a_second_run_completes
     killed_over_an_old_pool_the_old_one_never_comes_back
