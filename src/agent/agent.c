@@ -282,6 +282,7 @@ static void answer_status(struct agent *a, uint64_t client)
         s.last_heard_ms = stats->last_heard_ms ? uv_now(a->loop) - stats->last_heard_ms : 0;
         node_each(a->node, add_volume, volumes);
     }
+    s.condition = a->trouble;
     s.volumes = volumes->list;
     s.n_volumes = volumes->n;
     error.text = a->trouble; /* code 0: the status itself is fine */
@@ -338,6 +339,10 @@ static void on_local_gone(void *data, uint64_t client)
 
 /* --- opening --- */
 
+#define AGENT_POOLS_MAX 16u /* of one process */
+static struct uuid opened[AGENT_POOLS_MAX];
+static uint32_t pools_opened;
+
 /* One agent per pool and node: waits for a predecessor's exit, whose writes have all landed then
  * (SAFETY 5). */
 static int take_lock(struct agent *a, struct error *err)
@@ -382,6 +387,13 @@ static int prepare(struct agent *a, struct error *err)
              a->run_dir, a->sb.pool_name);
     if (mkdir(a->root, 0700) < 0 && errno != EEXIST)
         return error_set(err, -errno, "cannot make %s: %s", a->root, strerror(errno));
+    for (uint32_t i = 0; i < pools_opened; i++)
+        if (uuid_equal(&opened[i], &a->sb.pool_id))
+            return error_set(err, LUNAR_E_INVALID, "%s: pool '%s' is given twice", a->device,
+                             a->sb.pool_name);
+    if (pools_opened == AGENT_POOLS_MAX)
+        return error_set(err, LUNAR_E_FULL, "more than %u pools", AGENT_POOLS_MAX);
+    opened[pools_opened++] = a->sb.pool_id;
     rc = take_lock(a, err);
     if (rc == 0)
         rc = local_open(a->loop, a->socket, &callbacks, a, &a->local, err);

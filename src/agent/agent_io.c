@@ -122,9 +122,9 @@ static void task_done(uv_work_t *work, int status)
     char id[UUID_TEXT_SIZE];
 
     assert(status == 0); /* never cancelled */
-    log_info("task kind=%s volume=%s code=%s%s%s", names[j->task->kind],
+    log_info("task kind=%s volume=%s code=%s%s%s%s", names[j->task->kind],
              uuid_format(&j->task->spec->volume_id, id), j->rc < 0 ? error_name(j->rc) : "OK",
-             j->rc < 0 ? " text=" : "", j->rc < 0 ? j->err.text : "");
+             j->rc < 0 ? " text=\"" : "", j->rc < 0 ? j->err.text : "", j->rc < 0 ? "\"" : "");
     node_task_done(j->a->node, j->task, j->rc, &j->err);
     free(j);
 }

@@ -57,7 +57,10 @@ static void resign_coordinator(const char *path)
         send_resign(fd) == 0) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
         log_info("leaving text=\"the coordinator on this node resigns\"");
-        poll(&p, 1, LEAVE_RESIGN_MS);
+        char answer[256];
+        /* It answers, then it goes: gone is when it has hung up. */
+        while (poll(&p, 1, LEAVE_RESIGN_MS) == 1 && read(fd, answer, sizeof answer) > 0)
+            ;
     }
     if (fd >= 0)
         close(fd);

@@ -2,8 +2,8 @@
 /*
  * The life of a qemu-storage-daemon. Happy path: a listening socket is made in the run folder and
  * inherited as descriptor 3; the child, in a session of its own, writes its pid and start time to
- * qsd.pid *before* it execs, so that no daemon runs unknown to the next agent; the graph is built
- * over QMP; on stop the export goes first, then `quit`.
+ * qsd.process *before* it execs, so that no daemon runs unknown to the next agent; the graph is
+ * built over QMP; on stop the export goes first, then `quit`.
  *
  * Failure modes: the program is missing or dies at once: its log's last words are in the error; a
  * graph that cannot be built: the daemon is killed, nothing was exported; it does not end: SIGKILL,
@@ -110,7 +110,7 @@ int qsd_adopt(const struct qsd_config *config, struct qsd *ret, struct error *er
     char path[512], line[1024];
 
     *ret = (struct qsd){.pidfd = -1};
-    path_in(config, "qsd.pid", path, sizeof path);
+    path_in(config, "qsd.process", path, sizeof path);
     if (read_file(path, line, sizeof line) <= 0)
         return error_set(err, LUNAR_E_NOT_FOUND, "no daemon was started for %s", config->name);
     pid_t pid = (pid_t)strtol(line, NULL, 10);
@@ -227,7 +227,7 @@ static int launch_daemon(const struct qsd_config *config, const char *socket_pat
     struct launch launch = {
         .argv = {"qemu-storage-daemon", "--chardev", NULL, "--monitor", "chardev=qmp", NULL}};
 
-    path_in(config, "qsd.pid", launch.pid_path, sizeof launch.pid_path);
+    path_in(config, "qsd.process", launch.pid_path, sizeof launch.pid_path);
     path_in(config, "qsd.log", launch.log_path, sizeof launch.log_path);
     snprintf(launch.tmpdir, sizeof launch.tmpdir, "TMPDIR=%s", config->run_dir);
     snprintf(launch.chardev, sizeof launch.chardev, "socket,id=qmp,fd=3,server=on,wait=off");
@@ -422,7 +422,7 @@ int qsd_check_export(const struct qsd_config *config, struct error *err)
 
 int qsd_stop(const struct qsd_config *config, struct qsd *qsd, struct error *err)
 {
-    static const char *const files[] = {"qmp.sock", "qsd.pid"};
+    static const char *const files[] = {"qmp.sock", "qsd.process"};
     char path[512];
 
     if (vdpa_present(config->name))

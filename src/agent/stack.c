@@ -232,8 +232,9 @@ static const struct step {
     const char *name;
     int (*run)(const char *root, struct stack *stack, struct error *err);
 } attach_steps[] = {
-    {"map the layers", step_maps}, {"start the daemon", step_daemon}, {"make the disk", step_disk},
-    {"make P", step_pausable},     {"make H", step_handle},           {"make the link", step_link},
+    {"mapping the layers", step_maps}, {"starting the storage daemon", step_daemon},
+    {"making the disk", step_disk},    {"make P", step_pausable},
+    {"make H", step_handle},           {"make the link", step_link},
 };
 
 static int run_steps(const char *root, struct stack *stack, struct error *err)

@@ -210,18 +210,39 @@ static void on_signal(uv_signal_t *handle, int signum)
 
 /* --- local clients --- */
 
+/* "I go": before the socket closes with the process. */
+static void answer_resign(struct coordinator *c, uint64_t client)
+{
+    Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
+    Lunar__Response response = LUNAR__RESPONSE__INIT;
+    struct uuid zero = {{0}}; /* local requests carry no id */
+    uint8_t *bytes;
+    uint32_t len;
+
+    response.id = uuid_to_pb(&zero);
+    e.body_case = LUNAR__ENVELOPE__BODY_RESPONSE;
+    e.response = &response;
+    if (envelope_pack(&e, &bytes, &len, NULL) < 0)
+        return;
+    local_send(c->local, client, bytes, len);
+    free(bytes);
+}
+
 static void on_local_message(void *data, uint64_t client, const Lunar__Envelope *e,
                              const uint8_t *bytes, uint32_t len)
 {
     struct coordinator *c = data;
     bool is_resign = e->body_case == LUNAR__ENVELOPE__BODY_LOCAL_REQUEST &&
                      e->local_request->op_case == LUNAR__LOCAL_REQUEST__OP_RESIGN;
-    if (is_resign)
+    if (is_resign) {
+        answer_resign(c, client);
         resign(c);
-    else if (c->state == COORDINATOR_STATE_LEADING && e->body_case == LUNAR__ENVELOPE__BODY_REQUEST)
+    } else if (c->state == COORDINATOR_STATE_LEADING &&
+               e->body_case == LUNAR__ENVELOPE__BODY_REQUEST) {
         leader_uv_request(c, client, e->request);
-    else
+    } else {
         relay_message(c, client, bytes, len);
+    }
 }
 
 static void on_local_gone(void *data, uint64_t client)
@@ -248,6 +269,8 @@ static int setup(struct coordinator *c, const struct coordinator_config *config,
     rc = wwid_check(c->fd, config->device, &c->sb, err);
     if (rc < 0)
         return rc;
+    if (mkdir(config->run_dir, 0700) < 0 && errno != EEXIST)
+        return error_set(err, -errno, "cannot make %s: %s", config->run_dir, strerror(errno));
     snprintf(c->state_dir, sizeof c->state_dir, "%s/coordinator-%s", config->run_dir,
              c->sb.pool_name);
     if (mkdir(c->state_dir, 0700) < 0 && errno != EEXIST)

@@ -104,6 +104,8 @@ void op_fail(struct op *op, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 struct op *op_by_volume(struct leader *l, const struct uuid *volume_id);
 struct op *op_by_name(struct leader *l, const char *name);
+/* BUSY, with what is going on and where. */
+void reply_busy(struct leader *l, const struct waiter *w, const struct op *op);
 void op_add_waiter(struct leader *l, struct op *op, const struct waiter *w);
 /* Each hands the op's step outside and moves it. */
 void op_commit(struct leader *l, struct op *op, enum op_state to,

@@ -114,7 +114,7 @@ void attach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
         return;
     }
     if (op) {
-        reply_error(l, w, LUNAR_E_BUSY, "another operation on this volume is going on; try again");
+        reply_busy(l, w, op);
         return;
     }
     const struct table_entry *held = grant_conflict(l, &volume_id, host, &held_by);
@@ -199,7 +199,7 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
         return;
     }
     if (op) {
-        reply_error(l, w, LUNAR_E_BUSY, "another operation on this volume is going on; try again");
+        reply_busy(l, w, op);
         return;
     }
     const struct table_entry *e = detach_target(l, w, &volume_id, &attachment_id, &host);

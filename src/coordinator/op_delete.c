@@ -45,7 +45,7 @@ void delete_request(struct leader *l, const struct waiter *w, const struct uuid 
         return;
     }
     if (op) {
-        reply_error(l, w, LUNAR_E_BUSY, "another operation on this volume is going on; try again");
+        reply_busy(l, w, op);
         return;
     }
     if (!v) {

@@ -104,11 +104,11 @@ void op_finish(struct leader *l, struct op *op)
     char id[UUID_TEXT_SIZE];
 
     op_move(op, OP_STATE_DONE);
-    log_info("op_done kind=%s volume=%s node=%u code=%s ms=%llu%s%s", kind_names[op->kind],
+    log_info("op_done kind=%s volume=%s node=%u code=%s ms=%llu%s%s%s", kind_names[op->kind],
              uuid_format(&op->volume_id, id), op->host_id,
              op->error.code ? error_name(op->error.code) : "OK",
-             (unsigned long long)(l->now_ms - op->started_ms), op->error.code ? " text=" : "",
-             op->error.text);
+             (unsigned long long)(l->now_ms - op->started_ms), op->error.code ? " text=\"" : "",
+             op->error.text, op->error.code ? "\"" : "");
     for (uint32_t i = 0; i < op->n_waiters; i++)
         answer(l, op, &op->waiters[i]);
     TAILQ_REMOVE(&l->ops, op, link);
@@ -133,6 +133,17 @@ struct op *op_by_name(struct leader *l, const char *name)
         if (op->kind == OP_CREATE && strcmp(op->name, name) == 0)
             return op;
     return NULL;
+}
+
+void reply_busy(struct leader *l, const struct waiter *w, const struct op *op)
+{
+    static const char *const doing[OP_KINDS] = {"created", "deleted", "attached", "detached"};
+    char text[PAGE_NAME_SIZE + 128];
+    snprintf(text, sizeof text, "the volume is being %s%s%s%s (%llu s by now); try again",
+             doing[op->kind], op->host_id ? " on node '" : "",
+             op->host_id ? node_name(l, op->host_id) : "", op->host_id ? "'" : "",
+             (unsigned long long)(l->now_ms - op->started_ms) / 1000);
+    reply_error(l, w, LUNAR_E_BUSY, text);
 }
 
 void op_add_waiter(struct leader *l, struct op *op, const struct waiter *w)

@@ -5,6 +5,7 @@
  * TOO_BIG instead.
  */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -176,7 +177,11 @@ void reply_nodes(struct leader *l, const struct waiter *w)
         m->name = text(n->name);
         m->generation = n->self.generation;
         m->run = n->self.run_or_term;
-        m->state = text(n->leaving ? "LEFT" : host_state_name(n->sanlock_state));
+        bool silent = l->now_ms > n->last_heard_ms + NODE_SILENT_MS;
+        m->state = text(n->leaving ? "LEFT"
+                        : silent && n->sanlock_state == HOST_STATE_LIVE
+                            ? "SILENT"
+                            : host_state_name(n->sanlock_state));
         m->last_heard_ms = l->now_ms > n->last_heard_ms ? l->now_ms - n->last_heard_ms : 0;
         m->attachments = n->has_grants ? n->grants.n_entries : 0;
         list[nodes.n_nodes++] = m;
@@ -209,9 +214,17 @@ void reply_status(struct leader *l, const struct waiter *w)
         s.nodes += l->nodes[h].seen && !l->nodes[h].leaving;
         s.attachments += l->nodes[h].has_grants ? l->nodes[h].grants.n_entries : 0;
     }
-    s.condition =
-        text(l->catalogue->n_foreign ? "the VG holds LVs that are not lunar's; they are left alone"
-                                     : "");
+    char condition[512] = "";
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes && !condition[0]; h++)
+        if (l->nodes[h].seen && !l->nodes[h].leaving &&
+            l->nodes[h].sanlock_state == HOST_STATE_LIVE &&
+            l->now_ms > l->nodes[h].last_heard_ms + NODE_SILENT_MS)
+            snprintf(condition, sizeof condition,
+                     "node '%.200s' is silent: is its lunar-agent running?", node_name(l, h));
+    if (l->catalogue->n_foreign > 0)
+        snprintf(condition, sizeof condition,
+                 "the VG holds LVs that are not lunar's; they are left alone");
+    s.condition = condition;
     response.op_case = LUNAR__RESPONSE__OP_STATUS;
     response.status = &s;
     send_response(l, w, &response);

@@ -102,7 +102,8 @@ static int check_daemon(const struct membership_config *config, char ret_name[LE
     if (!daemon.use_watchdog)
         return error_set(err, LUNAR_E_NO_WATCHDOG,
                          "sanlock runs without a watchdog (-w 0), so nothing would reset this node "
-                         "when it must die: restart it with use_watchdog = 1");
+                         "when it must die: remove `-w 0` from its command line (Debian: "
+                         "/etc/default/sanlock) and restart it");
     return watchdog_check(false, (int)sb->watchdog_fire_timeout_s, err);
 }
 

@@ -105,11 +105,11 @@ static int connect_now(struct client *c, struct error *err)
         int rc = -errno;
         close(fd);
         if (rc == -ENOENT || rc == -ECONNREFUSED)
-            return error_set(
-                err, rc,
-                "nobody listens on %s: start the daemon on this node, or name its socket "
-                "with --socket or --pool",
-                path);
+            return error_set(err, rc,
+                             "nobody listens on %s: start lunar-agent (or lunar-coordinator) on "
+                             "this node, or name its socket "
+                             "with --socket or --pool",
+                             path);
         if (rc == -EACCES || rc == -EPERM)
             return error_set(err, rc, "%s may be used by root alone", path);
         return error_set(err, rc, "cannot connect to %s: %s", path, strerror(-rc));

@@ -211,7 +211,8 @@ static void print_format(const json_t *doc)
            js_get_text(doc, "device"));
     printf("  volume group %s, lockspace %s, up to %" PRIu64 " nodes\n", js_get_text(doc, "vg"),
            js_get_text(doc, "lockspace"), js_get_u64(doc, "max_nodes"));
-    printf("  %s in all, %s of them reserved; a dead node is replaced after %" PRIu64 " s\n",
+    printf("  %s in all, %s of them reserved; a dead node is known to be dead after %" PRIu64
+           " s\n",
            size_format(js_get_u64(doc, "bytes"), size),
            size_format(js_get_u64(doc, "area_bytes"), area), js_get_u64(doc, "dead_s"));
 }
@@ -287,7 +288,7 @@ int cmd_lun_format(struct cli *cli, int argc, char **argv)
         {"watchdog-timeout", 0, CLI_NUMBER, &o.watchdog_timeout_s, 10, 300, "SECONDS",
          "sanlock's watchdog_fire_timeout W (default 60)"},
         {"extent-size", 0, CLI_SIZE, &o.extent_size, EXTENT_SIZE_MIN, EXTENT_SIZE_MAX, "SIZE",
-         "LVM extents, the steps by which thin volumes grow (default 32MiB)"},
+         "LVM extents, the steps in which space is given out (default 32MiB)"},
         {"force", 0, CLI_FLAG, &o.force, 0, 0, NULL,
          "destroy what the device carries (never a living pool)"},
         {"test", 0, CLI_FLAG, &o.test, 0, 0, NULL,

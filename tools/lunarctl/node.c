@@ -96,6 +96,8 @@ static void print_agent(const json_t *s)
            js_get_text(s, "node"), js_get_u64(s, "host_id"), js_get_u64(s, "generation"),
            js_get_u64(s, "run"));
     printf("state        %s\n", js_get_text(s, "state"));
+    if (*js_get_text(s, "condition"))
+        printf("condition    %s\n", js_get_text(s, "condition"));
     printf("pool         %s (%s)\n", js_get_text(s, "pool"), js_get_text(s, "pool_id"));
     printf("device       %s\n", js_get_text(s, "device"));
     if (term)

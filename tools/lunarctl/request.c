@@ -12,6 +12,10 @@
 #include "base/uuid.h"
 #include "diskrpc/message.h"
 
+#define ASK_AGENT_MS 2000
+/* A coordinator rewrites each node's page every second or so. */
+#define SILENT_MS 10000
+
 int request_open(const struct cli *cli, const char *name, struct client **ret)
 {
     char path[256];
@@ -44,6 +48,53 @@ static int check_answer(const struct cli *cli, Lunar__Envelope *answer,
     return cli_fail(cli, code, &err);
 }
 
+/* What this node's agent knows of a coordinator: that is where most silences come from. */
+static bool coordinator_is_silent(const struct cli *cli)
+{
+    Lunar__Envelope envelope = LUNAR__ENVELOPE__INIT, *answer = NULL;
+    Lunar__LocalRequest request = LUNAR__LOCAL_REQUEST__INIT;
+    Lunar__AgentStatusGet get = LUNAR__AGENT_STATUS_GET__INIT;
+    struct client *client;
+    bool silent = false;
+    char path[256];
+
+    if (client_open(cli_socket(cli, "agent", path, sizeof path), ASK_AGENT_MS, &client, NULL) < 0)
+        return false;
+    request.op_case = LUNAR__LOCAL_REQUEST__OP_AGENT_STATUS;
+    request.agent_status = &get;
+    envelope.body_case = LUNAR__ENVELOPE__BODY_LOCAL_REQUEST;
+    envelope.local_request = &request;
+    if (client_call(client, &envelope, NULL, &answer, NULL) == 0 &&
+        answer->response->op_case == LUNAR__RESPONSE__OP_AGENT_STATUS) {
+        const Lunar__AgentStatus *s = answer->response->agent_status;
+        silent = s->term == 0 || s->last_heard_ms > SILENT_MS;
+    }
+    envelope_free(answer);
+    client_close(client);
+    return silent;
+}
+
+static void explain_timeout(const struct cli *cli, const Lunar__Request *request, struct error *err)
+{
+    bool reads = request->op_case == LUNAR__REQUEST__OP_PING ||
+                 request->op_case == LUNAR__REQUEST__OP_STATUS_GET ||
+                 request->op_case == LUNAR__REQUEST__OP_NODE_LIST ||
+                 request->op_case == LUNAR__REQUEST__OP_VOLUME_LIST ||
+                 request->op_case == LUNAR__REQUEST__OP_VOLUME_GET;
+    const char *then =
+        reads ? "" : "; what was asked for may still be done, the same command again is safe";
+
+    if (coordinator_is_silent(cli))
+        error_set(err, LUNAR_E_TIMEOUT,
+                  "no answer within %llu s: no coordinator is heard on this node; is "
+                  "lunar-coordinator running "
+                  "on a node of this pool?%s",
+                  (unsigned long long)cli->timeout_s, then);
+    else
+        error_set(err, LUNAR_E_TIMEOUT, "no answer within %llu s%s",
+                  (unsigned long long)cli->timeout_s, then);
+}
+
 int request_call(const struct cli *cli, struct client *client, Lunar__Request *request,
                  Lunar__Response__OpCase op_case, Lunar__Envelope **ret)
 {
@@ -56,6 +107,8 @@ int request_call(const struct cli *cli, struct client *client, Lunar__Request *r
     envelope.body_case = LUNAR__ENVELOPE__BODY_REQUEST;
     envelope.request = request;
     int rc = client_call(client, &envelope, &id, &answer, &err);
+    if (rc == LUNAR_E_TIMEOUT)
+        explain_timeout(cli, request, &err);
     return rc < 0 ? cli_fail(cli, rc, &err) : check_answer(cli, answer, op_case, ret);
 }
 

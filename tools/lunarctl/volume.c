@@ -260,8 +260,21 @@ static int choose_attachment(const struct cli *cli, const Lunar__Volume *v, cons
                              struct uuid *ret)
 {
     memset(ret, 0, sizeof *ret);
+    if (text && uuid_parse(text, ret) < 0)
+        return cli_usage(cli, "--attachment takes a UUID");
+    for (size_t i = 0; text && i < v->n_attachments; i++) {
+        struct uuid one = uuid_from_pb(v->attachments[i]->attachment_id);
+        if (uuid_equal(&one, ret))
+            return CLI_OK;
+    }
+    if (text && v->n_attachments > 0) {
+        struct error err = ERROR_INIT;
+        error_set(&err, LUNAR_E_NOT_FOUND, "%s has no attachment %s; it is attached to node '%s'",
+                  v->name, text, v->attachments[0]->node);
+        return cli_fail(cli, err.code, &err);
+    }
     if (text)
-        return uuid_parse(text, ret) == 0 ? CLI_OK : cli_usage(cli, "--attachment takes a UUID");
+        return CLI_OK; /* not attached at all: that is what was asked for */
     if (v->n_attachments > 1)
         return cli_usage(
             cli, "%s has %zu attachments: choose one with --attachment (volume show lists them)",
