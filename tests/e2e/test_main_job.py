@@ -273,6 +273,24 @@ def a_node_leaves_cleanly_and_comes_back():
     c.wait_joined((3,))
 
 
+def a_refused_leave_joins_again_as_a_new_run():
+    node, _ = c.leader()
+    before = c.agent_status(node)
+    c.ctl(3, "volume", "create", "stay", "--size", "64MiB")
+    c.x(node, "pkill -STOP -x lunar-coordinat")  # it holds its lease and cannot resign
+    said = c.refused(node, "node", "leave")
+    expect("IN_USE" in said, said)
+    c.x(node, "pkill -CONT -x lunar-coordinat")
+    c.wait_joined((node,))
+    after = c.agent_status(node)
+    expect(after["run"] == before["run"] + 1 and after["host_id"] == before["host_id"], f"{before} then {after}")
+    wait_for("the stopped one to resign, as it was told", lambda: c.x(node, "pgrep -x lunar-coordinat", check=False).returncode, 20)
+    c.start_coordinator(node)
+    wait_for("the node to be of use again", lambda: c.ctl(3, "volume", "attach", "stay", "--node", f"node{node}"), 30)
+    c.ctl(3, "volume", "detach", "stay")
+    c.ctl(3, "volume", "delete", "stay")
+
+
 def the_leading_node_loses_its_power():
     node, term = c.leader()
     c.vm("cut", node)
@@ -340,7 +358,7 @@ TESTS = [pool_comes_up, safety_22_a_living_pool_is_never_formatted_again, the_du
          a_killed_coordinator_is_replaced_within_3_s, a_standby_relays_its_local_clients,
          a_coordinator_told_to_go_hands_over,
          safety_1_a_stopped_lvm_dies_with_its_coordinator, safety_7_a_second_machine_of_the_same_name_is_refused, safety_12_no_watchdog_no_membership,
-         a_node_leaves_cleanly_and_comes_back, the_leading_node_loses_its_power,
+         a_node_leaves_cleanly_and_comes_back, a_refused_leave_joins_again_as_a_new_run, the_leading_node_loses_its_power,
          a_node_that_lost_its_power_gives_its_volumes_back_when_it_returns, sockets_are_for_root_alone,
          everything_is_given_back, the_dump_reads_everything_with_every_daemon_dead]
 
