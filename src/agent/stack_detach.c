@@ -49,7 +49,26 @@ static int remove_handles(struct stack *stack, bool *ret_gone, struct error *err
     return dm_remove(name, err);
 }
 
-static int flush_thick(struct stack *stack, struct error *err)
+/* The LUN refused the flush and would again: the stack is ended, so that the volume does not hang
+ * here for ever, and the refusal is the answer once. The same detach again finds nothing and is
+ * success. */
+static int end_unflushed(const char *root, struct stack *stack, int flush_rc, struct error *err)
+{
+    struct error why = ERROR_INIT;
+    if (err)
+        why = *err;
+    log_error("stack_flush_failed volume=%s code=%s reason=\"%s\"", stack->spec.name,
+              error_name(flush_rc), why.text);
+    int rc = stack_teardown(root, &stack->spec.pool_id, &stack->spec.attachment_id, stack, err);
+    return rc < 0 ? rc
+                  : error_set(
+                        err, flush_rc,
+                        "the LUN refused the last flush (%s): what was written last may be lost; "
+                        "the disk was ended, detach again to finish",
+                        why.text);
+}
+
+static int flush_thick(const char *root, struct stack *stack, struct error *err)
 {
     char name[DM_NAME_SIZE], path[32];
 
@@ -57,7 +76,10 @@ static int flush_thick(struct stack *stack, struct error *err)
     int rc = dm_path(name, path, err);
     if (rc == LUNAR_E_NOT_FOUND)
         return 0; /* an earlier detach came as far as its removal, after the flush */
-    return rc < 0 ? rc : helper_call(stack_flush_device, path, FLUSH_DEADLINE_MS, err);
+    if (rc < 0)
+        return rc;
+    rc = helper_call(stack_flush_device, path, FLUSH_DEADLINE_MS, err);
+    return rc < 0 && rc != LUNAR_E_INDETERMINATE ? end_unflushed(root, stack, rc, err) : rc;
 }
 
 /* Thin: the disk flushed, off the bus, the daemon ended. A dead daemon is restarted for it, else
@@ -80,12 +102,8 @@ static int remove_disk(const char *root, struct stack *stack, struct error *err)
     }
     if (rc == 0 && vdpa_find(vduse, disk, NULL) == 0)
         rc = helper_call(stack_flush_device, disk, FLUSH_DEADLINE_MS, err);
-    if (rc < 0 && rc != LUNAR_E_INDETERMINATE) {
-        /* The LUN says no, and would again: every answered write is on it as far as it told us. */
-        log_error("stack_flush_failed volume=%s code=%s reason=\"%s\"", stack->spec.name,
-                  error_name(rc), err ? err->text : "");
-        return stack_teardown(root, &stack->spec.pool_id, &stack->spec.attachment_id, stack, err);
-    }
+    if (rc < 0 && rc != LUNAR_E_INDETERMINATE)
+        return end_unflushed(root, stack, rc, err);
     if (rc == 0)
         rc = vdpa_del(vduse, err);
     if (rc < 0)
@@ -114,7 +132,7 @@ int stack_detach(const char *root, struct stack *stack, struct error *err)
     dm_setup();
     int rc = remove_handles(stack, &gone, err);
     if (rc == 0)
-        rc = stack->spec.thick ? flush_thick(stack, err) : remove_disk(root, stack, err);
+        rc = stack->spec.thick ? flush_thick(root, stack, err) : remove_disk(root, stack, err);
     if (rc == 0)
         rc = remove_layers(&stack->spec, err);
     if (rc == 0)
