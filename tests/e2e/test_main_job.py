@@ -244,6 +244,35 @@ def safety_7_a_second_machine_of_the_same_name_is_refused():
     c.wait_joined((3,))
 
 
+def safety_5_a_second_agent_waits_for_the_exit_of_the_first():
+    before = c.agent_status(3)
+    c.x(3, "setsid lunar-agent --device /dev/vdb >/run/agent-2.log 2>&1 </dev/null &")
+    wait_for("the second agent to wait", lambda: "waiting" in c.x(3, "cat /run/agent-2.log").stdout, 10)
+    time.sleep(2)  # it must go on waiting: time enough to do what it must not do
+    expect("joined" not in c.x(3, "cat /run/agent-2.log").stdout, "two agents of one node and pool")
+    expect(c.agent_status(3)["run"] == before["run"], "the first agent lost its run")
+    c.x(3, "pkill -9 -o -x lunar-agent")  # the older one
+    wait_for("the second to take over", lambda: c.agent_status(3)["run"] == before["run"] + 1, 20)
+    c.wait_joined((3,))
+
+
+def used_flag(node):
+    """sanlock's external_used of the pool's lockspace: 1 means that the watchdog guards this node."""
+    return c.x(node, "sanlock client status -D | sed -n 's/^ *external_used=//p'").stdout.split()
+
+
+def safety_9_a_member_is_used_with_and_without_its_agent():
+    expect(used_flag(3) == ["1"], f"{used_flag(3)}")
+    c.x(3, "pkill -9 -x lunar-agent")
+    expect(used_flag(3) == ["1"], f"without its agent: {used_flag(3)}")
+    c.start_agent(3)
+    c.wait_joined((3,))
+    c.ctl(3, "node", "leave")
+    expect(used_flag(3) == [], f"after a clean leave: {used_flag(3)}")
+    c.start_agent(3)
+    c.wait_joined((3,))
+
+
 def safety_12_no_watchdog_no_membership():
     c.ctl(3, "node", "leave")
     c.x(3, "node-sanlock stop; setsid sanlock daemon -D -w 0 -o 2 -U root -G root -e $(lunarctl node identity --offline) "
@@ -357,7 +386,9 @@ TESTS = [pool_comes_up, safety_22_a_living_pool_is_never_formatted_again, the_du
          a_qsd_that_died_with_its_agent_is_replaced_too, the_file_system_is_clean_afterwards,
          a_killed_coordinator_is_replaced_within_3_s, a_standby_relays_its_local_clients,
          a_coordinator_told_to_go_hands_over,
-         safety_1_a_stopped_lvm_dies_with_its_coordinator, safety_7_a_second_machine_of_the_same_name_is_refused, safety_12_no_watchdog_no_membership,
+         safety_1_a_stopped_lvm_dies_with_its_coordinator, safety_5_a_second_agent_waits_for_the_exit_of_the_first,
+         safety_9_a_member_is_used_with_and_without_its_agent,
+         safety_7_a_second_machine_of_the_same_name_is_refused, safety_12_no_watchdog_no_membership,
          a_node_leaves_cleanly_and_comes_back, a_refused_leave_joins_again_as_a_new_run, the_leading_node_loses_its_power,
          a_node_that_lost_its_power_gives_its_volumes_back_when_it_returns, sockets_are_for_root_alone,
          everything_is_given_back, the_dump_reads_everything_with_every_daemon_dead]
