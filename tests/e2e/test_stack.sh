@@ -139,7 +139,13 @@ a_daemon_dies_under_a_writer() {
 qcow_clean() {
     dmsetup create check --table "0 $((256*2048/2)) linear /dev/vdb $((256*2048))
 $((128*2048)) $((256*2048)) linear /dev/vdb $((512*2048))" || broken "map for the check"
-    qemu-img check -q -f qcow2 /dev/mapper/check || broken "qemu-img check"
+    # 3: clusters that were allocated and not linked yet when the daemon was killed. They cost space, no data.
+    qemu-img check -f qcow2 /dev/mapper/check >/run/check 2>&1
+    case $? in
+    0) ;;
+    3) echo "# qemu-img check: $(grep -c '^Leaked' /run/check) clusters leaked by the kills" ;;
+    *) cat /run/check; broken "qemu-img check" ;;
+    esac
     dmsetup remove check
 }
 
