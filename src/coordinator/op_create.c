@@ -169,10 +169,13 @@ void create_command(struct leader *l, struct op *op)
     grant_drop(l, op);
     op->attachment_id = uuid_random();
     op->command_id = uuid_random();
-    if (grant_add(l, op, TABLE_MODE_JOB, v))
+    if (grant_add(l, op, TABLE_MODE_JOB, v)) {
         op_write_grants(l, op, OP_STATE_GRANT);
-    else
-        grant_restore(l, op);
+        return;
+    }
+    op->attachment_id = op->dropped->attachment_id;
+    grant_restore(l, op);
+    op->resend = true; /* its table is full: another try at the next tick */
 }
 
 static void after_create(struct leader *l, struct op *op, int rc, const struct error *err)

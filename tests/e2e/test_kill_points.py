@@ -27,7 +27,10 @@ def hand_over(n):
     c.x(victim, "rm -f /run/points; pkill -9 -x lunar-coordinat; true")
     c.start_coordinator(victim, env=f"LUNAR_KILL_AT={n} LUNAR_KILL_TRACE=/run/points")
     wait_for("the candidate", lambda: c.x(victim, "test -S /run/lunar/coordinator-demo.sock", check=False).returncode == 0, 10)
-    c.x(leader, "pkill -9 -x lunar-coordinat; sleep 1.5")  # long enough for the candidate's next try, each 0.5 s
+    c.x(leader, "pkill -9 -x lunar-coordinat")
+    # It leads when it has met its first effect, or died of it; only then may the plain one stand by.
+    led = "test -s /run/points || ! pgrep -x lunar-coordinat >/dev/null"
+    wait_for("the candidate to lead", lambda: c.x(victim, led, check=False).returncode == 0, 20)
     c.start_coordinator(leader)
     return victim
 
