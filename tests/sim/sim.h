@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The simulator's engine: virtual time, machines, processes, fibers, randomness, faults, trace.
+ *
+ * One run is one operating-system process with one thread. Everything that happens is an event in
+ * one queue, ordered by (time, number); whoever wants randomness draws from a named stream of the
+ * seed; nothing looks at the real clock, at addresses or at the environment. So a seed and its
+ * options give the same trace, byte for byte.
+ *
+ * Production code runs in it unchanged. What it calls for the outside is defined a second time
+ * here, with the same headers: libuv's loop, timers and close (fake_uv.c), alarms and workers
+ * (fake_uv.c), blocking I/O and the loop's disk (lun.c), membership and leadership (sanlock.c),
+ * LVM, the stack, local sockets (the world's files). A worker's job runs in a fiber, so that
+ * blocking code is interrupted at every I/O, and other things happen meanwhile.
+ *
+ * Failure modes: a breached invariant ends the run (sim_violation), an assert of the production
+ * code too (the runner sees the signal); both name the seed.
+ */
+#ifndef LUNAR_TESTS_SIM_SIM_H
+#define LUNAR_TESTS_SIM_SIM_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#define SIM_MS        1000ull
+#define SIM_S         (1000ull * SIM_MS)
+#define SIM_NODES_MAX 8u
+
+/* Each kind of fault has a weight of its own per seed (none at all in some seeds), its own stream
+ * of randomness and a counter, so that leaving one out changes nothing about the others' draws. */
+#define SIM_FAULTS(X)                                                                              \
+    X(LATENCY_TAIL, "an I/O takes long")                                                           \
+    X(TORN_WRITE, "a write lands in pieces with time between them, cut at 512 bytes")              \
+    X(TORN_READ, "a read sees half of a write")                                                    \
+    X(EIO, "an I/O fails without effect")                                                          \
+    X(LATE_LANDING, "a write fails and lands later all the same")                                  \
+    X(DUPLICATE, "a write that ended well lands a second time later")                              \
+    X(BIT_ROT, "bits on the LUN flip")                                                             \
+    X(PROCESS_KILL, "kill -9 of an agent or a coordinator, restarted later")                       \
+    X(NODE_PAUSE, "a node stands still and goes on; its queued I/O may go on meanwhile")           \
+    X(NODE_RESET, "a node's power is cut; its queued I/O may land later; it boots again")          \
+    X(PATH_LOSS, "a node loses the LUN: I/O hangs or fails, and comes back")                       \
+    X(CLOCK_DRIFT, "a node's clock runs faster or slower, within a bound")                         \
+    X(COORDINATOR_CHANGE, "the leader is killed or resigns at an interesting moment")              \
+    X(STALE_COORDINATOR, "writes of a deposed leader land after the takeover")                     \
+    X(LVM_FAULT, "an LVM command fails, hangs, or is killed half-way")                             \
+    X(STACK_FAULT, "a stack operation on a node fails, takes long, or is left half-done")          \
+    X(QSD_EXIT, "a volume's QSD dies")                                                             \
+    X(HINT_LOST, "a hint is lost or late")                                                         \
+    X(HINT_FORGED, "hints that nobody sent")                                                       \
+    X(FORGED_PAGE, "a page of another pool, incarnation, term or with a bad CRC lies on the LUN")
+
+enum sim_fault {
+#define X(name, text) FAULT_##name,
+    SIM_FAULTS(X)
+#undef X
+        SIM_FAULT_KINDS
+};
+
+struct sim_options {
+    uint64_t seed;
+    bool trace;          /* print each line; else only its hash and the last lines of a failure */
+    uint64_t fault_mask; /* bit per kind; ~0: as the seed says */
+    uint64_t chaos_us;   /* how long faults go on; 0: as the seed says */
+    uint32_t nodes;      /* 0: as the seed says, 2..5 */
+    uint32_t requests;   /* clients' requests; 0: as the seed says */
+};
+
+/* --- randomness --- */
+enum sim_stream {
+    STREAM_CONFIG,
+    STREAM_LUN,
+    STREAM_SCHEDULE,
+    STREAM_CLIENTS,
+    STREAM_UUID,
+    STREAM_WORLD,
+    SIM_STREAMS
+};
+uint64_t sim_random(enum sim_stream stream, uint64_t below); /* below > 0 */
+/* True with probability weight(kind) * per_mille_at_full_weight / 1000, while faults go on; counts
+ * a hit. Draws from the kind's own stream. */
+bool sim_fault(enum sim_fault kind, uint32_t per_mille_at_full_weight);
+uint64_t sim_fault_random(enum sim_fault kind, uint64_t below);
+/* For faults that are planned rather than drawn per operation. */
+double sim_weight(enum sim_fault kind); /* 0..1; 0 after the faults have ended */
+void sim_count_fault(enum sim_fault kind);
+
+/* --- time --- */
+uint64_t sim_now_us(void);
+struct sim_event;
+struct sim_event *sim_at(uint64_t at_us, void (*fn)(void *data), void *data);
+void sim_cancel(struct sim_event *event); /* not once it has fired */
+/* Runs until `until_us` or until nothing is left; calls the hook after each event. */
+void sim_run(uint64_t until_us);
+void sim_start(const struct sim_options *options);
+void sim_end_faults(void); /* from now on no fault is drawn; lost paths heal, paused nodes go on */
+bool sim_faults_ended(void);
+
+/* --- machines and processes --- */
+enum machine_state { MACHINE_UP, MACHINE_PAUSED, MACHINE_OFF };
+
+struct machine {
+    uint32_t index; /* from 1 */
+    char name[16];  /* "node1" */
+    enum machine_state state;
+    uint32_t boot; /* counts power-ons */
+    int64_t clock_offset_us;
+    int32_t drift_ppm; /* +-200 at most: sanlock and the kernel bear that */
+    bool path_lost;    /* lun.c: I/O of this machine waits (or fails, path_errors) */
+    bool path_errors;
+    bool io_held; /* while paused: its queued I/O stands still too */
+    uint64_t paused_at_us;
+};
+struct machine *machine_new(void); /* up, booted */
+struct machine *machine_at(uint32_t index);
+void machine_pause(struct machine *m, bool io_goes_on);
+void machine_resume(struct machine *m);
+/* All processes end at once, without waiting for their I/O, which may land later or never. */
+void machine_off(struct machine *m);
+void machine_on(struct machine *m);
+uint64_t machine_now_us(const struct machine *m); /* its monotonic clock: offset and drift */
+
+enum process_kind { PROCESS_AGENT, PROCESS_COORDINATOR, PROCESS_CLIENT };
+
+struct process {
+    uint32_t number; /* from 1, never used again */
+    enum process_kind kind;
+    struct machine *machine;
+    char name[32]; /* "agent2#5" */
+    bool ending;   /* killed; its I/O in flight is waited for */
+    bool gone;
+    uv_loop_t loop; /* loop.data is the process */
+    uint32_t io_in_flight;
+    void *data;    /* the world's */
+    void *sanlock; /* sanlock.c's */
+    void *uv;      /* fake_uv.c's */
+};
+struct process *process_start(enum process_kind kind, struct machine *machine);
+/* SIGKILL: no code of it runs any more. It is gone when its I/O in flight has ended, as in the
+ * kernel: then `sim_hooks.process_gone`. Does not return when it is the current one. */
+void process_kill(struct process *p);
+struct process *process_current(void); /* NULL: the world itself */
+/* As sim_at, in the process's context: dropped when it dies, late while its machine is paused. */
+struct sim_event *process_at(struct process *p, uint64_t at_us, void (*fn)(void *data), void *data);
+
+/* --- fibers: blocking code of a process --- */
+/* Runs fn(data) in a fiber of the process; `done` is called in the process's context afterwards. */
+void fiber_start(struct process *p, const char *name, void (*fn)(void *data),
+                 void (*done)(void *data), void *data);
+bool fiber_inside(void);
+void fiber_sleep(uint64_t us);
+/* Stops until fiber_wake; the handle is good for one wake. */
+struct fiber;
+struct fiber *fiber_self(void);
+void fiber_stop(void);
+void fiber_wake(struct fiber *fiber);
+
+/* --- what the world hangs into the engine --- */
+struct sim_hooks {
+    void (*after_event)(void); /* all invariants */
+    void (*process_gone)(struct process *p);
+    /* A write: as it was submitted, and each time that bytes of it reach the LUN. */
+    void (*lun_submitted)(struct process *p, uint64_t offset, const uint8_t *bytes, uint32_t len);
+    void (*lun_landed)(const struct process *p, uint64_t offset, const uint8_t *bytes, uint32_t len,
+                       bool late);
+    void (*elected)(struct process *p, uint64_t term); /* sanlock gave it the lease */
+    void (*lease_lost)(struct process *p, uint64_t term);
+    void (*watchdog)(struct machine *m); /* sanlock's time is up: reset it now */
+};
+extern struct sim_hooks sim_hooks;
+
+/* --- trace and end --- */
+void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
+uint64_t sim_trace_hash(void);
+uint64_t sim_trace_lines(void);
+/* Names the invariant, the seed and the options that replay it, prints the trace's last lines,
+ * ends the run with exit code 1. */
+_Noreturn void sim_violation(const char *invariant, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+const struct sim_options *sim_options(void);
+uint64_t sim_fault_count(enum sim_fault kind);
+
+/* --- lun.c --- */
+#define SIM_LUN_FD 1000 /* what io_open gives; io_read and io_write work inside fibers alone */
+/* A LUN of `size` bytes, zero. */
+void lun_open(uint64_t size);
+/* The world's own look and touch: instant, no faults, no trace. */
+void lun_peek(uint64_t offset, void *bytes, uint32_t len);
+void lun_poke(uint64_t offset, const void *bytes, uint32_t len);
+uint64_t lun_size(void);
+/* A copy of a write lands at a later time as if it had been under way all along. */
+void lun_land_late(uint64_t at_us, uint64_t offset, const void *bytes, uint32_t len,
+                   const struct process *of);
+uint32_t lun_writes_pending(void); /* late ones and those in flight */
+
+/* --- sanlock.c: implements fencing/membership.h, and writes true lease records to the LUN --- */
+struct superblock;
+struct sanlock_timing {
+    uint32_t io_timeout_s, watchdog_s;
+};
+void sanlock_start(const struct superblock *sb); /* once, after lun_open */
+/* The host id that the machine holds in its present boot; 0: none. */
+uint32_t sanlock_host_id(const struct machine *m);
+uint64_t sanlock_generation(const struct machine *m);
+uint64_t sanlock_term(void);          /* lver of the coordinator resource as it stands */
+struct process *sanlock_leader(void); /* who holds it; NULL: free */
+/* True if (host id, generation) is DEAD, FREE or superseded as any host may conclude now. */
+bool sanlock_proved_dead(uint32_t host_id, uint64_t generation);
+
+#endif
