@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The daemon around the pure node, shared by its files alone: agent.c (life), join.c (blocking:
- * everything before the first message), agent_io.c (the node's outside), agent_leave.c (the clean
- * leave).
+ * The daemon around the pure node, shared by its files alone: agent.c (opening), agent_life.c
+ * (join, serve, loss), join.c (blocking: everything before the first message), agent_io.c (the
+ * node's outside), agent_local.c (clients), agent_leave.c (the clean leave), agent_end.c (its end).
  */
 #ifndef LUNAR_AGENT_INTERNAL_H
 #define LUNAR_AGENT_INTERNAL_H
@@ -87,9 +87,19 @@ extern const struct node_io agent_io;
 /* A process serves several pools: true for the last one that is left. Call it once for each that
  * left. */
 bool agent_was_last(void);
+/* agent_life.c */
+/* loop, sb, device, names, folders, fd, lock_fd and local are set: joins in the background. */
+void agent_begin(struct agent *a);
 /* Joins again after a leave that failed. */
 void agent_rejoin(struct agent *a);
+/* agent_local.c */
+/* For local_open; `data` is the agent. */
+extern const struct local_callbacks agent_local_callbacks;
 void agent_answer(struct agent *a, uint64_t client, int code, const char *words);
+/* agent_end.c */
+/* Asks the node's coordinator, if one runs, to go, and waits until it has hung up. Blocking. */
+void agent_resign_coordinator(const char *path);
+_Noreturn void agent_exit(void);
 /* agent_leave.c */
 void agent_leave(struct agent *a, uint64_t client);
 

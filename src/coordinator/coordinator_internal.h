@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The daemon around the pure leader, shared by its files alone: coordinator.c (candidate, election,
- * life), takeover.c (what a new leader reads first), leader_uv.c (the leader's outside), relay.c (a
- * standby's clients).
+ * The daemon around the pure leader, shared by its files alone: coordinator.c (process),
+ * coordinator_life.c (candidate, election, resignation), takeover.c (what a new leader reads
+ * first), leader_uv.c (the leader's outside), relay.c (a standby's clients), coordinator_end.c
+ * (exit).
  */
 #ifndef LUNAR_COORDINATOR_INTERNAL_H
 #define LUNAR_COORDINATOR_INTERNAL_H
@@ -63,6 +64,7 @@ struct coordinator {
     bool lease_busy, recheck_busy;
     bool lease_trying; /* what the lease job does, fixed when it is submitted */
     uv_timer_t timer, resign_timer;
+    int resign_waited_ms;
     uv_signal_t sigterm, sigint;
     uv_poll_t lease_poll; /* the sanlock daemon's socket */
 
@@ -86,9 +88,18 @@ struct coordinator {
     struct relay_list relays;
 };
 
+/* coordinator_life.c */
 uint64_t coordinator_now_ms(const struct coordinator *c);
+/* For local_open; `data` is the coordinator. */
+extern const struct local_callbacks coordinator_local_callbacks;
+/* loop, sb, device, folders, sockets, fd and local are set: becomes a candidate. */
+void coordinator_begin(struct coordinator *c);
+void coordinator_resign(struct coordinator *c);
+/* coordinator_end.c */
 /* The lease is gone or must be taken for gone: logs and ends the process. */
 _Noreturn void coordinator_die(const char *why, const char *text);
+/* Having resigned: the socket closes with the process, which frees the lease. */
+_Noreturn void coordinator_exit(void);
 
 /* takeover.c: blocking, LVM thread. On failure nothing is held. */
 int takeover_run(struct coordinator *c, struct takeover *ret, struct error *err);

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of an agent once its LUN is open and its lock held: join, serve, notice the loss.
+ *
+ * Happy path: join.c runs in a thread, the node is made with what was adopted, the first report is
+ * written, the mailbox opens, the membership is looked after. Failure modes: a join that fails is
+ * told in the status and tried again; the sanlock daemon or the lockspace is lost: no command is
+ * taken any more, and since USED stands the watchdog ends the node (the orderly self-fence is the
+ * guard's work).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/agent_internal.h"
+#include "base/hangup.h"
+#include "base/log.h"
+
+static void start_join(struct agent *a);
+
+/* --- serving --- */
+
+static void on_message(void *data, const uint8_t *bytes, uint32_t len)
+{
+    struct agent *a = data;
+    struct error err = ERROR_INIT;
+    Lunar__Envelope *e;
+
+    if (a->state == AGENT_STATE_LOST)
+        return;
+    if (envelope_unpack(bytes, len, &e, &err) < 0) {
+        log_warn("message_refused text=\"%s\"", err.text);
+        return;
+    }
+    node_message(a->node, mailbox_stats(a->mailbox)->peer.run_or_term, e);
+    envelope_free(e);
+}
+
+static void on_peer_changed(void *data, const struct incarnation *peer)
+{
+    struct agent *a = data;
+    log_info("coordinator_changed term=%llu host_id=%u", (unsigned long long)peer->run_or_term,
+             peer->host_id);
+    node_coordinator_changed(a->node);
+}
+
+static void on_mailbox_gone(void *data)
+{
+    (void)data;
+}
+
+static void lost(struct agent *a, const char *why)
+{
+    if (a->state == AGENT_STATE_LOST)
+        return;
+    a->state = AGENT_STATE_LOST;
+    snprintf(a->trouble, sizeof a->trouble,
+             "the lockspace is lost: %s; the watchdog will reset this node", why);
+    log_error("lost pool=%s text=\"%s\"", a->sb.pool_name, a->trouble);
+    /* The page falls silent, so that the coordinator gives this node nothing any more. */
+    mailbox_close(a->mailbox, on_mailbox_gone, NULL);
+    a->mailbox = NULL;
+}
+
+static void on_sanlock(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    uv_poll_stop(poll);
+    lost(poll->data, "the sanlock daemon is gone");
+}
+
+static void check_run(struct worker_job *job)
+{
+    struct agent *a = job->data;
+    a->check_rc = membership_check(a->join.membership, &a->check_err);
+}
+
+static void check_done(struct worker_job *job)
+{
+    struct agent *a = job->data;
+    a->check_busy = false;
+    if (a->check_rc == LUNAR_E_NOT_JOINED && a->state == AGENT_STATE_JOINED)
+        lost(a, a->check_err.text);
+    else if (a->check_rc < 0)
+        log_warn("membership_in_doubt pool=%s code=%s text=\"%s\"", a->sb.pool_name,
+                 error_name(a->check_rc), a->check_err.text);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct agent *a = timer->data;
+    if (a->state == AGENT_STATE_JOINING) {
+        start_join(a);
+    } else if (a->state == AGENT_STATE_JOINED && !a->check_busy) {
+        a->check_busy = true;
+        a->check_job = (struct worker_job){.run = check_run, .done = check_done, .data = a};
+        worker_submit(a->join_worker, &a->check_job);
+    }
+}
+
+/* --- joining --- */
+
+static void join_job_run(struct worker_job *job)
+{
+    struct agent *a = job->data;
+    memset(&a->join_err, 0, sizeof a->join_err);
+    a->join_rc = join_run(a, &a->join, &a->join_err);
+}
+
+static int serve(struct agent *a, struct error *err)
+{
+    struct node_config node = {.pool_id = a->sb.pool_id,
+                               .pool_name = a->sb.pool_name,
+                               .device = a->device,
+                               .node_name = a->node_name,
+                               .self = a->join.self,
+                               .io = &agent_io,
+                               .data = a};
+    int rc = uv_disk_open(a->loop, a->device, 2, &a->disk, err);
+    if (rc < 0)
+        return rc;
+    a->node = node_new(&node);
+    for (uint32_t i = 0; i < a->join.n_stacks; i++)
+        node_adopt(a->node, a->join.stacks[i]);
+    node_start(a->node);
+    struct mailbox_config mailbox = {
+        .loop = a->loop,
+        .disk = uv_disk_disk(a->disk),
+        .layout = &a->sb.layout,
+        .pool_id = a->sb.pool_id,
+        .self = a->join.self,
+        .node_name = a->node_name,
+        .page_seq_min = a->join.page_seq,
+        .callbacks = {.message = on_message, .peer_changed = on_peer_changed},
+        .data = a,
+    };
+    a->mailbox = mailbox_open(&mailbox);
+    a->hangup_fd = hangup_fd(membership_fd(a->join.membership));
+    if (a->hangup_fd < 0 || uv_poll_init(a->loop, &a->sanlock_poll, a->hangup_fd) != 0)
+        abort();
+    a->sanlock_poll.data = a;
+    uv_poll_start(&a->sanlock_poll, UV_READABLE, on_sanlock);
+    return 0;
+}
+
+static void join_job_done(struct worker_job *job)
+{
+    struct agent *a = job->data;
+
+    if (a->join_rc == 0) {
+        a->join_rc = serve(a, &a->join_err);
+        if (a->join_rc < 0)
+            join_undo(&a->join);
+    }
+    if (a->join_rc < 0) {
+        snprintf(a->trouble, sizeof a->trouble, "%s", a->join_err.text);
+        log_error("join_failed pool=%s code=%s text=\"%s\"", a->sb.pool_name,
+                  error_name(a->join_rc), a->join_err.text);
+        uv_timer_start(&a->timer, on_timer, AGENT_JOIN_RETRY_MS, 0);
+        return;
+    }
+    a->state = AGENT_STATE_JOINED;
+    a->trouble[0] = '\0';
+    log_info("joined pool=%s host_id=%u generation=%llu run=%llu adopted=%u", a->sb.pool_name,
+             a->join.self.host_id, (unsigned long long)a->join.self.generation,
+             (unsigned long long)a->join.self.run_or_term, a->join.n_stacks);
+    uv_timer_start(&a->timer, on_timer, AGENT_CHECK_MS, AGENT_CHECK_MS);
+}
+
+static void start_join(struct agent *a)
+{
+    a->join_job = (struct worker_job){.run = join_job_run, .done = join_job_done, .data = a};
+    worker_submit(a->join_worker, &a->join_job);
+}
+
+void agent_rejoin(struct agent *a)
+{
+    uv_timer_stop(&a->timer); /* one join at a time: the next tick would begin another */
+    a->state = AGENT_STATE_JOINING;
+    start_join(a);
+}
+
+void agent_begin(struct agent *a)
+{
+    LIST_INIT(&a->watches);
+    a->join_worker = worker_open(a->loop, "join");
+    a->report_worker = worker_open(a->loop, "report");
+    uv_timer_init(a->loop, &a->timer);
+    uv_timer_init(a->loop, &a->leave_timer);
+    a->timer.data = a->leave_timer.data = a;
+    start_join(a);
+}
