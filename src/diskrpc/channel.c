@@ -62,7 +62,7 @@ static void handle(struct channel *ch, const struct channel_event *event,
         channel_page_read(ch, event, ret);
         break;
     case CHANNEL_EVENT_PAGE_WRITTEN:
-        channel_page_written(ch, event->status, event->now_ms);
+        channel_page_written(ch, event, ret);
         break;
     case CHANNEL_EVENT_SPILL_READ:
         channel_spill_read(ch, event);
@@ -71,8 +71,7 @@ static void handle(struct channel *ch, const struct channel_event *event,
         channel_spill_written(ch, event->status, event->now_ms);
         break;
     case CHANNEL_EVENT_HINT:
-        ch->poll.kick = true;
-        ch->poll.next_ms = event->now_ms;
+        ch->poll.look = true;
         break;
     }
 }

@@ -65,7 +65,7 @@ enum channel_event_type {
     CHANNEL_EVENT_PAGE_WRITTEN, /* status; the page asked for last */
     CHANNEL_EVENT_SPILL_READ,   /* data, len if status == 0 */
     CHANNEL_EVENT_SPILL_WRITTEN,
-    CHANNEL_EVENT_HINT, /* "look at your page": poll now */
+    CHANNEL_EVENT_HINT, /* "look at your page": read it now, and again if a read is out */
 };
 
 struct channel_event {
@@ -87,6 +87,7 @@ struct channel_update {
     bool read_page;
     bool read_spill; /* read spill_read_len bytes (rounded up to a page) of the peer's slot */
     uint32_t spill_read_len;
+    bool wrote_news;      /* a page that carries messages not said before has landed */
     bool peer_changed;    /* a new incarnation of the peer was met: session reset */
     bool term_raised;     /* agent: a higher term was met (implies peer_changed) */
     uint64_t deadline_ms; /* step a TICK at this time, UINT64_MAX: none */

@@ -62,7 +62,15 @@ void channel_poll_step(struct channel *ch, uint64_t now_ms, struct channel_updat
 {
     if (ch->poll.kick)
         channel_poll_kick(ch, now_ms);
-    if (ch->poll.out || (ch->config.external_poll && !hot(ch, now_ms)))
+    if (ch->poll.out)
+        return;
+    if (ch->poll.look) {
+        ch->poll.look = false;
+        ch->poll.out = true;
+        ret->read_page = true;
+        return;
+    }
+    if (ch->config.external_poll && !hot(ch, now_ms))
         return;
     /* Something became pending since the gap was chosen: an idle gap is too long for it. */
     ch->poll.next_ms = min_u64(ch->poll.next_ms, now_ms + gap_ms(ch, now_ms));

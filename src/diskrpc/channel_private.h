@@ -113,6 +113,7 @@ struct channel {
         uint64_t next_ms;
         uint64_t hot_until_ms;
         bool kick; /* something happened that deserves a fast look */
+        bool look; /* hinted: one read, begun after the hint */
     } poll;
     struct page scratch; /* the page being looked at */
 };
@@ -131,7 +132,8 @@ static inline uint64_t min_u64(uint64_t a, uint64_t b)
 /* channel_send.c */
 void channel_send_reset(struct channel *ch); /* the session ended: forget the queue */
 void channel_send_acked(struct channel *ch, uint64_t ack_seq, uint64_t now_ms);
-void channel_page_written(struct channel *ch, int status, uint64_t now_ms);
+void channel_page_written(struct channel *ch, const struct channel_event *event,
+                          struct channel_update *ret);
 void channel_spill_written(struct channel *ch, int status, uint64_t now_ms);
 void channel_send_step(struct channel *ch, uint64_t now_ms, struct channel_update *ret);
 

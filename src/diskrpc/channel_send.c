@@ -260,7 +260,7 @@ static void note_outcome(struct channel *ch, int status, uint64_t now_ms)
     ch->not_before_ms = now_ms + ch->backoff_ms;
 }
 
-static void page_landed(struct channel *ch, uint64_t now_ms)
+static void page_landed(struct channel *ch, uint64_t now_ms, struct channel_update *ret)
 {
     const struct said *said = &ch->write.flying;
     bool same_session = incarnation_equal(&said->peer, &ch->stats.peer);
@@ -271,22 +271,24 @@ static void page_landed(struct channel *ch, uint64_t now_ms)
     ch->write.landed = *said;
     if (!same_session || said->last_seq <= before)
         return;
+    ret->wrote_news = true;
     ch->stats.messages_sent += said->last_seq - before;
     if (ch->head && ch->head->seq > before)
         ch->progress_ms = now_ms; /* the oldest message lies there for the first time */
     channel_poll_kick(ch, now_ms);
 }
 
-void channel_page_written(struct channel *ch, int status, uint64_t now_ms)
+void channel_page_written(struct channel *ch, const struct channel_event *event,
+                          struct channel_update *ret)
 {
     assert(ch->write.out);
     ch->write.out = false;
-    ch->write.again = status != 0;
-    ch->write.done_ms = now_ms;
-    note_outcome(ch, status, now_ms);
-    if (status == 0) {
+    ch->write.again = event->status != 0;
+    ch->write.done_ms = event->now_ms;
+    note_outcome(ch, event->status, event->now_ms);
+    if (event->status == 0) {
         ch->write.repeat = false;
-        page_landed(ch, now_ms);
+        page_landed(ch, event->now_ms, ret);
     }
 }
 

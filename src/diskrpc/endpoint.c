@@ -120,9 +120,19 @@ static bool deliver(struct endpoint *ep)
     return any;
 }
 
+static enum channel_event_type next_event(struct endpoint *ep)
+{
+    bool hinted = ep->hinted;
+
+    ep->hinted = false;
+    return hinted ? CHANNEL_EVENT_HINT : CHANNEL_EVENT_TICK;
+}
+
 static void on_timer(uv_timer_t *timer)
 {
-    step(timer->data, CHANNEL_EVENT_TICK, 0, NULL, 0);
+    struct endpoint *ep = timer->data;
+
+    step(ep, next_event(ep), 0, NULL, 0);
 }
 
 static void set_timer(struct endpoint *ep, uint64_t now_ms, uint64_t deadline_ms)
@@ -149,9 +159,11 @@ static void step(struct endpoint *ep, enum channel_event_type type, int status, 
         carry_out(ep, &update);
         if (event.type == CHANNEL_EVENT_PAGE_READ)
             ep->callbacks->stepped(ep, &update);
+        if (update.wrote_news)
+            ep->callbacks->wrote(ep);
         if (deliver(ep))
             ep->again = true;
-        event = (struct channel_event){.type = CHANNEL_EVENT_TICK};
+        event = (struct channel_event){.type = next_event(ep)};
     } while (ep->again && !ep->closing);
     ep->stepping = false;
     if (!ep->closing)
@@ -205,6 +217,13 @@ int endpoint_send(struct endpoint *ep, const uint8_t *bytes, uint32_t len)
     if (rc == 0)
         endpoint_kick(ep);
     return rc;
+}
+
+void endpoint_hint(struct endpoint *ep)
+{
+    assert(ep->magic == ENDPOINT_MAGIC);
+    ep->hinted = true;
+    endpoint_kick(ep);
 }
 
 void endpoint_feed_page(struct endpoint *ep, const uint8_t page[PAGE_SIZE_BYTES])

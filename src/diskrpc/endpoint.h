@@ -17,6 +17,8 @@ struct endpoint_callbacks {
     void (*message)(struct endpoint *ep, const uint8_t *bytes, uint32_t len);
     /* After each step that met a page: `peer_changed` and `term_raised` of the update. */
     void (*stepped)(struct endpoint *ep, const struct channel_update *update);
+    /* A page that carries messages not said before has landed: the peer may be hinted at it. */
+    void (*wrote)(struct endpoint *ep);
     void (*closed)(struct endpoint *ep); /* last; the owner frees */
 };
 
@@ -41,6 +43,7 @@ struct endpoint {
     bool reading; /* page_read is out */
     bool stepping;
     bool again; /* something was submitted during a step */
+    bool hinted;
     bool closing;
     bool timer_closed;
 };
@@ -53,6 +56,9 @@ void endpoint_open(struct endpoint *ep, uv_loop_t *loop, struct disk *disk,
 int endpoint_send(struct endpoint *ep, const uint8_t *bytes, uint32_t len);
 /* Makes the loop step the channel soon: after channel_set_*. */
 void endpoint_kick(struct endpoint *ep);
+/* Makes the loop read the peer's page soon, and again if a read is out: that one may have been too
+ * early. */
+void endpoint_hint(struct endpoint *ep);
 /* A page of the peer's that somebody else read. Ignored while a read of our own is out. Calls back
  * inline. */
 void endpoint_feed_page(struct endpoint *ep, const uint8_t page[PAGE_SIZE_BYTES]);

@@ -100,6 +100,15 @@ static void on_stepped(struct endpoint *ep, const struct channel_update *update)
     note_term(hub, stats->term);
 }
 
+static void on_wrote(struct endpoint *ep)
+{
+    struct node *node = ep->data;
+    struct hub *hub = node->hub;
+
+    if (hub->config.callbacks.wrote)
+        hub->config.callbacks.wrote(hub->config.data, node->host_id);
+}
+
 static void on_endpoint_closed(struct endpoint *ep)
 {
     struct node *node = ep->data;
@@ -112,7 +121,8 @@ static void on_endpoint_closed(struct endpoint *ep)
 
 static struct node *node_add(struct hub *hub, uint32_t host_id)
 {
-    static const struct endpoint_callbacks callbacks = {on_message, on_stepped, on_endpoint_closed};
+    static const struct endpoint_callbacks callbacks = {on_message, on_stepped, on_wrote,
+                                                        on_endpoint_closed};
     const struct channel_config channel = {
         .kind = PAGE_DOWN,
         .slot = host_id,
@@ -295,6 +305,14 @@ void hub_set_waiting(struct hub *hub, uint32_t host_id, bool waiting)
         return;
     channel_set_waiting(node->endpoint.channel, waiting);
     endpoint_kick(&node->endpoint);
+}
+
+void hub_hint(struct hub *hub, uint32_t host_id)
+{
+    struct node *node = node_find(hub, host_id);
+
+    if (node)
+        endpoint_hint(&node->endpoint);
 }
 
 const struct channel_stats *hub_stats(const struct hub *hub, uint32_t host_id)

@@ -33,6 +33,13 @@ static void on_stepped(struct endpoint *ep, const struct channel_update *update)
         mailbox->callbacks.peer_changed(mailbox->data, &channel_stats(ep->channel)->peer);
 }
 
+static void on_wrote(struct endpoint *ep)
+{
+    struct mailbox *mailbox = ep->data;
+    if (mailbox->callbacks.wrote)
+        mailbox->callbacks.wrote(mailbox->data);
+}
+
 static void on_closed(struct endpoint *ep)
 {
     struct mailbox *mailbox = ep->data;
@@ -46,7 +53,8 @@ static void on_closed(struct endpoint *ep)
 
 struct mailbox *mailbox_open(const struct mailbox_config *config)
 {
-    static const struct endpoint_callbacks callbacks = {on_message, on_stepped, on_closed};
+    static const struct endpoint_callbacks callbacks = {on_message, on_stepped, on_wrote,
+                                                        on_closed};
     uint32_t slot = config->self.host_id;
     const struct channel_config channel = {
         .kind = PAGE_UP,
@@ -78,6 +86,11 @@ struct mailbox *mailbox_open(const struct mailbox_config *config)
 int mailbox_send(struct mailbox *mailbox, const uint8_t *bytes, uint32_t len)
 {
     return endpoint_send(&mailbox->endpoint, bytes, len);
+}
+
+void mailbox_hint(struct mailbox *mailbox)
+{
+    endpoint_hint(&mailbox->endpoint);
 }
 
 void mailbox_set_waiting(struct mailbox *mailbox, bool waiting)

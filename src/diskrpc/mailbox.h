@@ -24,6 +24,9 @@ struct mailbox_callbacks {
     void (*message)(void *data, const uint8_t *bytes, uint32_t len);
     /* A coordinator of a newer term answers (or the first one): send again what is pending. */
     void (*peer_changed)(void *data, const struct incarnation *peer);
+    /* A page with messages not said before has landed: who wants to may hint the coordinator at it
+     * over the network. NULL: nobody does. */
+    void (*wrote)(void *data);
 };
 struct mailbox_config {
     uv_loop_t *loop;
@@ -39,6 +42,9 @@ struct mailbox_config {
 struct mailbox *mailbox_open(const struct mailbox_config *config);
 int mailbox_send(struct mailbox *mailbox, const uint8_t *bytes,
                  uint32_t len); /* as channel_submit */
+/* Look at the down page now: somebody says that there is something. Costs one read, whether true or
+ * not. Nothing while closing. */
+void mailbox_hint(struct mailbox *mailbox);
 void mailbox_set_waiting(struct mailbox *mailbox, bool waiting);
 void mailbox_set_leaving(struct mailbox *mailbox);
 const struct channel_stats *mailbox_stats(const struct mailbox *mailbox);
@@ -57,6 +63,8 @@ struct hub_callbacks {
     /* A down page of a higher term than ours was met on the LUN: we are deposed and must stop at
      * once. */
     void (*deposed)(void *data, uint64_t term);
+    /* As the mailbox's, for that node's down page. May be NULL. */
+    void (*wrote)(void *data, uint32_t host_id);
 };
 struct hub_config {
     uv_loop_t *loop;
@@ -71,6 +79,8 @@ struct hub_config {
 struct hub *hub_open(const struct hub_config *config);
 /* LUNAR_E_NOT_JOINED if no up page of that node was ever seen. */
 int hub_send(struct hub *hub, uint32_t host_id, const uint8_t *bytes, uint32_t len);
+/* Look at that node's up page now. A node that was never seen is left to the scan: ignored. */
+void hub_hint(struct hub *hub, uint32_t host_id);
 void hub_set_waiting(struct hub *hub, uint32_t host_id, bool waiting);
 const struct channel_stats *hub_stats(const struct hub *hub,
                                       uint32_t host_id); /* NULL: never seen */

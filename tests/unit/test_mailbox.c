@@ -139,7 +139,9 @@ static void open_hub(struct world *w, uint64_t term)
         .layout = &w->layout,
         .pool_id = w->pool,
         .self = {.host_id = 1, .generation = 1, .run_or_term = term},
-        .callbacks = {hub_message, hub_node_changed, hub_deposed},
+        .callbacks = {.message = hub_message,
+                      .node_changed = hub_node_changed,
+                      .deposed = hub_deposed},
         .data = w,
     };
     w->hub = hub_open(&config);
@@ -155,7 +157,7 @@ static void open_node(struct world *w, uint32_t host_id, uint64_t run)
         .pool_id = w->pool,
         .self = {.host_id = host_id, .generation = 1, .run_or_term = run},
         .node_name = "node",
-        .callbacks = {node_message, node_peer_changed},
+        .callbacks = {.message = node_message, .peer_changed = node_peer_changed},
         .data = node,
     };
     *node = (struct node){.world = w, .mailbox = mailbox_open(&config)};
