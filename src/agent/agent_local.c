@@ -90,7 +90,9 @@ static void answer_status(struct agent *a, uint64_t client)
         const struct channel_stats *stats = mailbox_stats(a->mailbox);
         s.term = stats->term;
         s.coordinator_host_id = stats->peer.host_id;
-        s.last_heard_ms = stats->last_heard_ms ? uv_now(a->loop) - stats->last_heard_ms : 0;
+        uint64_t now_ms = uv_now(a->loop); /* of the loop's turn: it may have been heard since */
+        bool ago = stats->last_heard_ms && now_ms > stats->last_heard_ms;
+        s.last_heard_ms = ago ? now_ms - stats->last_heard_ms : 0;
         node_each(a->node, add_volume, volumes);
     }
     s.condition = a->trouble;

@@ -68,7 +68,7 @@ static void handle(struct channel *ch, const struct channel_event *event,
         channel_spill_read(ch, event);
         break;
     case CHANNEL_EVENT_SPILL_WRITTEN:
-        channel_spill_written(ch, event->status, event->now_ms);
+        channel_spill_written(ch, event->status, event->now_us);
         break;
     case CHANNEL_EVENT_HINT:
         ch->poll.look = true;
@@ -80,17 +80,22 @@ void channel_step(struct channel *channel, const struct channel_event *event,
                   struct channel_update *ret)
 {
     assert(channel->magic == CHANNEL_MAGIC);
-    *ret = (struct channel_update){.deadline_ms = NEVER};
+    *ret = (struct channel_update){.deadline_us = NEVER};
     if (!channel->poll.started) {
         /* A newcomer looks around quickly: the other side is about to answer its first page. */
         channel->poll.started = true;
-        channel->poll.next_ms = event->now_ms;
-        channel->poll.hot_until_ms = event->now_ms + CHANNEL_HOT_MS;
+        channel->poll.next_us = NEVER;
+        channel->poll.since_us = event->now_us;
+        channel->poll.hot_until_us = event->now_us + CHANNEL_HOT_US;
+    }
+    if (channel->poll.fresh) {
+        channel->poll.fresh = false;
+        channel_poll_kick(channel, event->now_us);
     }
     handle(channel, event, ret);
-    channel_send_step(channel, event->now_ms, ret);
-    channel_receive_step(channel, event->now_ms, ret);
-    channel_poll_step(channel, event->now_ms, ret);
+    channel_send_step(channel, event->now_us, ret);
+    channel_receive_step(channel, event->now_us, ret);
+    channel_poll_step(channel, event->now_us, ret);
 }
 
 void channel_set_flags(struct channel *channel, uint32_t flags)
@@ -101,7 +106,7 @@ void channel_set_flags(struct channel *channel, uint32_t flags)
 void channel_set_waiting(struct channel *channel, bool waiting)
 {
     if (waiting && !channel->waiting)
-        channel->poll.kick = true;
+        channel->poll.fresh = true;
     channel->waiting = waiting;
 }
 

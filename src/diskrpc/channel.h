@@ -13,8 +13,8 @@
  * page_seq); a bad or foreign page is ignored and counted; a peer of a newer incarnation resets the
  * session: sequence numbers restart at 1, everything received is forgotten, queued messages are
  * dropped and `peer_changed` tells the owner, who sends again what still matters (requests are
- * idempotent by id). A message unacknowledged for resend_ms is rewritten even if nothing else
- * changed, because a stale write of a former life may have overwritten the page.
+ * idempotent by id). A message unacknowledged for CHANNEL_RESEND_US is rewritten even if nothing
+ * else changed, because a stale write of a former life may have overwritten the page.
  */
 #ifndef LUNAR_DISKRPC_CHANNEL_H
 #define LUNAR_DISKRPC_CHANNEL_H
@@ -30,16 +30,25 @@
 #define CHANNEL_QUEUE_BYTES_MAX (1024u * 1024) /* and their bytes, two spills' worth at least */
 #define CHANNEL_MESSAGE_MAX     LAYOUT_SPILL_SIZE
 
-/* Polling: how long to wait before the next read of the peer's page. */
-#define CHANNEL_POLL_HOT_MS 1 /* first gap after traffic or while an answer is awaited; ... */
-#define CHANNEL_POLL_GROWTH_PERCENT                                                                \
-    25 /* ... each empty read lengthens it by a quarter (at least 1 ms every 4 reads) */
-#define CHANNEL_POLL_WAITING_MAX_MS 50   /* ... up to this while something is pending */
-#define CHANNEL_POLL_IDLE_MS        1000 /* nothing pending, nothing heard for CHANNEL_HOT_MS */
-#define CHANNEL_HOT_MS              2000
-#define CHANNEL_RESEND_MS           2000
-#define CHANNEL_HEARTBEAT_MS                                                                       \
-    1000 /* a page is rewritten at least this often, so that a hang shows */
+/*
+ * Polling: how long to wait from the end of one read of the peer's page to the beginning of the
+ * next. While something is pending or was heard lately, a quarter of the time that has passed since
+ * the last event, so that an answer that takes t is noticed about t/4 late; the disk's own time
+ * paces the first reads, which follow each other at once.
+ */
+#define CHANNEL_POLL_WAITING_PART 4u
+/* Nobody answers faster than this after our page has landed, or sends again after being answered:
+ * it takes a read and a write. A read before that gets in their way. */
+#define CHANNEL_POLL_FIRST_US 40u
+/* A gap shorter than this is none: a timer would take about as long as it waits. */
+#define CHANNEL_POLL_GAP_MIN_US 20u
+/* 20 reads a second for whoever waits for minutes. */
+#define CHANNEL_POLL_WAITING_MAX_US 50000u
+#define CHANNEL_POLL_IDLE_US        1000000u /* nothing pending, nothing heard for CHANNEL_HOT_US */
+#define CHANNEL_HOT_US              2000000u
+#define CHANNEL_RESEND_US           2000000u
+/* A page is rewritten at least this often, so that a hang shows. */
+#define CHANNEL_HEARTBEAT_MS 1000u
 
 struct channel;
 
@@ -70,7 +79,7 @@ enum channel_event_type {
 
 struct channel_event {
     enum channel_event_type type;
-    uint64_t now_ms; /* monotonic */
+    uint64_t now_us; /* monotonic */
     int status;      /* 0 or a negative error */
     const uint8_t *data;
     uint32_t len;
@@ -90,7 +99,7 @@ struct channel_update {
     bool wrote_news;      /* a page that carries messages not said before has landed */
     bool peer_changed;    /* a new incarnation of the peer was met: session reset */
     bool term_raised;     /* agent: a higher term was met (implies peer_changed) */
-    uint64_t deadline_ms; /* step a TICK at this time, UINT64_MAX: none */
+    uint64_t deadline_us; /* step a TICK at this time, UINT64_MAX: none */
 };
 
 /* Returns NULL never (aborts without memory). */
@@ -117,7 +126,7 @@ struct channel_stats {
     uint64_t pages_written, pages_read, messages_sent, messages_received, resends;
     uint64_t bad_pages, stale_pages, write_errors, read_errors, sessions;
     uint32_t queued, queued_bytes;
-    uint64_t last_heard_ms; /* 0: never */
+    uint64_t last_heard_ms; /* in our monotonic clock; 0: never */
     struct incarnation peer;
     uint64_t term;       /* highest seen */
     uint32_t peer_flags; /* PAGE_FLAG_* of the peer's last page */

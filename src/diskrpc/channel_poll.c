@@ -2,12 +2,13 @@
 /*
  * When a channel reads the peer's page.
  *
- * Happy path: while something is pending or was heard lately the gap between two reads begins at
- * CHANNEL_POLL_HOT_MS and grows by a quarter with every empty read, up to
- * CHANNEL_POLL_WAITING_MAX_MS: an answer that takes t to compute is noticed about t/4 late at most.
- * Otherwise an agent reads once a second, and the coordinator's channels leave it to the table
- * scan. Failure modes: a read that fails is not repeated at once; a silent node gets no reads of
- * its own.
+ * Happy path: while something is pending or was heard lately the gap between two reads is a quarter
+ * of the time since the last event (a write of ours that landed, a message, a new waiter), up to
+ * CHANNEL_POLL_WAITING_MAX_US: an answer that takes t to compute is noticed about t/4 late at most.
+ * The first reads follow each other without a gap. Otherwise an agent reads once a second, and the
+ * coordinator's channels leave it to the table scan. A hint buys one read that begins after it.
+ * Failure modes: a read that fails is not repeated before READ_BACKOFF_US, whoever asks; a silent
+ * node gets no reads of its own.
  */
 #include <assert.h>
 
@@ -18,66 +19,71 @@ static bool pending(const struct channel *ch)
     return ch->waiting || ch->head || channel_receive_pending(ch);
 }
 
-static bool silent(const struct channel *ch, uint64_t now_ms)
+static bool silent(const struct channel *ch, uint64_t now_us)
 {
-    return now_ms >= ch->stats.last_heard_ms + SILENT_MS;
+    return now_us / 1000 >= ch->stats.last_heard_ms + SILENT_MS;
 }
 
-static bool hot(const struct channel *ch, uint64_t now_ms)
+static bool hot(const struct channel *ch, uint64_t now_us)
 {
-    if (ch->config.external_poll && silent(ch, now_ms))
+    if (ch->config.external_poll && silent(ch, now_us))
         return false;
-    return pending(ch) || now_ms < ch->poll.hot_until_ms;
+    return pending(ch) || now_us < ch->poll.hot_until_us;
 }
 
-static uint64_t gap_ms(const struct channel *ch, uint64_t now_ms)
+static uint64_t next_read_us(const struct channel *ch, uint64_t now_us)
 {
-    if (!hot(ch, now_ms))
-        return CHANNEL_POLL_IDLE_MS;
-    uint64_t gap = ch->poll.gap_quarter_ms / 4;
-    return min_u64(gap < CHANNEL_POLL_HOT_MS ? CHANNEL_POLL_HOT_MS : gap,
-                   CHANNEL_POLL_WAITING_MAX_MS);
+    if (!hot(ch, now_us))
+        return now_us + CHANNEL_POLL_IDLE_US;
+    /* Each empty read counts for a microsecond: the gaps grow where reads cost no time, too. */
+    uint64_t waited = now_us - ch->poll.since_us + ch->poll.empty;
+    uint64_t gap = min_u64(waited / CHANNEL_POLL_WAITING_PART, CHANNEL_POLL_WAITING_MAX_US);
+    uint64_t next = gap < CHANNEL_POLL_GAP_MIN_US ? now_us : now_us + gap;
+    uint64_t first = ch->poll.since_us + CHANNEL_POLL_FIRST_US;
+    return next < first ? first : next;
 }
 
-void channel_poll_kick(struct channel *ch, uint64_t now_ms)
+void channel_poll_kick(struct channel *ch, uint64_t now_us)
 {
-    ch->poll.kick = false;
-    ch->poll.gap_quarter_ms = 4 * CHANNEL_POLL_HOT_MS;
-    ch->poll.next_ms = min_u64(ch->poll.next_ms, now_ms + CHANNEL_POLL_HOT_MS);
+    ch->poll.since_us = now_us;
+    ch->poll.empty = 0;
 }
 
-void channel_poll_done(struct channel *ch, bool news, int status, uint64_t now_ms)
+void channel_poll_done(struct channel *ch, int status, uint64_t now_us)
 {
-    if (ch->poll.out && !news && ch->poll.gap_quarter_ms < 4 * CHANNEL_POLL_WAITING_MAX_MS) {
-        uint32_t growth = ch->poll.gap_quarter_ms * CHANNEL_POLL_GROWTH_PERCENT / 100;
-        ch->poll.gap_quarter_ms += growth ? growth : 1;
-    }
     ch->poll.out = false;
-    ch->poll.next_ms = now_ms + gap_ms(ch, now_ms);
-    if (status != 0 && ch->poll.next_ms < now_ms + READ_BACKOFF_MS)
-        ch->poll.next_ms = now_ms + READ_BACKOFF_MS;
+    ch->poll.empty++;
+    ch->poll.next_us = NEVER; /* the step that follows chooses */
+    ch->poll.not_before_us = status == 0 ? 0 : now_us + READ_BACKOFF_US;
 }
 
-void channel_poll_step(struct channel *ch, uint64_t now_ms, struct channel_update *ret)
+/* True if a read is due; else *ret_us is when to ask again. */
+static bool due(struct channel *ch, uint64_t now_us, uint64_t *ret_us)
 {
-    if (ch->poll.kick)
-        channel_poll_kick(ch, now_ms);
+    *ret_us = NEVER;
+    if (ch->poll.look)
+        ch->poll.next_us = now_us;
+    else if (ch->config.external_poll && !hot(ch, now_us))
+        return false;
+    /* What became pending since the gap was chosen may be worth a shorter one, nothing a longer. */
+    ch->poll.next_us = min_u64(ch->poll.next_us, next_read_us(ch, now_us));
+    *ret_us = ch->poll.next_us;
+    if (*ret_us < ch->poll.not_before_us)
+        *ret_us = ch->poll.not_before_us;
+    return *ret_us <= now_us;
+}
+
+void channel_poll_step(struct channel *ch, uint64_t now_us, struct channel_update *ret)
+{
+    uint64_t when;
+
     if (ch->poll.out)
         return;
-    if (ch->poll.look) {
-        ch->poll.look = false;
-        ch->poll.out = true;
-        ret->read_page = true;
+    if (!due(ch, now_us, &when)) {
+        ret->deadline_us = min_u64(ret->deadline_us, when);
         return;
     }
-    if (ch->config.external_poll && !hot(ch, now_ms))
-        return;
-    /* Something became pending since the gap was chosen: an idle gap is too long for it. */
-    ch->poll.next_ms = min_u64(ch->poll.next_ms, now_ms + gap_ms(ch, now_ms));
-    if (ch->poll.next_ms > now_ms) {
-        ret->deadline_ms = min_u64(ret->deadline_ms, ch->poll.next_ms);
-        return;
-    }
+    ch->poll.look = false;
     ch->poll.out = true;
     ret->read_page = true;
 }

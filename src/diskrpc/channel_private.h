@@ -17,19 +17,19 @@
  * An acknowledgment waits this long for a data page to ride on: an answer that is computed at once
  * takes it along, and the sender needs it for nothing more urgent than the reuse of its spill slot.
  */
-#define ACK_DELAY_MS 5
+#define ACK_DELAY_US 5000u
 /* After a failed write: first wait, doubled up to the second. Errors of a LUN last for seconds, not
  * milliseconds. */
-#define WRITE_BACKOFF_MIN_MS 50
-#define WRITE_BACKOFF_MAX_MS 2000
+#define WRITE_BACKOFF_MIN_US 50000u
+#define WRITE_BACKOFF_MAX_US 2000000u
 /* After a failed or mismatching read of a spill slot or a failed read of a page. */
-#define READ_BACKOFF_MS CHANNEL_POLL_WAITING_MAX_MS
+#define READ_BACKOFF_US CHANNEL_POLL_WAITING_MAX_US
 /*
  * A node that the coordinator has not heard for this long gets no reads of its own any more,
  * whatever is pending for it: the table scan will notice it. Five heartbeats: a live node is never
  * that silent.
  */
-#define SILENT_MS 5000
+#define SILENT_MS 5000u
 
 /* One queued message; owned by the queue, or by spill.flying alone once it was dropped in flight.
  */
@@ -77,7 +77,7 @@ struct channel {
         struct said flying; /* valid while `out` */
         struct said landed; /* valid if `ever` */
         uint64_t seq;       /* page_seq of the last page asked for */
-        uint64_t done_ms;   /* when the last write ended */
+        uint64_t done_us;   /* when the last write ended */
     } write;
 
     struct {
@@ -85,11 +85,11 @@ struct channel {
         uint64_t landed_seq;    /* the message that fills the slot, 0: none of this session */
         bool again;             /* write it once more: a former life may have written over it */
     } spill;
-    uint64_t backoff_ms;    /* 0: the last write was good */
-    uint64_t not_before_ms; /* no write before this */
+    uint64_t backoff_us;    /* 0: the last write was good */
+    uint64_t not_before_us; /* no write before this */
     uint64_t
-        progress_ms; /* when the oldest message was first sent, last resent, or the last ack came */
-    uint64_t ack_due_ms;
+        progress_us; /* when the oldest message was first sent, last resent, or the last ack came */
+    uint64_t ack_due_us;
 
     /* The peer's last page that was for us, and how far the owner has taken its messages. */
     struct page in;
@@ -103,17 +103,19 @@ struct channel {
         uint64_t seq;     /* asked for, or at hand if `data` */
         uint32_t len, crc;
         uint8_t *data;
-        uint64_t not_before_ms;
+        uint64_t not_before_us;
     } spill_in;
 
     struct {
         bool out;
         bool started;
-        uint32_t gap_quarter_ms;
-        uint64_t next_ms;
-        uint64_t hot_until_ms;
-        bool kick; /* something happened that deserves a fast look */
-        bool look; /* hinted: one read, begun after the hint */
+        uint64_t since_us; /* of the last event: the gaps grow with the time from here on */
+        uint64_t empty;    /* reads since then */
+        uint64_t next_us;
+        uint64_t not_before_us; /* the last read failed */
+        uint64_t hot_until_us;
+        bool fresh; /* a waiter came since the last step */
+        bool look;  /* hinted: one read, begun after the hint */
     } poll;
     struct page scratch; /* the page being looked at */
 };
@@ -131,23 +133,24 @@ static inline uint64_t min_u64(uint64_t a, uint64_t b)
 
 /* channel_send.c */
 void channel_send_reset(struct channel *ch); /* the session ended: forget the queue */
-void channel_send_acked(struct channel *ch, uint64_t ack_seq, uint64_t now_ms);
+void channel_send_acked(struct channel *ch, uint64_t ack_seq, uint64_t now_us);
 void channel_page_written(struct channel *ch, const struct channel_event *event,
                           struct channel_update *ret);
-void channel_spill_written(struct channel *ch, int status, uint64_t now_ms);
-void channel_send_step(struct channel *ch, uint64_t now_ms, struct channel_update *ret);
+void channel_spill_written(struct channel *ch, int status, uint64_t now_us);
+void channel_send_step(struct channel *ch, uint64_t now_us, struct channel_update *ret);
 
 /* channel_receive.c */
 void channel_page_read(struct channel *ch, const struct channel_event *event,
                        struct channel_update *ret);
 void channel_spill_read(struct channel *ch, const struct channel_event *event);
-void channel_receive_step(struct channel *ch, uint64_t now_ms, struct channel_update *ret);
+void channel_receive_step(struct channel *ch, uint64_t now_us, struct channel_update *ret);
 bool channel_receive_pending(const struct channel *ch); /* the owner has not taken all yet */
 void channel_receive_free(struct channel *ch);
 
 /* channel_poll.c */
-void channel_poll_kick(struct channel *ch, uint64_t now_ms);
-void channel_poll_done(struct channel *ch, bool news, int status, uint64_t now_ms);
-void channel_poll_step(struct channel *ch, uint64_t now_ms, struct channel_update *ret);
+/* Something happened that deserves a fast look. */
+void channel_poll_kick(struct channel *ch, uint64_t now_us);
+void channel_poll_done(struct channel *ch, int status, uint64_t now_us);
+void channel_poll_step(struct channel *ch, uint64_t now_us, struct channel_update *ret);
 
 #endif

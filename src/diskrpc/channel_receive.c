@@ -68,7 +68,7 @@ static void session_start(struct channel *ch, const struct page *page, struct ch
     ch->in_left = 0;
     free(ch->spill_in.data);
     ch->spill_in.data = NULL;
-    ch->spill_in.not_before_ms = 0;
+    ch->spill_in.not_before_us = 0;
     ret->peer_changed = true;
 }
 
@@ -80,16 +80,16 @@ static void note_term(struct channel *ch, const struct page *page, struct channe
     ret->term_raised = ch->config.kind == PAGE_UP;
 }
 
-static void note_peer(struct channel *ch, const struct page *page, uint64_t now_ms)
+static void note_peer(struct channel *ch, const struct page *page, uint64_t now_us)
 {
     ch->peer_page_seq = page->page_seq;
-    ch->stats.last_heard_ms = now_ms;
+    ch->stats.last_heard_ms = now_us / 1000;
     ch->stats.peer_flags = page->flags;
     ch->stats.peer_heartbeat_ms = page->heartbeat_ms;
     memcpy(ch->stats.peer_name, page->node_name, PAGE_NAME_SIZE);
 }
 
-static void take_messages(struct channel *ch, const struct page *page, uint64_t now_ms)
+static void take_messages(struct channel *ch, const struct page *page, uint64_t now_us)
 {
     uint64_t last = page->first_seq + page->count - 1;
 
@@ -104,14 +104,13 @@ static void take_messages(struct channel *ch, const struct page *page, uint64_t 
         ch->write.repeat = true;
         return;
     }
-    if (ch->write.landed.ack_seq >= ch->seq_received || ch->ack_due_ms < now_ms)
-        ch->ack_due_ms = now_ms + ACK_DELAY_MS;
-    ch->poll.hot_until_ms = now_ms + CHANNEL_HOT_MS;
-    ch->poll.kick = true;
+    if (ch->write.landed.ack_seq >= ch->seq_received || ch->ack_due_us < now_us)
+        ch->ack_due_us = now_us + ACK_DELAY_US;
+    ch->poll.hot_until_us = now_us + CHANNEL_HOT_US;
+    channel_poll_kick(ch, now_us);
 }
 
-/* Returns true if the page was news. */
-static bool look_at(struct channel *ch, const uint8_t *data, uint64_t now_ms,
+static void look_at(struct channel *ch, const uint8_t *data, uint64_t now_us,
                     struct channel_update *ret)
 {
     struct page *page = &ch->scratch;
@@ -120,43 +119,40 @@ static bool look_at(struct channel *ch, const uint8_t *data, uint64_t now_ms,
     ch->stats.pages_read++;
     int rc = page_in(data, kind, ch->config.slot, &ch->config.pool_id, page, NULL);
     if (rc == LUNAR_E_NOT_FOUND)
-        return false;
+        return;
     int order = rc < 0 ? 0 : writer_order(ch, page);
     if (rc == 0 && order < 0) {
         ch->stats.stale_pages++;
-        return false;
+        return;
     }
     if (rc < 0 || lies(ch, page, order)) {
         ch->stats.bad_pages++;
-        return false;
+        return;
     }
     if (order > 0) {
         session_start(ch, page, ret);
     } else if (page->page_seq <= ch->peer_page_seq) {
         ch->stats.stale_pages += page->page_seq < ch->peer_page_seq;
-        return false;
+        return;
     }
     note_term(ch, page, ret);
-    note_peer(ch, page, now_ms);
+    note_peer(ch, page, now_us);
     if (incarnation_equal(&page->peer, &ch->config.self)) {
-        channel_send_acked(ch, page->ack_seq, now_ms);
-        take_messages(ch, page, now_ms);
+        channel_send_acked(ch, page->ack_seq, now_us);
+        take_messages(ch, page, now_us);
     } else {
         ch->write.repeat = true; /* it does not know us yet, or our page was overwritten */
     }
-    return true;
 }
 
 void channel_page_read(struct channel *ch, const struct channel_event *event,
                        struct channel_update *ret)
 {
-    bool news = false;
-
     if (event->status == 0)
-        news = look_at(ch, event->data, event->now_ms, ret);
+        look_at(ch, event->data, event->now_us, ret);
     else
         ch->stats.read_errors++;
-    channel_poll_done(ch, news, event->status, event->now_ms);
+    channel_poll_done(ch, event->status, event->now_us);
 }
 
 /* Moves to the next message that was not taken yet; false if there is none. `in_at` stays in front
@@ -232,7 +228,7 @@ void channel_spill_read(struct channel *ch, const struct channel_event *event)
     if (!good) {
         ch->stats.read_errors += event->status != 0;
         ch->stats.bad_pages += event->status == 0;
-        ch->spill_in.not_before_ms = event->now_ms + READ_BACKOFF_MS;
+        ch->spill_in.not_before_us = event->now_us + READ_BACKOFF_US;
         return;
     }
     free(ch->spill_in.data);
@@ -242,7 +238,7 @@ void channel_spill_read(struct channel *ch, const struct channel_event *event)
     memcpy(ch->spill_in.data, event->data, ch->spill_in.len);
 }
 
-void channel_receive_step(struct channel *ch, uint64_t now_ms, struct channel_update *ret)
+void channel_receive_step(struct channel *ch, uint64_t now_us, struct channel_update *ret)
 {
     struct page_message m;
     uint64_t seq;
@@ -252,12 +248,12 @@ void channel_receive_step(struct channel *ch, uint64_t now_ms, struct channel_up
         ch->spill_in.data = NULL;
     }
     /* What the owner takes after this step is to be acknowledged in time. */
-    if (channel_receive_pending(ch) && ch->ack_due_ms > now_ms)
-        ret->deadline_ms = min_u64(ret->deadline_ms, ch->ack_due_ms);
+    if (channel_receive_pending(ch) && ch->ack_due_us > now_us)
+        ret->deadline_us = min_u64(ret->deadline_us, ch->ack_due_us);
     if (ch->spill_in.out || !wanted_spill(ch, &seq, &m))
         return;
-    if (now_ms < ch->spill_in.not_before_ms) {
-        ret->deadline_ms = min_u64(ret->deadline_ms, ch->spill_in.not_before_ms);
+    if (now_us < ch->spill_in.not_before_us) {
+        ret->deadline_us = min_u64(ret->deadline_us, ch->spill_in.not_before_us);
         return;
     }
     ch->spill_in.out = true;

@@ -7,7 +7,7 @@
  * written to the spill slot; only when that write has ended well may a page refer to it, and the
  * slot is not used again before the peer acknowledged. Failure modes: a failed write is
  * indeterminate and repeated after a wait, under a higher page_seq. A write of a former life may
- * land late on our page or slot: unacknowledged messages are written again every CHANNEL_RESEND_MS,
+ * land late on our page or slot: unacknowledged messages are written again every CHANNEL_RESEND_US,
  * the spill with them, and a peer that does not seem to know our page gets it again (write.repeat).
  */
 #include <assert.h>
@@ -90,14 +90,14 @@ void channel_send_reset(struct channel *ch)
     ch->write.repeat = false;
 }
 
-void channel_send_acked(struct channel *ch, uint64_t ack_seq, uint64_t now_ms)
+void channel_send_acked(struct channel *ch, uint64_t ack_seq, uint64_t now_us)
 {
     if (ack_seq <= ch->seq_acked)
         return;
     while (ch->head && ch->head->seq <= ack_seq)
         drop_head(ch);
     ch->seq_acked = ack_seq;
-    ch->progress_ms = now_ms;
+    ch->progress_us = now_us;
     if (ch->spill.landed_seq <= ack_seq) {
         ch->spill.landed_seq = 0;
         ch->spill.again = false;
@@ -131,7 +131,7 @@ static uint64_t fill(const struct channel *ch, struct page *page)
     return last;
 }
 
-static void build_page(struct channel *ch, uint64_t now_ms)
+static void build_page(struct channel *ch, uint64_t now_us)
 {
     struct page page = {
         .kind = ch->config.kind,
@@ -144,7 +144,7 @@ static void build_page(struct channel *ch, uint64_t now_ms)
         .page_seq = ++ch->write.seq,
         .ack_seq = ch->seq_received,
         .first_seq = ch->seq_acked + 1,
-        .heartbeat_ms = now_ms,
+        .heartbeat_ms = now_us / 1000,
     };
     memcpy(page.node_name, ch->node_name, PAGE_NAME_SIZE);
     uint64_t last = fill(ch, &page);
@@ -169,39 +169,39 @@ static bool unsent_fits(const struct channel *ch)
     return fill(ch, &page) > ch->write.landed.last_seq;
 }
 
-static bool must_resend(const struct channel *ch, uint64_t now_ms)
+static bool must_resend(const struct channel *ch, uint64_t now_us)
 {
     bool lies_there = ch->write.ever &&
                       incarnation_equal(&ch->write.landed.peer, &ch->stats.peer) && ch->head &&
                       ch->head->seq <= ch->write.landed.last_seq;
-    return lies_there && now_ms >= ch->progress_ms + CHANNEL_RESEND_MS;
+    return lies_there && now_us >= ch->progress_us + CHANNEL_RESEND_US;
 }
 
 /* When the page is to be written, if the world stays as it is. */
-static uint64_t page_due_ms(const struct channel *ch)
+static uint64_t page_due_us(const struct channel *ch)
 {
     const struct said *landed = &ch->write.landed;
     uint64_t due = NEVER;
 
     if (!ch->write.ever || ch->write.again || landed->flags != ch->flags ||
         !incarnation_equal(&landed->peer, &ch->stats.peer) || unsent_fits(ch))
-        return ch->not_before_ms;
+        return ch->not_before_us;
     if (ch->seq_received > landed->ack_seq)
-        due = ch->ack_due_ms;
+        due = ch->ack_due_us;
     if (ch->head && ch->head->seq <= landed->last_seq)
-        due = min_u64(due, ch->progress_ms + CHANNEL_RESEND_MS);
+        due = min_u64(due, ch->progress_us + CHANNEL_RESEND_US);
     if (ch->write.repeat)
-        due = min_u64(due, ch->write.done_ms + CHANNEL_RESEND_MS);
+        due = min_u64(due, ch->write.done_us + CHANNEL_RESEND_US);
     if (ch->config.heartbeat_ms)
-        due = min_u64(due, ch->write.done_ms + ch->config.heartbeat_ms);
-    return due < ch->not_before_ms ? ch->not_before_ms : due;
+        due = min_u64(due, ch->write.done_us + ch->config.heartbeat_ms * 1000);
+    return due < ch->not_before_us ? ch->not_before_us : due;
 }
 
-static uint64_t spill_due_ms(const struct channel *ch)
+static uint64_t spill_due_us(const struct channel *ch)
 {
     const struct message *m = first_spilled(ch);
     bool wanted = m && (m->seq != ch->spill.landed_seq || ch->spill.again);
-    return wanted ? ch->not_before_ms : NEVER;
+    return wanted ? ch->not_before_us : NEVER;
 }
 
 static void write_spill(struct channel *ch, struct channel_update *ret)
@@ -214,53 +214,53 @@ static void write_spill(struct channel *ch, struct channel_update *ret)
     ret->spill_len = m->len;
 }
 
-static void write_page(struct channel *ch, uint64_t now_ms, struct channel_update *ret)
+static void write_page(struct channel *ch, uint64_t now_us, struct channel_update *ret)
 {
-    if (must_resend(ch, now_ms)) {
+    if (must_resend(ch, now_us)) {
         ch->stats.resends++;
-        ch->progress_ms = now_ms;
+        ch->progress_us = now_us;
         ch->spill.again = ch->spill.landed_seq != 0;
     }
-    build_page(ch, now_ms);
+    build_page(ch, now_us);
     ch->write.out = true;
     ch->stats.pages_written++;
     ret->write_page = true;
     ret->page = ch->write.buffer;
 }
 
-void channel_send_step(struct channel *ch, uint64_t now_ms, struct channel_update *ret)
+void channel_send_step(struct channel *ch, uint64_t now_us, struct channel_update *ret)
 {
     if (!ch->write.out) {
-        uint64_t due = page_due_ms(ch);
-        if (due <= now_ms)
-            write_page(ch, now_ms, ret);
+        uint64_t due = page_due_us(ch);
+        if (due <= now_us)
+            write_page(ch, now_us, ret);
         else
-            ret->deadline_ms = min_u64(ret->deadline_ms, due);
+            ret->deadline_us = min_u64(ret->deadline_us, due);
     }
     if (!ch->spill.flying) {
-        uint64_t due = spill_due_ms(ch);
-        if (due <= now_ms)
+        uint64_t due = spill_due_us(ch);
+        if (due <= now_us)
             write_spill(ch, ret);
         else
-            ret->deadline_ms = min_u64(ret->deadline_ms, due);
+            ret->deadline_us = min_u64(ret->deadline_us, due);
     }
 }
 
 /* Both kinds of write share the wait: they go to the same LUN. */
-static void note_outcome(struct channel *ch, int status, uint64_t now_ms)
+static void note_outcome(struct channel *ch, int status, uint64_t now_us)
 {
     if (status == 0) {
-        ch->backoff_ms = 0;
-        ch->not_before_ms = 0;
+        ch->backoff_us = 0;
+        ch->not_before_us = 0;
         return;
     }
     ch->stats.write_errors++;
-    ch->backoff_ms = ch->backoff_ms ? ch->backoff_ms * 2 : WRITE_BACKOFF_MIN_MS;
-    ch->backoff_ms = min_u64(ch->backoff_ms, WRITE_BACKOFF_MAX_MS);
-    ch->not_before_ms = now_ms + ch->backoff_ms;
+    ch->backoff_us = ch->backoff_us ? ch->backoff_us * 2 : WRITE_BACKOFF_MIN_US;
+    ch->backoff_us = min_u64(ch->backoff_us, WRITE_BACKOFF_MAX_US);
+    ch->not_before_us = now_us + ch->backoff_us;
 }
 
-static void page_landed(struct channel *ch, uint64_t now_ms, struct channel_update *ret)
+static void page_landed(struct channel *ch, uint64_t now_us, struct channel_update *ret)
 {
     const struct said *said = &ch->write.flying;
     bool same_session = incarnation_equal(&said->peer, &ch->stats.peer);
@@ -274,8 +274,8 @@ static void page_landed(struct channel *ch, uint64_t now_ms, struct channel_upda
     ret->wrote_news = true;
     ch->stats.messages_sent += said->last_seq - before;
     if (ch->head && ch->head->seq > before)
-        ch->progress_ms = now_ms; /* the oldest message lies there for the first time */
-    channel_poll_kick(ch, now_ms);
+        ch->progress_us = now_us; /* the oldest message lies there for the first time */
+    channel_poll_kick(ch, now_us);
 }
 
 void channel_page_written(struct channel *ch, const struct channel_event *event,
@@ -284,21 +284,21 @@ void channel_page_written(struct channel *ch, const struct channel_event *event,
     assert(ch->write.out);
     ch->write.out = false;
     ch->write.again = event->status != 0;
-    ch->write.done_ms = event->now_ms;
-    note_outcome(ch, event->status, event->now_ms);
+    ch->write.done_us = event->now_us;
+    note_outcome(ch, event->status, event->now_us);
     if (event->status == 0) {
         ch->write.repeat = false;
-        page_landed(ch, event->now_ms, ret);
+        page_landed(ch, event->now_us, ret);
     }
 }
 
-void channel_spill_written(struct channel *ch, int status, uint64_t now_ms)
+void channel_spill_written(struct channel *ch, int status, uint64_t now_us)
 {
     struct message *m = ch->spill.flying;
 
     assert(m);
     ch->spill.flying = NULL;
-    note_outcome(ch, status, now_ms);
+    note_outcome(ch, status, now_us);
     if (m->dropped) {
         message_free(m);
     } else if (status == 0) {

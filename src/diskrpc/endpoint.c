@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Binds a pure channel to a disk and a loop: carries out what the channel asks for, feeds back what
- * became of it.
+ * Binds a pure channel to a disk and an alarm: carries out what the channel asks for, feeds back
+ * what became of it.
  *
  * Happy path: an event steps the channel, the update's operations are submitted, delivered messages
- * go to the owner, a TICK follows if the owner took or sent something, the timer is set to the
- * channel's deadline. Failure modes are the channel's; the one of this file is being closed in the
- * middle of a callback: from then on operations that end are only counted, and the memory stays
- * until the last one has ended, because the kernel may still write into it.
+ * go to the owner, a TICK follows if the owner took or sent something, the alarm is set to the
+ * channel's deadline. What is sent from outside a step is stepped at once, so that its write is on
+ * the way before the caller goes on. Failure modes are the channel's; the one of this file is being
+ * closed in the middle of a callback: from then on operations that end are only counted, and the
+ * memory stays until the last one has ended, because the kernel may still write into it.
  */
 #include "diskrpc/endpoint.h"
 
@@ -24,7 +25,7 @@ static void step(struct endpoint *ep, enum channel_event_type type, int status, 
 
 static void finish_close(struct endpoint *ep)
 {
-    if (!ep->closing || !ep->timer_closed || ep->outstanding > 0)
+    if (!ep->closing || !ep->alarm_done || ep->outstanding > 0)
         return;
     channel_free(ep->channel);
     free(ep->page_buffer);
@@ -128,19 +129,25 @@ static enum channel_event_type next_event(struct endpoint *ep)
     return hinted ? CHANNEL_EVENT_HINT : CHANNEL_EVENT_TICK;
 }
 
-static void on_timer(uv_timer_t *timer)
+static void on_alarm(struct alarm *alarm)
 {
-    struct endpoint *ep = timer->data;
+    struct endpoint *ep = alarm->data;
 
-    step(ep, next_event(ep), 0, NULL, 0);
+    assert(ep->magic == ENDPOINT_MAGIC);
+    if (!ep->closing) {
+        step(ep, next_event(ep), 0, NULL, 0);
+        return;
+    }
+    ep->alarm_done = true;
+    finish_close(ep);
 }
 
-static void set_timer(struct endpoint *ep, uint64_t now_ms, uint64_t deadline_ms)
+static void set_alarm(struct endpoint *ep, uint64_t deadline_us)
 {
-    if (deadline_ms == UINT64_MAX)
-        uv_timer_stop(&ep->timer);
+    if (deadline_us == UINT64_MAX)
+        alarm_clear(ep->alarms, &ep->alarm);
     else
-        uv_timer_start(&ep->timer, on_timer, deadline_ms > now_ms ? deadline_ms - now_ms : 0, 0);
+        alarm_set(ep->alarms, &ep->alarm, deadline_us);
 }
 
 static void step(struct endpoint *ep, enum channel_event_type type, int status, const uint8_t *data,
@@ -152,8 +159,7 @@ static void step(struct endpoint *ep, enum channel_event_type type, int status, 
 
     ep->stepping = true;
     do {
-        uv_update_time(ep->loop);
-        event.now_ms = uv_now(ep->loop);
+        event.now_us = alarms_now_us(ep->alarms);
         ep->again = false;
         channel_step(ep->channel, &event, &update);
         carry_out(ep, &update);
@@ -167,7 +173,7 @@ static void step(struct endpoint *ep, enum channel_event_type type, int status, 
     } while (ep->again && !ep->closing);
     ep->stepping = false;
     if (!ep->closing)
-        set_timer(ep, uv_now(ep->loop), update.deadline_ms);
+        set_alarm(ep, update.deadline_us);
 }
 
 static void op_init(struct endpoint *ep, struct disk_op *op, bool write, disk_done_fn done)
@@ -177,27 +183,26 @@ static void op_init(struct endpoint *ep, struct disk_op *op, bool write, disk_do
     op->data = ep;
 }
 
-void endpoint_open(struct endpoint *ep, uv_loop_t *loop, struct disk *disk,
+void endpoint_open(struct endpoint *ep, struct alarms *alarms, struct disk *disk,
                    const struct channel_config *config, const struct endpoint_places *places,
                    const struct endpoint_callbacks *callbacks, void *data)
 {
     *ep = (struct endpoint){
         .magic = ENDPOINT_MAGIC,
-        .loop = loop,
+        .alarms = alarms,
         .disk = disk,
         .channel = channel_new(config),
         .places = *places,
         .callbacks = callbacks,
         .data = data,
         .page_buffer = io_alloc(PAGE_SIZE_BYTES),
+        .alarm = {.ring = on_alarm, .data = ep},
     };
     op_init(ep, &ep->page_read, false, on_page_read);
     op_init(ep, &ep->page_write, true, on_page_written);
     op_init(ep, &ep->spill_read, false, on_spill_read);
     op_init(ep, &ep->spill_write, true, on_spill_written);
-    uv_timer_init(loop, &ep->timer);
-    ep->timer.data = ep;
-    endpoint_kick(ep);
+    alarm_set(alarms, &ep->alarm, 0);
 }
 
 void endpoint_kick(struct endpoint *ep)
@@ -208,7 +213,7 @@ void endpoint_kick(struct endpoint *ep)
     if (ep->stepping)
         ep->again = true;
     else
-        uv_timer_start(&ep->timer, on_timer, 0, 0);
+        step(ep, next_event(ep), 0, NULL, 0);
 }
 
 int endpoint_send(struct endpoint *ep, const uint8_t *bytes, uint32_t len)
@@ -232,17 +237,9 @@ void endpoint_feed_page(struct endpoint *ep, const uint8_t page[PAGE_SIZE_BYTES]
         step(ep, CHANNEL_EVENT_PAGE_READ, 0, page, PAGE_SIZE_BYTES);
 }
 
-static void on_timer_closed(uv_handle_t *handle)
-{
-    struct endpoint *ep = handle->data;
-
-    ep->timer_closed = true;
-    finish_close(ep);
-}
-
 void endpoint_close(struct endpoint *ep)
 {
     assert(ep->magic == ENDPOINT_MAGIC && !ep->closing);
     ep->closing = true;
-    uv_close((uv_handle_t *)&ep->timer, on_timer_closed);
+    alarm_set(ep->alarms, &ep->alarm, 0); /* `closed` is never called inline */
 }

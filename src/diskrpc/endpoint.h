@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A channel with its disk operations and its timer: what a mailbox has one of and a hub has one of
+ * A channel with its disk operations and its alarm: what a mailbox has one of and a hub has one of
  * per node. Internal to src/diskrpc; all on the loop thread.
  */
 #ifndef LUNAR_DISKRPC_ENDPOINT_H
 #define LUNAR_DISKRPC_ENDPOINT_H
 
-#include <uv.h>
-
+#include "base/alarm.h"
 #include "diskrpc/channel.h"
 #include "diskrpc/disk.h"
 
@@ -29,13 +28,13 @@ struct endpoint_places {
 
 struct endpoint {
     uint32_t magic;
-    uv_loop_t *loop;
+    struct alarms *alarms;
     struct disk *disk;
     struct channel *channel;
     struct endpoint_places places;
     const struct endpoint_callbacks *callbacks;
     void *data; /* the owner's */
-    uv_timer_t timer;
+    struct alarm alarm;
     struct disk_op page_read, page_write, spill_read, spill_write;
     uint8_t *page_buffer;  /* of page_read */
     uint8_t *spill_buffer; /* of spill_read; allocated with the first spill */
@@ -45,19 +44,19 @@ struct endpoint {
     bool again; /* something was submitted during a step */
     bool hinted;
     bool closing;
-    bool timer_closed;
+    bool alarm_done; /* closing: the loop has turned since */
 };
 
-/* Takes the configuration's copy; the first step happens from the loop. */
-void endpoint_open(struct endpoint *ep, uv_loop_t *loop, struct disk *disk,
+/* Takes the configuration's copy; the first step happens from the loop. `alarms` outlives it. */
+void endpoint_open(struct endpoint *ep, struct alarms *alarms, struct disk *disk,
                    const struct channel_config *config, const struct endpoint_places *places,
                    const struct endpoint_callbacks *callbacks, void *data);
-/* As channel_submit; LUNAR_E_NOT_JOINED while closing. */
+/* As channel_submit; LUNAR_E_NOT_JOINED while closing. The page's write is submitted at once. */
 int endpoint_send(struct endpoint *ep, const uint8_t *bytes, uint32_t len);
-/* Makes the loop step the channel soon: after channel_set_*. */
+/* Steps the channel, now or when the step that is under way ends: after channel_set_*. Nothing is
+ * called back: no event but a page or a spill brings messages. */
 void endpoint_kick(struct endpoint *ep);
-/* Makes the loop read the peer's page soon, and again if a read is out: that one may have been too
- * early. */
+/* Reads the peer's page now, and again if a read is out: that one may have been too early. */
 void endpoint_hint(struct endpoint *ep);
 /* A page of the peer's that somebody else read. Ignored while a read of our own is out. Calls back
  * inline. */

@@ -34,7 +34,8 @@ struct hub {
     uint32_t magic;
     struct hub_config config;
     struct layout layout;
-    struct node **nodes; /* [host_id], NULL: never seen */
+    struct alarms *alarms; /* of all endpoints */
+    struct node **nodes;   /* [host_id], NULL: never seen */
     uint32_t n_nodes;
     uv_timer_t timer;
     uint8_t *scan_buffer;
@@ -54,11 +55,9 @@ struct hub {
 
 static void scan_chunk(struct hub *hub);
 
-static void let_go(struct hub *hub)
+static void on_alarms_closed(void *hub_data)
 {
-    assert(hub->open_things > 0);
-    if (--hub->open_things > 0 || !hub->closing)
-        return;
+    struct hub *hub = hub_data;
     void (*closed)(void *data) = hub->closed;
     void *data = hub->closed_data;
     free(hub->nodes);
@@ -68,6 +67,13 @@ static void let_go(struct hub *hub)
     free(hub);
     if (closed)
         closed(data);
+}
+
+static void let_go(struct hub *hub)
+{
+    assert(hub->open_things > 0);
+    if (--hub->open_things == 0 && hub->closing)
+        alarms_close(hub->alarms, on_alarms_closed, hub);
 }
 
 static void note_term(struct hub *hub, uint64_t term)
@@ -144,8 +150,8 @@ static struct node *node_add(struct hub *hub, uint32_t host_id)
     hub->nodes[host_id] = node;
     hub->n_nodes++;
     hub->open_things++;
-    endpoint_open(&node->endpoint, hub->config.loop, hub->config.disk, &channel, &places,
-                  &callbacks, node);
+    endpoint_open(&node->endpoint, hub->alarms, hub->config.disk, &channel, &places, &callbacks,
+                  node);
     return node;
 }
 
@@ -278,6 +284,7 @@ struct hub *hub_open(const struct hub_config *config)
     hub->check_buffer = io_alloc(LAYOUT_PAGE_SIZE);
     hub->check_op = (struct disk_op){
         .buffer = hub->check_buffer, .len = LAYOUT_PAGE_SIZE, .done = on_checked, .data = hub};
+    hub->alarms = alarms_open(config->loop);
     uv_timer_init(config->loop, &hub->timer);
     hub->timer.data = hub;
     hub->open_things = 1; /* the timer */

@@ -14,6 +14,7 @@
 
 struct mailbox {
     struct endpoint endpoint;
+    struct alarms *alarms;
     struct mailbox_callbacks callbacks;
     void *data;
     void (*closed)(void *data);
@@ -40,15 +41,21 @@ static void on_wrote(struct endpoint *ep)
         mailbox->callbacks.wrote(mailbox->data);
 }
 
-static void on_closed(struct endpoint *ep)
+static void on_alarms_closed(void *mailbox_data)
 {
-    struct mailbox *mailbox = ep->data;
+    struct mailbox *mailbox = mailbox_data;
     void (*closed)(void *data) = mailbox->closed;
     void *data = mailbox->closed_data;
 
     free(mailbox);
     if (closed)
         closed(data);
+}
+
+static void on_closed(struct endpoint *ep)
+{
+    struct mailbox *mailbox = ep->data;
+    alarms_close(mailbox->alarms, on_alarms_closed, mailbox);
 }
 
 struct mailbox *mailbox_open(const struct mailbox_config *config)
@@ -78,7 +85,8 @@ struct mailbox *mailbox_open(const struct mailbox_config *config)
     assert(config->callbacks.message);
     mailbox->callbacks = config->callbacks;
     mailbox->data = config->data;
-    endpoint_open(&mailbox->endpoint, config->loop, config->disk, &channel, &places, &callbacks,
+    mailbox->alarms = alarms_open(config->loop);
+    endpoint_open(&mailbox->endpoint, mailbox->alarms, config->disk, &channel, &places, &callbacks,
                   mailbox);
     return mailbox;
 }

@@ -43,7 +43,7 @@ struct pair *pair_new(uint64_t seed, bool external_poll)
     if (!pair)
         abort();
     pair->random = seed;
-    pair->now_ms = 1000;
+    pair->now_us = 1000000;
     pair->pool = (struct uuid){{7}};
     for (int i = 0; i < 2; i++) {
         pair->side[i].config = (struct channel_config){
@@ -56,7 +56,7 @@ struct pair *pair_new(uint64_t seed, bool external_poll)
             .external_poll = i == PAIR_COORDINATOR && external_poll,
         };
     }
-    pair->scan_ms = external_poll ? 1000 : 0;
+    pair->scan_us = external_poll ? 1000000 : 0;
     return pair;
 }
 
@@ -90,7 +90,7 @@ void pair_start(struct pair *pair, int side, uint64_t generation, uint64_t run_o
     if (s->life == PAIR_LIVES_MAX)
         abort();
     s->sent = 0;
-    s->last_read_ms = pair->now_ms;
+    s->last_read_us = pair->now_us;
     memset(s->received, 0, sizeof s->received);
     pair_tick(pair, side);
 }
@@ -129,7 +129,7 @@ static void check_message(struct pair *pair, int side, const uint8_t *bytes, uin
     uint32_t life = le32_get(bytes), index = le32_get(bytes + 4);
 
     s->received_total++;
-    s->last_received_ms = pair->now_ms;
+    s->last_received_us = pair->now_us;
     s->last_len = len;
     if (le64_get(bytes + 8) != len)
         return breach(pair, "a message of %u bytes came with another length", len);
@@ -149,7 +149,7 @@ static void begin(struct pair *pair, int side, enum pair_op_kind kind, const uin
                   uint32_t len)
 {
     struct pair_op *op = &pair->side[side].ops[kind];
-    uint64_t latency = pair->latency_max_ms ? pair_random(pair, pair->latency_max_ms + 1) : 0;
+    uint64_t latency = pair->latency_max_us ? pair_random(pair, pair->latency_max_us + 1) : 0;
 
     if (op->out)
         breach(pair, "a second operation of kind %d", (int)kind);
@@ -158,7 +158,7 @@ static void begin(struct pair *pair, int side, enum pair_op_kind kind, const uin
     len = (len + 4095) / 4096 * 4096;
     *op = (struct pair_op){
         .out = true,
-        .done_ms = pair->now_ms + latency,
+        .done_us = pair->now_us + latency,
         .land_bytes = len,
         .len = len,
         .buffer = buffer,
@@ -182,7 +182,7 @@ static void begin_write(struct pair *pair, int side, enum pair_op_kind kind, con
         op->land_bytes = 0;
     }
     memcpy(op->bytes, buffer, op->len);
-    if (pair->latency_max_ms) { /* the first half is there before the second */
+    if (pair->latency_max_us) { /* the first half is there before the second */
         uint32_t early = (uint32_t)pair_random(pair, op->land_bytes / 512 + 1) * 512;
         memcpy(kind == PAIR_PAGE_WRITE ? pair->page[side] : pair->spill[side], buffer, early);
     }
@@ -232,7 +232,7 @@ static void note_update(struct pair *pair, int side, const struct channel_update
 {
     struct pair_side *s = &pair->side[side];
 
-    s->deadline_ms = u->deadline_ms;
+    s->deadline_us = u->deadline_us;
     if (u->peer_changed) {
         s->peers++;
         s->sent = 0;
@@ -247,9 +247,9 @@ static void note_update(struct pair *pair, int side, const struct channel_update
     if (u->read_spill)
         begin_read(pair, side, PAIR_SPILL_READ, u->spill_read_len);
     if (u->read_page) {
-        uint64_t gap = pair->now_ms - s->last_read_ms;
-        s->read_gap_max_ms = gap > s->read_gap_max_ms ? gap : s->read_gap_max_ms;
-        s->last_read_ms = pair->now_ms;
+        uint64_t gap = pair->now_us - s->last_read_us;
+        s->read_gap_max_us = gap > s->read_gap_max_us ? gap : s->read_gap_max_us;
+        s->last_read_us = pair->now_us;
         begin_read(pair, side, PAIR_PAGE_READ, PAGE_SIZE_BYTES);
     }
 }
@@ -270,13 +270,13 @@ static bool take_all(struct pair *pair, int side)
 static void step(struct pair *pair, int side, enum channel_event_type type, int status,
                  const uint8_t *data, uint32_t len)
 {
-    struct channel_event event = {type, pair->now_ms, status, data, len};
+    struct channel_event event = {type, pair->now_us, status, data, len};
     struct channel_update update;
 
     do {
         channel_step(pair->side[side].channel, &event, &update);
         note_update(pair, side, &update);
-        event = (struct channel_event){.type = CHANNEL_EVENT_TICK, .now_ms = pair->now_ms};
+        event = (struct channel_event){.type = CHANNEL_EVENT_TICK, .now_us = pair->now_us};
     } while (take_all(pair, side));
 }
 
@@ -289,9 +289,9 @@ static bool scan(struct pair *pair)
 {
     struct pair_side *s = &pair->side[PAIR_COORDINATOR];
 
-    if (!pair->scan_ms || !s->channel || pair->next_scan_ms > pair->now_ms)
+    if (!pair->scan_us || !s->channel || pair->next_scan_us > pair->now_us)
         return false;
-    pair->next_scan_ms = pair->now_ms + pair->scan_ms;
+    pair->next_scan_us = pair->now_us + pair->scan_us;
     if (!s->ops[PAIR_PAGE_READ].out)
         step(pair, PAIR_COORDINATOR, CHANNEL_EVENT_PAGE_READ, 0, pair->page[PAIR_AGENT],
              PAGE_SIZE_BYTES);
@@ -309,63 +309,68 @@ static bool run_one(struct pair *pair)
         if (!s->channel)
             continue;
         for (int kind = 0; kind < PAIR_OPS; kind++)
-            if (s->ops[kind].out && s->ops[kind].done_ms <= pair->now_ms)
+            if (s->ops[kind].out && s->ops[kind].done_us <= pair->now_us)
                 return end(pair, side, (enum pair_op_kind)kind), true;
-        if (s->deadline_ms <= pair->now_ms)
+        if (s->deadline_us <= pair->now_us)
             return pair_tick(pair, side), true;
     }
     return scan(pair);
 }
 
-static uint64_t next_ms(const struct pair *pair)
+static uint64_t next_us(const struct pair *pair)
 {
-    uint64_t next = pair->scan_ms ? pair->next_scan_ms : UINT64_MAX;
+    uint64_t next = pair->scan_us ? pair->next_scan_us : UINT64_MAX;
 
     for (int side = 0; side < 2; side++) {
         const struct pair_side *s = &pair->side[side];
         if (!s->channel)
             continue;
-        next = s->deadline_ms < next ? s->deadline_ms : next;
+        next = s->deadline_us < next ? s->deadline_us : next;
         for (int kind = 0; kind < PAIR_OPS; kind++)
-            if (s->ops[kind].out && s->ops[kind].done_ms < next)
-                next = s->ops[kind].done_ms;
+            if (s->ops[kind].out && s->ops[kind].done_us < next)
+                next = s->ops[kind].done_us;
     }
     return next;
 }
 
-/* One thing, or the clock moves on, at most to `end_ms`. */
-static void advance(struct pair *pair, uint64_t end_ms, uint32_t *budget)
+/* One thing, or the clock moves on, at most to `end_us`. */
+static void advance(struct pair *pair, uint64_t end_us, uint32_t *budget)
 {
     if (run_one(pair)) {
         if (--*budget == 0)
-            breach(pair, "a thousand things in the millisecond %llu",
-                   (unsigned long long)pair->now_ms);
+            breach(pair, "a thousand things in the microsecond %llu",
+                   (unsigned long long)pair->now_us);
         return;
     }
-    uint64_t next = next_ms(pair);
-    next = next > pair->now_ms ? next : pair->now_ms + 1;
-    pair->now_ms = next < end_ms ? next : end_ms;
+    uint64_t next = next_us(pair);
+    next = next > pair->now_us ? next : pair->now_us + 1;
+    pair->now_us = next < end_us ? next : end_us;
     *budget = 1000;
 }
 
 void pair_run(struct pair *pair, uint64_t ms)
 {
-    uint64_t end_ms = pair->now_ms + ms;
+    pair_run_us(pair, ms * 1000);
+}
+
+void pair_run_us(struct pair *pair, uint64_t us)
+{
+    uint64_t end_us = pair->now_us + us;
     uint32_t budget = 1000;
 
-    while (pair->now_ms < end_ms && !pair->breach[0])
-        advance(pair, end_ms, &budget);
+    while (pair->now_us < end_us && !pair->breach[0])
+        advance(pair, end_us, &budget);
 }
 
 bool pair_run_until(struct pair *pair, int side, uint32_t total, uint64_t patience_ms)
 {
-    uint64_t end_ms = pair->now_ms + patience_ms;
+    uint64_t end_us = pair->now_us + patience_ms * 1000;
     uint32_t budget = 1000;
 
-    while (pair->now_ms < end_ms && !pair->breach[0]) {
+    while (pair->now_us < end_us && !pair->breach[0]) {
         if (pair->side[side].received_total >= total)
             return true;
-        advance(pair, end_ms, &budget);
+        advance(pair, end_us, &budget);
     }
     return pair->side[side].received_total >= total;
 }

@@ -24,7 +24,7 @@ enum pair_op_kind { PAIR_PAGE_WRITE, PAIR_SPILL_WRITE, PAIR_PAGE_READ, PAIR_SPIL
 
 struct pair_op {
     bool out;
-    uint64_t done_ms;
+    uint64_t done_us;
     int status;
     uint32_t land_bytes; /* how much of a write reaches the disk */
     uint32_t len;
@@ -36,7 +36,7 @@ struct pair_side {
     struct channel *channel;
     struct channel_config config;
     struct pair_op ops[PAIR_OPS];
-    uint64_t deadline_ms;
+    uint64_t deadline_us;
     uint32_t life;                     /* number of the current life; content of its messages */
     uint32_t sent;                     /* in the current session */
     uint32_t received[PAIR_LIVES_MAX]; /* by this life, from each life of the other side */
@@ -44,24 +44,24 @@ struct pair_side {
     uint32_t peers; /* times the peer changed */
     uint32_t terms_raised;
     uint32_t counts[PAIR_OPS]; /* operations asked for */
-    uint64_t last_read_ms, read_gap_max_ms;
-    uint64_t last_received_ms;
+    uint64_t last_read_us, read_gap_max_us;
+    uint64_t last_received_us;
     uint32_t last_len;
 };
 
 struct pair {
-    uint64_t now_ms;
+    uint64_t now_us;
     uint64_t random;
     struct uuid pool;
     uint8_t page[2][PAGE_SIZE_BYTES];
     uint8_t spill[2][LAYOUT_SPILL_SIZE];
     struct pair_side side[2];
-    uint64_t latency_max_ms; /* 0: everything ends in the millisecond in which it began */
+    uint64_t latency_max_us; /* 0: everything ends in the microsecond in which it began */
     uint32_t fail_percent;   /* of all operations */
     int fail_writes;         /* so many page writes from now on fail without landing */
     int fail_spill_writes;
-    uint64_t scan_ms; /* the coordinator's table scan, 0: none */
-    uint64_t next_scan_ms;
+    uint64_t scan_us; /* the coordinator's table scan, 0: none */
+    uint64_t next_scan_us;
     bool deaf[2];  /* the owner takes no messages */
     bool blind[2]; /* reads of this side's channel fail */
     char breach[256];
@@ -76,6 +76,7 @@ void pair_start(struct pair *pair, int side, uint64_t generation, uint64_t run_o
 int pair_send(struct pair *pair, int side, uint32_t len);
 void pair_tick(struct pair *pair, int side);
 void pair_run(struct pair *pair, uint64_t ms);
+void pair_run_us(struct pair *pair, uint64_t us);
 /* Until the side has taken `total` messages in all; false after `patience_ms`. */
 bool pair_run_until(struct pair *pair, int side, uint32_t total, uint64_t patience_ms);
 

@@ -69,7 +69,7 @@ static void messages_arrive_in_order_and_the_queue_empties(void)
 static void what_waits_behind_a_write_travels_in_one_batch(void)
 {
     struct pair *p = joined(false);
-    p->latency_max_ms = 20;
+    p->latency_max_us = 20000;
     uint32_t before = p->side[PAIR_AGENT].counts[PAIR_PAGE_WRITE];
     for (int i = 0; i < 31; i++)
         CHECK_EQ(pair_send(p, PAIR_AGENT, 100), 0);
@@ -102,7 +102,7 @@ static void a_ping_costs_one_write_on_each_side(void)
 static void a_message_of_256_kib_travels_through_the_spill(void)
 {
     struct pair *p = joined(true);
-    p->latency_max_ms = 3;
+    p->latency_max_us = 3000;
     CHECK_EQ(pair_send(p, PAIR_AGENT, 16), 0);
     CHECK_EQ(pair_send(p, PAIR_AGENT, LAYOUT_SPILL_SIZE), 0);
     CHECK_EQ(pair_send(p, PAIR_AGENT, 17), 0);
@@ -131,7 +131,7 @@ static void an_overwritten_spill_is_not_delivered_and_is_written_again(void)
 {
     struct pair *p = joined(true);
     pair_run(p, 5 * SECOND);
-    p->next_scan_ms = p->now_ms + 500; /* the idle coordinator does not look before that */
+    p->next_scan_us = p->now_us + 500000; /* the idle coordinator does not look before that */
     CHECK_EQ(pair_send(p, PAIR_AGENT, 100000), 0);
     pair_run(p, 100);
     CHECK_EQ(p->side[PAIR_AGENT].counts[PAIR_SPILL_WRITE], 1);
@@ -195,11 +195,11 @@ static void a_spill_read_for_an_old_session_serves_no_new_one(void)
 {
     struct pair *p = joined(true);
     struct pair_op *read = &p->side[PAIR_COORDINATOR].ops[PAIR_SPILL_READ];
-    p->latency_max_ms = 2;
+    p->latency_max_us = 2000;
     CHECK_EQ(pair_send(p, PAIR_AGENT, 100000), 0);
     while (!read->out)
-        pair_run(p, 1);
-    read->done_ms = p->now_ms + 4 * SECOND;
+        pair_run_us(p, 1);
+    read->done_us = p->now_us + 4000000;
     pair_start(p, PAIR_AGENT, 1, 2);
     pair_run(p, 2 * SECOND);
     CHECK_EQ(p->side[PAIR_COORDINATOR].peers, 2);
@@ -335,7 +335,7 @@ static void a_page_of_another_host_in_the_slot_is_bad(void)
     uint32_t peers = p->side[PAIR_COORDINATOR].peers;
     uint64_t bad = stats(p, PAIR_COORDINATOR)->bad_pages;
     struct channel_update update;
-    struct channel_event event = {CHANNEL_EVENT_PAGE_READ, p->now_ms, 0, p->page[PAIR_AGENT],
+    struct channel_event event = {CHANNEL_EVENT_PAGE_READ, p->now_us, 0, p->page[PAIR_AGENT],
                                   PAGE_SIZE_BYTES};
     p->side[PAIR_COORDINATOR].ops[PAIR_PAGE_READ].out = false;
     channel_step(p->side[PAIR_COORDINATOR].channel, &event, &update);
@@ -362,7 +362,7 @@ static uint64_t feed_changed(struct pair *p, int side, void (*change)(struct pag
     change(&page);
     page_out(&page, bytes);
     p->side[side].ops[PAIR_PAGE_READ].out = false;
-    struct channel_event event = {CHANNEL_EVENT_PAGE_READ, p->now_ms, 0, bytes, sizeof bytes};
+    struct channel_event event = {CHANNEL_EVENT_PAGE_READ, p->now_us, 0, bytes, sizeof bytes};
     channel_step(ch, &event, &update);
     return channel_stats(ch)->bad_pages - before;
 }
@@ -492,10 +492,10 @@ static void polling_slows_down_to_a_second_and_is_bounded_while_waiting(void)
     channel_set_waiting(agent->channel, true);
     pair_tick(p, PAIR_AGENT);
     pair_run(p, 5);
-    agent->read_gap_max_ms = 0;
+    agent->read_gap_max_us = 0;
     before = agent->counts[PAIR_PAGE_READ];
     pair_run(p, 10 * SECOND);
-    CHECK(agent->read_gap_max_ms <= CHANNEL_POLL_WAITING_MAX_MS);
+    CHECK(agent->read_gap_max_us <= CHANNEL_POLL_WAITING_MAX_US);
     CHECK(agent->counts[PAIR_PAGE_READ] - before < 10 * SECOND / 45 + 20);
     channel_set_waiting(agent->channel, false);
     pair_run(p, 3 * SECOND);
@@ -521,7 +521,7 @@ static void a_silent_node_gets_no_reads_of_its_own(void)
 {
     struct pair *p = joined(true);
     CHECK_EQ(pair_send(p, PAIR_COORDINATOR, 16), 0);
-    p->side[PAIR_AGENT].deadline_ms = UINT64_MAX; /* the agent hangs */
+    p->side[PAIR_AGENT].deadline_us = UINT64_MAX; /* the agent hangs */
     for (int i = 0; i < PAIR_OPS; i++)
         p->side[PAIR_AGENT].ops[i].out = false;
     pair_run(p, 10 * SECOND);
@@ -538,10 +538,97 @@ static void a_hint_makes_an_idle_side_look_at_once(void)
     CHECK_EQ(pair_send(p, PAIR_COORDINATOR, 16), 0);
     pair_run(p, 1);
     struct channel_update update;
-    struct channel_event event = {.type = CHANNEL_EVENT_HINT, .now_ms = p->now_ms};
+    struct channel_event event = {.type = CHANNEL_EVENT_HINT, .now_us = p->now_us};
     p->side[PAIR_AGENT].ops[PAIR_PAGE_READ].out = false;
     channel_step(p->side[PAIR_AGENT].channel, &event, &update);
     CHECK(update.read_page);
+    DONE(p);
+}
+
+/* Steps one side with an event; what it asks for is not carried out. */
+static struct channel_update step_alone(struct pair *p, int side, enum channel_event_type type,
+                                        int status, const uint8_t *data)
+{
+    struct channel_update update;
+    struct channel_event event = {type, p->now_us, status, data, PAGE_SIZE_BYTES};
+    channel_step(p->side[side].channel, &event, &update);
+    return update;
+}
+
+static void a_hint_makes_the_coordinator_look_at_an_idle_node(void)
+{
+    struct pair *p = joined(true);
+    pair_run(p, 5 * SECOND);
+    CHECK(step_alone(p, PAIR_COORDINATOR, CHANNEL_EVENT_HINT, 0, NULL).read_page);
+    const uint8_t *page = p->page[PAIR_AGENT];
+    CHECK(!step_alone(p, PAIR_COORDINATOR, CHANNEL_EVENT_PAGE_READ, 0, page).read_page);
+    DONE(p);
+}
+
+static void a_hint_during_a_read_costs_exactly_one_read_more(void)
+{
+    for (int side = 0; side < 2; side++) {
+        struct pair *p = joined(true);
+        const uint8_t *page = p->page[!side];
+        pair_run(p, 5 * SECOND);
+        while (p->side[side].ops[PAIR_PAGE_READ].out)
+            pair_run_us(p, 1);
+        CHECK(step_alone(p, side, CHANNEL_EVENT_HINT, 0, NULL).read_page);
+        CHECK(!step_alone(p, side, CHANNEL_EVENT_HINT, 0, NULL).read_page);
+        CHECK(!step_alone(p, side, CHANNEL_EVENT_HINT, 0, NULL).read_page);
+        CHECK(step_alone(p, side, CHANNEL_EVENT_PAGE_READ, 0, page).read_page);
+        CHECK(!step_alone(p, side, CHANNEL_EVENT_PAGE_READ, 0, page).read_page);
+        DONE(p);
+    }
+}
+
+static void a_failed_read_is_not_repeated_at_once_whoever_asks(void)
+{
+    struct pair *p = joined(true);
+    pair_run(p, 5 * SECOND);
+    channel_set_waiting(p->side[PAIR_AGENT].channel, true);
+    p->blind[PAIR_AGENT] = true;
+    uint32_t before = p->side[PAIR_AGENT].counts[PAIR_PAGE_READ];
+    for (int i = 0; i < 1000; i++) {
+        channel_set_waiting(p->side[PAIR_AGENT].channel, i % 2);
+        pair_tick(p, PAIR_AGENT);
+        pair_run(p, 1);
+    }
+    CHECK(p->side[PAIR_AGENT].counts[PAIR_PAGE_READ] - before <= 21);
+    CHECK(p->side[PAIR_AGENT].counts[PAIR_PAGE_READ] - before >= 15);
+    p->blind[PAIR_AGENT] = false;
+    DONE(p);
+}
+
+static void an_answer_is_noticed_a_quarter_of_its_time_late_at_most(void)
+{
+    static const uint64_t takes_us[] = {100, 300, 1000, 10000, 100000, 190000};
+    for (size_t i = 0; i < sizeof takes_us / sizeof *takes_us; i++) {
+        struct pair *p = joined(true);
+        pair_run(p, 5 * SECOND);
+        channel_set_waiting(p->side[PAIR_AGENT].channel, true);
+        CHECK_EQ(pair_send(p, PAIR_AGENT, 16), 0); /* lands at once */
+        uint64_t sent_us = p->now_us;
+        pair_run_us(p, takes_us[i]);
+        CHECK_EQ(pair_send(p, PAIR_COORDINATOR, 16), 0);
+        CHECK(pair_run_until(p, PAIR_AGENT, 1, 2 * SECOND));
+        uint64_t late_us = p->now_us - sent_us - takes_us[i];
+        CHECK(late_us <= takes_us[i] / 4 + CHANNEL_POLL_FIRST_US);
+        DONE(p);
+    }
+}
+
+static void new_messages_that_landed_are_told_once(void)
+{
+    struct pair *p = joined(true);
+    pair_run(p, 5 * SECOND);
+    const uint8_t bytes[16] = {1};
+    CHECK_EQ(channel_submit(p->side[PAIR_AGENT].channel, bytes, sizeof bytes), 0);
+    CHECK(step_alone(p, PAIR_AGENT, CHANNEL_EVENT_TICK, 0, NULL).write_page);
+    CHECK(step_alone(p, PAIR_AGENT, CHANNEL_EVENT_PAGE_WRITTEN, 0, NULL).wrote_news);
+    p->now_us += CHANNEL_RESEND_US; /* not acknowledged: repeated, which is no news */
+    CHECK(step_alone(p, PAIR_AGENT, CHANNEL_EVENT_TICK, 0, NULL).write_page);
+    CHECK(!step_alone(p, PAIR_AGENT, CHANNEL_EVENT_PAGE_WRITTEN, 0, NULL).wrote_news);
     DONE(p);
 }
 
@@ -551,14 +638,14 @@ static void the_heartbeat_shows_that_an_idle_agent_lives(void)
     uint64_t heard = stats(p, PAIR_COORDINATOR)->last_heard_ms;
     pair_run(p, 10 * SECOND);
     CHECK(stats(p, PAIR_COORDINATOR)->last_heard_ms >= heard + 7 * SECOND);
-    CHECK(stats(p, PAIR_COORDINATOR)->peer_heartbeat_ms + 3 * SECOND > p->now_ms);
+    CHECK(stats(p, PAIR_COORDINATOR)->peer_heartbeat_ms + 3 * SECOND > p->now_us / 1000);
     DONE(p);
 }
 
 static void the_leaving_flag_arrives_and_idle_waits_for_it(void)
 {
     struct pair *p = joined(true);
-    p->latency_max_ms = 5;
+    p->latency_max_us = 5000;
     channel_set_flags(p->side[PAIR_AGENT].channel, PAGE_FLAG_LEAVING);
     CHECK(!channel_idle(p->side[PAIR_AGENT].channel));
     pair_tick(p, PAIR_AGENT);
@@ -641,6 +728,8 @@ static void storm_end(struct pair *p, uint64_t seed)
     p->fail_percent = 0;
     p->deaf[0] = p->deaf[1] = false;
     pair_run(p, 60 * SECOND);
+    for (int ms = 0; ms < 100 && p->side[PAIR_AGENT].ops[PAIR_PAGE_WRITE].out; ms++)
+        pair_run(p, 1); /* a heartbeat is under way just now */
     for (int side = 0; side < 2; side++) {
         const struct pair_side *writer = &p->side[side], *reader = &p->side[!side];
         if (reader->received[writer->life] != writer->sent || !channel_idle(writer->channel))
@@ -655,7 +744,7 @@ static void whatever_the_disk_does_each_message_comes_once_and_in_order(void)
     for (uint64_t seed = 1; seed <= 40; seed++) {
         struct storm *s = calloc(1, sizeof *s);
         struct pair *p = s->pair = pair_new(seed, seed % 2);
-        p->latency_max_ms = pair_random(p, 3) * 10;
+        p->latency_max_us = pair_random(p, 3) * 10000;
         p->fail_percent = (uint32_t)pair_random(p, 3) * 10;
         storm_restart(s, PAIR_AGENT);
         storm_restart(s, PAIR_COORDINATOR);
@@ -704,6 +793,11 @@ TEST_MAIN(TEST(two_fresh_sides_meet_and_know_each_other), TEST(nothing_is_queued
           TEST(an_idle_coordinator_reads_nothing_but_the_scan),
           TEST(a_silent_node_gets_no_reads_of_its_own),
           TEST(a_hint_makes_an_idle_side_look_at_once),
+          TEST(a_hint_makes_the_coordinator_look_at_an_idle_node),
+          TEST(a_hint_during_a_read_costs_exactly_one_read_more),
+          TEST(a_failed_read_is_not_repeated_at_once_whoever_asks),
+          TEST(an_answer_is_noticed_a_quarter_of_its_time_late_at_most),
+          TEST(new_messages_that_landed_are_told_once),
           TEST(the_heartbeat_shows_that_an_idle_agent_lives),
           TEST(the_leaving_flag_arrives_and_idle_waits_for_it),
           TEST(the_first_page_is_above_the_last_one_of_the_claim),
