@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The real disk: a queue, a few threads that block in pread and pwrite, and the way back onto the
- * loop.
+ * The real disk: native AIO for what is small, a few threads that block in pread and pwrite for the
+ * rest, and the way back onto the loop.
  *
- * Happy path: submit queues and wakes a thread; the thread does the I/O, puts the operation on the
- * done list and rings the loop, which calls back. Failure modes: an I/O error is the operation's
- * status; an operation that hangs keeps its thread and its caller's buffer until the kernel gives
- * it back, the others go on in the other threads; with all threads hung everything waits, which is
- * the truth about that LUN. Nothing is cancelled, also not by close.
+ * Happy path: a page or a small spill is handed to the device from the loop thread itself (aio.c)
+ * and comes back by an eventfd. What is larger than AIO_LEN_MAX is queued for the threads; one of
+ * them does the I/O, puts the operation on the done list and rings the loop, which calls back.
+ * Failure modes: what AIO does not take, or did not do in full, a thread does from the beginning
+ * and finds the status; an operation that hangs keeps its caller's buffer (and its thread, if it
+ * has one) until the kernel gives it back, the others go on; with all threads hung everything that
+ * needs one waits, which is the truth about that LUN. Nothing is cancelled, also not by close.
  */
 #include "diskrpc/uv_disk.h"
 
@@ -18,9 +20,13 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "diskrpc/aio.h"
 
 #define UV_DISK_MAGIC       0x4c445349u
 #define UV_DISK_THREADS_MAX 16
+/* A larger operation may be split by the kernel, which RWF_NOWAIT forbids, and takes so long that a
+ * thread's wake-up is nothing. */
+#define AIO_LEN_MAX (64u * 1024)
 
 struct op_list {
     struct disk_op *head, *tail;
@@ -32,6 +38,8 @@ struct uv_disk {
     int fd;
     uint64_t size; /* set at open: a file must not grow by a stray write */
     uv_async_t async;
+    struct aio *aio; /* NULL: threads do all */
+    bool threads_alone;
     int n_threads;
     pthread_t threads[UV_DISK_THREADS_MAX];
 
@@ -43,6 +51,7 @@ struct uv_disk {
     /* The loop thread's alone. */
     uint32_t outstanding; /* submitted, not yet called back */
     bool closing;
+    int open_handles; /* while closing */
     void (*closed)(void *data);
     void *closed_data;
 };
@@ -70,9 +79,14 @@ static struct disk_op *list_pop(struct op_list *list)
     return op;
 }
 
+static bool inside(const struct uv_disk *disk, const struct disk_op *op)
+{
+    return op->offset <= disk->size && op->len <= disk->size - op->offset;
+}
+
 static int transfer(const struct uv_disk *disk, const struct disk_op *op)
 {
-    if (op->offset > disk->size || op->len > disk->size - op->offset)
+    if (!inside(disk, op))
         return op->write ? -ENOSPC : -EIO;
     return op->write ? io_write(disk->fd, op->buffer, op->len, op->offset, NULL)
                      : io_read(disk->fd, op->buffer, op->len, op->offset, NULL);
@@ -122,9 +136,12 @@ static void destroy(struct uv_disk *disk)
     free(disk);
 }
 
-static void on_async_closed(uv_handle_t *handle)
+static void handle_closed(void *data_disk)
 {
-    struct uv_disk *disk = handle->data;
+    struct uv_disk *disk = data_disk;
+
+    if (--disk->open_handles > 0)
+        return;
     void (*closed)(void *data) = disk->closed;
     void *data = disk->closed_data;
 
@@ -133,11 +150,46 @@ static void on_async_closed(uv_handle_t *handle)
         closed(data);
 }
 
+static void on_async_closed(uv_handle_t *handle)
+{
+    handle_closed(handle->data);
+}
+
 /* Called with nothing outstanding: the threads are asleep, joining them takes no time. */
 static void finish_close(struct uv_disk *disk)
 {
     stop_threads(disk);
+    disk->open_handles = 1 + (disk->aio != NULL);
+    if (disk->aio)
+        aio_close(disk->aio, handle_closed, disk);
     uv_close((uv_handle_t *)&disk->async, on_async_closed);
+}
+
+static void to_threads(struct uv_disk *disk, struct disk_op *op)
+{
+    pthread_mutex_lock(&disk->lock);
+    list_push(&disk->todo, op);
+    pthread_cond_signal(&disk->wake);
+    pthread_mutex_unlock(&disk->lock);
+}
+
+static void op_ended(struct uv_disk *disk, struct disk_op *op, int status)
+{
+    disk->outstanding--;
+    op->done(op, status);
+}
+
+static void on_aio_done(void *data, struct disk_op *op, bool whole)
+{
+    struct uv_disk *disk = data;
+
+    if (!whole) {
+        to_threads(disk, op);
+        return;
+    }
+    op_ended(disk, op, 0);
+    if (disk->closing && disk->outstanding == 0)
+        finish_close(disk);
 }
 
 static void on_async(uv_async_t *async)
@@ -152,10 +204,8 @@ static void on_async(uv_async_t *async)
     pthread_mutex_unlock(&disk->lock);
 
     bool any = done.head != NULL;
-    while ((op = list_pop(&done)) != NULL) {
-        disk->outstanding--;
-        op->done(op, op->status);
-    }
+    while ((op = list_pop(&done)) != NULL)
+        op_ended(disk, op, op->status);
     if (any && disk->closing && disk->outstanding == 0)
         finish_close(disk);
 }
@@ -168,10 +218,9 @@ static void submit(struct disk *base, struct disk_op *op)
     assert(op->done && op->len > 0 && op->len % IO_ALIGN == 0 && op->offset % IO_ALIGN == 0);
     assert((uintptr_t)op->buffer % IO_ALIGN == 0);
     disk->outstanding++;
-    pthread_mutex_lock(&disk->lock);
-    list_push(&disk->todo, op);
-    pthread_cond_signal(&disk->wake);
-    pthread_mutex_unlock(&disk->lock);
+    bool small = op->len <= AIO_LEN_MAX && inside(disk, op);
+    if (!disk->aio || disk->threads_alone || !small || !aio_submit(disk->aio, op))
+        to_threads(disk, op);
 }
 
 static const struct disk_ops uv_disk_ops = {.submit = submit};
@@ -210,6 +259,7 @@ int uv_disk_open(uv_loop_t *loop, const char *path, int n_threads, struct uv_dis
     if (rc < 0)
         return destroy(disk), error_prefix(err, "%s", path), rc;
     disk->async.data = disk;
+    disk->aio = aio_open(loop, fd, on_aio_done, disk);
     rc = start_threads(disk, n_threads, err);
     if (rc < 0)
         return uv_disk_close(disk, NULL, NULL), rc;
@@ -220,6 +270,12 @@ int uv_disk_open(uv_loop_t *loop, const char *path, int n_threads, struct uv_dis
 struct disk *uv_disk_disk(struct uv_disk *disk)
 {
     return &disk->disk;
+}
+
+void uv_disk_use_threads_alone(struct uv_disk *disk)
+{
+    assert(disk->magic == UV_DISK_MAGIC && disk->outstanding == 0);
+    disk->threads_alone = true;
 }
 
 int uv_disk_fd(const struct uv_disk *disk)

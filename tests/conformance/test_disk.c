@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What every back end of diskrpc/disk.h must do, asked of the simulated disk and of the O_DIRECT
- * disk on a file. What only the simulation can do on demand (fail, land in part) is asked of it
- * alone, at the end.
+ * disk on a file, with and without AIO. What only the simulation can do on demand (fail, land in
+ * part) is asked of it alone, at the end.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -34,7 +34,7 @@ static bool rig_open_sim(struct rig *rig)
     return true;
 }
 
-static bool rig_open_real(struct rig *rig)
+static bool rig_open_real(struct rig *rig, bool threads_alone)
 {
     *rig = (struct rig){.fd = -1};
     rig->fd = temp_lun_open(DISK_SIZE, rig->path);
@@ -43,6 +43,8 @@ static bool rig_open_real(struct rig *rig)
     uv_loop_init(&rig->loop);
     if (uv_disk_open(&rig->loop, rig->path, 3, &rig->real, NULL) < 0)
         abort();
+    if (threads_alone)
+        uv_disk_use_threads_alone(rig->real);
     rig->disk = uv_disk_disk(rig->real);
     return true;
 }
@@ -177,12 +179,12 @@ static const char *submitting_never_calls_back_inline(struct rig *rig)
 
 static const char *many_at_once_each_call_back_once(struct rig *rig)
 {
-    enum { N = 200 };
+    enum { N = 1000 };
     struct request *all[N];
     const char *wrong = NULL;
 
     for (int i = 0; i < N; i++) {
-        all[i] = request_new(rig, true, (uint64_t)i * BLOCK, BLOCK, i);
+        all[i] = request_new(rig, true, (uint64_t)i * BLOCK, BLOCK, i % 256);
         disk_submit(rig->disk, &all[i]->op);
     }
     for (int i = 0; i < N; i++) {
@@ -193,7 +195,7 @@ static const char *many_at_once_each_call_back_once(struct rig *rig)
     for (int i = 0; i < N; i++) {
         if (all[i]->called != 1)
             wrong = "one called back more than once";
-        if (!reads_as(rig, (uint64_t)i * BLOCK, BLOCK, i))
+        if (!reads_as(rig, (uint64_t)i * BLOCK, BLOCK, i % 256))
             wrong = "one wrote other bytes";
         request_free(all[i]);
     }
@@ -239,6 +241,34 @@ static const char *behind_the_end_is_an_error_and_writes_nothing(struct rig *rig
     return reads_as(rig, DISK_SIZE - BLOCK, BLOCK, 0) ? NULL : "a part of it was written";
 }
 
+/* What AIO takes and what the threads take meet in one file; both sides of the limit between them.
+ */
+static const char *small_and_large_ones_mix(struct rig *rig)
+{
+    enum { N = 40 };
+    struct request *all[N];
+    const char *wrong = NULL;
+    uint64_t offset = 0;
+
+    for (int i = 0; i < N; i++) {
+        uint32_t len = (i % 3 == 0 ? 1 : i % 3 == 1 ? 16 : 17) * BLOCK;
+        all[i] = request_new(rig, true, offset, len, i + 1);
+        disk_submit(rig->disk, &all[i]->op);
+        offset += len;
+    }
+    for (int i = 0; i < N; i++) {
+        wait_for(rig, all[i]);
+        if (all[i]->status != 0 || all[i]->called != 1)
+            wrong = "one failed or came twice";
+    }
+    for (int i = 0; i < N; i++) {
+        if (!reads_as(rig, all[i]->op.offset, all[i]->op.len, i + 1))
+            wrong = "one wrote other bytes";
+        request_free(all[i]);
+    }
+    return wrong;
+}
+
 static const char *a_megabyte_goes_in_one_piece(struct rig *rig)
 {
     if (run_alone(rig, true, 0, 1u << 20, 'f') != 0)
@@ -246,24 +276,26 @@ static const char *a_megabyte_goes_in_one_piece(struct rig *rig)
     return reads_as(rig, 0, 1u << 20, 'f') ? NULL : "other bytes came back";
 }
 
-static void on_both(const char *(*check)(struct rig *rig))
+static void on_all(const char *(*check)(struct rig *rig))
 {
     struct rig rig;
     CHECK(rig_open_sim(&rig));
     const char *wrong = check(&rig);
     CHECK(rig_close(&rig));
     CHECK_STR(wrong ? wrong : "", "");
-    if (!rig_open_real(&rig))
-        SKIP("no O_DIRECT here");
-    wrong = check(&rig);
-    CHECK(rig_close(&rig));
-    CHECK_STR(wrong ? wrong : "", "");
+    for (int threads_alone = 0; threads_alone < 2; threads_alone++) {
+        if (!rig_open_real(&rig, threads_alone))
+            SKIP("no O_DIRECT here");
+        wrong = check(&rig);
+        CHECK(rig_close(&rig));
+        CHECK_STR(wrong ? wrong : "", "");
+    }
 }
 
 #define CASE(name)                                                                                 \
-    static void both_##name(void)                                                                  \
+    static void all_##name(void)                                                                   \
     {                                                                                              \
-        on_both(name);                                                                             \
+        on_all(name);                                                                              \
     }
 CASE(what_was_written_is_read)
 CASE(submitting_never_calls_back_inline)
@@ -271,14 +303,15 @@ CASE(many_at_once_each_call_back_once)
 CASE(a_callback_may_submit)
 CASE(an_operation_may_be_submitted_again_from_its_end)
 CASE(behind_the_end_is_an_error_and_writes_nothing)
+CASE(small_and_large_ones_mix)
 CASE(a_megabyte_goes_in_one_piece)
 
 /* --- each alone --- */
 
-static void closing_the_real_disk_waits_for_what_is_in_flight(void)
+static void closing_waits(bool threads_alone)
 {
     struct rig rig;
-    if (!rig_open_real(&rig))
+    if (!rig_open_real(&rig, threads_alone))
         SKIP("no O_DIRECT here");
     struct request *all[20];
     for (int i = 0; i < 20; i++) {
@@ -291,6 +324,12 @@ static void closing_the_real_disk_waits_for_what_is_in_flight(void)
         CHECK_EQ(all[i]->status, 0);
         request_free(all[i]);
     }
+}
+
+static void closing_the_real_disk_waits_for_what_is_in_flight(void)
+{
+    closing_waits(false);
+    closing_waits(true);
 }
 
 static void a_device_that_is_not_there_is_refused(void)
@@ -320,11 +359,11 @@ static void a_simulated_failure_lands_as_much_as_it_was_told(void)
     CHECK(rig_close(&rig));
 }
 
-TEST_MAIN(TEST(both_what_was_written_is_read), TEST(both_submitting_never_calls_back_inline),
-          TEST(both_many_at_once_each_call_back_once), TEST(both_a_callback_may_submit),
-          TEST(both_an_operation_may_be_submitted_again_from_its_end),
-          TEST(both_behind_the_end_is_an_error_and_writes_nothing),
-          TEST(both_a_megabyte_goes_in_one_piece),
+TEST_MAIN(TEST(all_what_was_written_is_read), TEST(all_submitting_never_calls_back_inline),
+          TEST(all_many_at_once_each_call_back_once), TEST(all_a_callback_may_submit),
+          TEST(all_an_operation_may_be_submitted_again_from_its_end),
+          TEST(all_behind_the_end_is_an_error_and_writes_nothing),
+          TEST(all_small_and_large_ones_mix), TEST(all_a_megabyte_goes_in_one_piece),
           TEST(closing_the_real_disk_waits_for_what_is_in_flight),
           TEST(a_device_that_is_not_there_is_refused),
           TEST(a_simulated_failure_lands_as_much_as_it_was_told))
