@@ -66,6 +66,7 @@ struct channel_config {
     /* The first page_seq is above this: a restarted writer of the same incarnation never goes back.
      */
     uint64_t page_seq_min;
+    struct hint_address hint; /* published in every page; zero: none */
 };
 
 enum channel_event_type {
@@ -131,7 +132,8 @@ struct channel_stats {
     uint64_t term;       /* highest seen */
     uint32_t peer_flags; /* PAGE_FLAG_* of the peer's last page */
     char peer_name[PAGE_NAME_SIZE];
-    uint64_t peer_heartbeat_ms; /* the peer's own clock, in its last valid page */
+    struct hint_address peer_hint; /* in its last valid page */
+    uint64_t peer_heartbeat_ms;    /* the peer's own clock, in its last valid page */
 };
 const struct channel_stats *channel_stats(const struct channel *channel);
 /* True if everything submitted was acknowledged and no write is out. */

@@ -85,6 +85,7 @@ static void note_peer(struct channel *ch, const struct page *page, uint64_t now_
     ch->peer_page_seq = page->page_seq;
     ch->stats.last_heard_ms = now_us / 1000;
     ch->stats.peer_flags = page->flags;
+    ch->stats.peer_hint = page->hint;
     ch->stats.peer_heartbeat_ms = page->heartbeat_ms;
     memcpy(ch->stats.peer_name, page->node_name, PAGE_NAME_SIZE);
 }

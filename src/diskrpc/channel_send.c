@@ -145,6 +145,7 @@ static void build_page(struct channel *ch, uint64_t now_us)
         .ack_seq = ch->seq_received,
         .first_seq = ch->seq_acked + 1,
         .heartbeat_ms = now_us / 1000,
+        .hint = ch->config.hint,
     };
     memcpy(page.node_name, ch->node_name, PAGE_NAME_SIZE);
     uint64_t last = fill(ch, &page);

@@ -29,6 +29,8 @@ enum {
     AT_HEARTBEAT = 120,
     AT_COUNT = 128,
     AT_PAYLOAD_LEN = 132,
+    AT_HINT_IP = 136,
+    AT_HINT_PORT = 152,
     AT_PAYLOAD = PAGE_HEADER_SIZE,
     AT_NAME = PAGE_HEADER_SIZE + PAGE_PAYLOAD_SIZE,
 };
@@ -65,6 +67,8 @@ void page_out(const struct page *page, uint8_t buffer[PAGE_SIZE_BYTES])
     le64_put(buffer + AT_HEARTBEAT, page->heartbeat_ms);
     le32_put(buffer + AT_COUNT, page->count);
     le32_put(buffer + AT_PAYLOAD_LEN, page->payload_len);
+    memcpy(buffer + AT_HINT_IP, page->hint.ip, sizeof page->hint.ip);
+    le16_put(buffer + AT_HINT_PORT, page->hint.port);
     memcpy(buffer + AT_PAYLOAD, page->payload, page->payload_len);
     unit_text_put(buffer + AT_NAME, page->node_name, PAGE_NAME_SIZE - 1);
     unit_seal(buffer);
@@ -85,6 +89,8 @@ static void fields_in(const uint8_t *buffer, struct page *page)
     page->heartbeat_ms = le64_get(buffer + AT_HEARTBEAT);
     page->count = le32_get(buffer + AT_COUNT);
     page->payload_len = le32_get(buffer + AT_PAYLOAD_LEN);
+    memcpy(page->hint.ip, buffer + AT_HINT_IP, sizeof page->hint.ip);
+    page->hint.port = le16_get(buffer + AT_HINT_PORT);
     memcpy(page->payload, buffer + AT_PAYLOAD, PAGE_PAYLOAD_SIZE);
     memcpy(page->node_name, buffer + AT_NAME, PAGE_NAME_SIZE);
 }

@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/uuid.h"
+#include "diskrpc/hint_address.h"
 #include "diskrpc/layout.h"
 
 #define PAGE_SIZE_BYTES  LAYOUT_PAGE_SIZE
@@ -52,11 +53,12 @@ struct page {
     struct incarnation
         peer;      /* whom the messages and the acknowledgment are for; zero: nobody known yet */
     uint64_t term; /* the highest term the writer has seen; a coordinator's own */
-    uint64_t page_seq;     /* rises with each write of one writer incarnation */
-    uint64_t ack_seq;      /* highest sequence of the peer's that was delivered without a gap */
-    uint64_t first_seq;    /* of the first message; next to be sent if count is 0 */
-    uint64_t heartbeat_ms; /* writer's monotonic clock at the write; for people and for hang
-                              detection alone */
+    uint64_t page_seq;        /* rises with each write of one writer incarnation */
+    uint64_t ack_seq;         /* highest sequence of the peer's that was delivered without a gap */
+    uint64_t first_seq;       /* of the first message; next to be sent if count is 0 */
+    uint64_t heartbeat_ms;    /* writer's monotonic clock at the write; for people and for hang
+                                 detection alone */
+    struct hint_address hint; /* where the writer wants hints; whatever it says is harmless */
     uint32_t count;
     uint32_t payload_len;
     char node_name[PAGE_NAME_SIZE];

@@ -89,6 +89,7 @@ static void write_up_page(bool break_spill)
     page->term = 14;
     page->page_seq = 77;
     page->first_seq = 30;
+    page->hint = (struct hint_address){.ip = {0x20, 0x01, 0x0d, 0xb8, [15] = 7}, .port = 4000};
     strcpy(page->node_name, "node-b");
     data = packed_create("disk", &len);
     if (!page_append(page, data, len) || !page_append(page, (const uint8_t *)"\xff\xff\xff", 3) ||
@@ -113,6 +114,7 @@ static void a_page_is_shown_with_its_messages(void)
     CHECK_STR(js_get_text(page, "node"), "node-b");
     CHECK_EQ(js_get_u64(json_object_get(page, "writer"), "run"), 9);
     CHECK_EQ(js_get_u64(json_object_get(page, "peer"), "term"), 14);
+    CHECK_STR(js_get_text(page, "hint"), "[2001:db8::7]:4000");
     CHECK_EQ(json_array_size(messages), 3);
     CHECK_STR(js_get_text(json_array_get(messages, 0), "kind"), "request volume_create");
     CHECK_EQ(js_get_u64(json_array_get(messages, 0), "seq"), 30);

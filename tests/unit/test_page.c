@@ -25,6 +25,7 @@ static struct page sample(void)
         .ack_seq = 41,
         .first_seq = 7,
         .heartbeat_ms = 123456789,
+        .hint = {.ip = {[10] = 0xff, [11] = 0xff, 192, 0, 2, 7}, .port = 0x1f90},
         .node_name = "worker-3.example",
     };
     page_append(&page, (const uint8_t *)"hello", 5);
@@ -45,7 +46,8 @@ static bool same(const struct page *a, const struct page *b)
            uuid_equal(&a->pool_id, &b->pool_id) && same_writer(&a->writer, &b->writer) &&
            same_writer(&a->peer, &b->peer) && a->term == b->term && a->page_seq == b->page_seq &&
            a->ack_seq == b->ack_seq && a->first_seq == b->first_seq &&
-           a->heartbeat_ms == b->heartbeat_ms && a->count == b->count &&
+           a->heartbeat_ms == b->heartbeat_ms && memcmp(a->hint.ip, b->hint.ip, 16) == 0 &&
+           a->hint.port == b->hint.port && a->count == b->count &&
            a->payload_len == b->payload_len &&
            memcmp(a->node_name, b->node_name, PAGE_NAME_SIZE) == 0 &&
            memcmp(a->payload, b->payload, PAGE_PAYLOAD_SIZE) == 0;
@@ -179,6 +181,21 @@ static void counts_and_lengths_that_lie_are_corrupt(void)
     CHECK_EQ(lie(PAGE_SIZE_BYTES - 4, 0x61616161), LUNAR_E_CORRUPT); /* a name without an end */
 }
 
+static void any_hint_address_is_taken_and_none_is_none(void)
+{
+    uint8_t bytes[PAGE_SIZE_BYTES];
+    struct page page = sample();
+    CHECK_EQ(lie(136, UINT32_MAX), 0);
+    CHECK_EQ(lie(152, UINT32_MAX), 0);
+    page.hint = (struct hint_address){.port = 0};
+    page_out(&page, bytes);
+    for (int i = 136; i < 192; i++) /* as every page was before there were hints */
+        CHECK_EQ(bytes[i], 0);
+    page.hint.port = 1;
+    CHECK_EQ(in(bytes, &page), 0);
+    CHECK(hint_address_is_none(&page.hint));
+}
+
 static void messages_for_nobody_are_corrupt(void)
 {
     uint8_t bytes[PAGE_SIZE_BYTES];
@@ -234,6 +251,6 @@ TEST_MAIN(TEST(a_page_is_the_golden_file), TEST(the_golden_file_decodes_to_the_p
           TEST(a_page_torn_at_any_sector_is_corrupt),
           TEST(zeroes_were_never_written_and_others_are_foreign),
           TEST(another_version_is_told_from_damage), TEST(counts_and_lengths_that_lie_are_corrupt),
-          TEST(messages_for_nobody_are_corrupt),
+          TEST(any_hint_address_is_taken_and_none_is_none), TEST(messages_for_nobody_are_corrupt),
           TEST(random_bytes_under_a_good_checksum_never_crash),
           TEST(a_page_takes_what_fits_and_says_when_it_is_full))

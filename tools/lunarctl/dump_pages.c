@@ -99,6 +99,7 @@ static json_t *messages_json(int fd, const struct superblock *sb, const struct p
 
 static json_t *page_json(int fd, const struct superblock *sb, const struct page *p)
 {
+    char hint[HINT_ADDRESS_TEXT_SIZE];
     bool up = p->kind == PAGE_UP;
     json_t *o = json_object();
     js_set(o, "node", js_text(p->node_name));
@@ -111,6 +112,7 @@ static json_t *page_json(int fd, const struct superblock *sb, const struct page 
     js_set(o, "ack_seq", js_u64(p->ack_seq));
     js_set(o, "first_seq", js_u64(p->first_seq));
     js_set(o, "heartbeat_ms", js_u64(p->heartbeat_ms));
+    js_set(o, "hint", js_text(hint_address_format(&p->hint, hint)));
     js_set(o, "payload_bytes", js_u64(p->payload_len));
     js_set(o, "messages", messages_json(fd, sb, p));
     return o;

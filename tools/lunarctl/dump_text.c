@@ -212,10 +212,11 @@ static void print_page_details(const json_t *page)
     printf("   ");
     for (i = 0; i < sizeof fields / sizeof *fields; i++)
         printf(" %s=%" PRIu64, fields[i], js_get_u64(page, fields[i]));
-    printf("\n    for host %" PRIu64 ", generation %" PRIu64 ", %s %" PRIu64 "\n",
+    printf("\n    for host %" PRIu64 ", generation %" PRIu64 ", %s %" PRIu64 "; hints to %s\n",
            js_get_u64(peer, "host_id"), js_get_u64(peer, "generation"),
            json_object_get(peer, "run") ? "run" : "term",
-           js_get_u64(peer, json_object_get(peer, "run") ? "run" : "term"));
+           js_get_u64(peer, json_object_get(peer, "run") ? "run" : "term"),
+           js_get_text(page, "hint"));
     json_array_foreach(json_object_get(page, "messages"), i, m)
     {
         char *body = json_dumps(json_object_get(m, "body"), JSON_COMPACT);
