@@ -98,6 +98,7 @@ int agent_open(uv_loop_t *loop, const struct agent_config *config, struct agent 
     snprintf(a->device, sizeof a->device, "%s", config->device);
     snprintf(a->node_name, sizeof a->node_name, "%s", config->node_name);
     snprintf(a->run_dir, sizeof a->run_dir, "%s", config->run_dir);
+    a->hint_option = config->hint;
     int rc = prepare(a, err);
     if (rc < 0)
         return rc;

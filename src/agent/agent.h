@@ -9,11 +9,13 @@
 #include <uv.h>
 
 #include "base/error.h"
+#include "diskrpc/hint_address.h"
 
 struct agent_config {
     const char *device;
     const char *node_name;
     const char *run_dir; /* exists; sockets, locks and attachments' state live here */
+    struct hint_option hint;
 };
 
 struct agent;

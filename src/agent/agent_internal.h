@@ -13,6 +13,7 @@
 #include "agent/agent.h"
 #include "agent/node.h"
 #include "base/worker.h"
+#include "diskrpc/hint.h"
 #include "diskrpc/local.h"
 #include "diskrpc/mailbox.h"
 #include "diskrpc/superblock.h"
@@ -67,6 +68,8 @@ struct agent {
     uv_poll_t sanlock_poll;
     int hangup_fd;
 
+    struct hint_option hint_option;
+    struct hint *hint; /* NULL: without */
     struct uv_disk *disk;
     struct mailbox *mailbox;
     struct node *node;
@@ -92,6 +95,8 @@ bool agent_was_last(void);
 void agent_begin(struct agent *a);
 /* Joins again after a leave that failed. */
 void agent_rejoin(struct agent *a);
+/* Async; `closed` as mailbox_close. The mailbox and its hints are there together or not at all. */
+void agent_close_mailbox(struct agent *a, void (*closed)(void *data), void *data);
 /* agent_local.c */
 /* For local_open; `data` is the agent. */
 extern const struct local_callbacks agent_local_callbacks;

@@ -91,8 +91,7 @@ static void on_leave_timer(uv_timer_t *timer)
     if (!mailbox_idle(a->mailbox) && uv_now(a->loop) < a->leave_deadline_ms)
         return;
     uv_timer_stop(timer);
-    mailbox_close(a->mailbox, on_mailbox_closed, a);
-    a->mailbox = NULL;
+    agent_close_mailbox(a, on_mailbox_closed, a);
 }
 
 void agent_leave(struct agent *a, uint64_t client)

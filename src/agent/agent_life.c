@@ -43,9 +43,26 @@ static void on_peer_changed(void *data, const struct incarnation *peer)
     node_coordinator_changed(a->node);
 }
 
-static void on_mailbox_gone(void *data)
+static void on_wrote(void *data)
 {
-    (void)data;
+    struct agent *a = data;
+    hint_send(a->hint, &mailbox_stats(a->mailbox)->peer_hint, a->join.self.host_id);
+}
+
+static void on_hint(void *data, uint32_t slot)
+{
+    struct agent *a = data;
+    (void)slot;
+    mailbox_hint(a->mailbox);
+}
+
+void agent_close_mailbox(struct agent *a, void (*closed)(void *data), void *data)
+{
+    if (a->hint)
+        hint_close(a->hint, NULL, NULL);
+    a->hint = NULL;
+    mailbox_close(a->mailbox, closed, data);
+    a->mailbox = NULL;
 }
 
 static void lost(struct agent *a, const char *why)
@@ -57,8 +74,7 @@ static void lost(struct agent *a, const char *why)
              "the lockspace is lost: %s; the watchdog will reset this node", why);
     log_error("lost pool=%s text=\"%s\"", a->sb.pool_name, a->trouble);
     /* The page falls silent, so that the coordinator gives this node nothing any more. */
-    mailbox_close(a->mailbox, on_mailbox_gone, NULL);
-    a->mailbox = NULL;
+    agent_close_mailbox(a, NULL, NULL);
 }
 
 static void on_sanlock(uv_poll_t *poll, int status, int events)
@@ -107,6 +123,32 @@ static void join_job_run(struct worker_job *job)
     a->join_rc = join_run(a, &a->join, &a->join_err);
 }
 
+static void open_mailbox(struct agent *a)
+{
+    const struct hint_config hint = {
+        .loop = a->loop,
+        .pool_id = a->sb.pool_id,
+        .slot_min = a->join.self.host_id,
+        .slot_max = a->join.self.host_id,
+        .looked = on_hint,
+        .data = a,
+    };
+    a->hint = hint_start(&a->hint_option, &hint);
+    const struct mailbox_config mailbox = {
+        .loop = a->loop,
+        .disk = uv_disk_disk(a->disk),
+        .layout = &a->sb.layout,
+        .pool_id = a->sb.pool_id,
+        .self = a->join.self,
+        .node_name = a->node_name,
+        .page_seq_min = a->join.page_seq,
+        .hint = hint_address(a->hint),
+        .callbacks = {.message = on_message, .peer_changed = on_peer_changed, .wrote = on_wrote},
+        .data = a,
+    };
+    a->mailbox = mailbox_open(&mailbox);
+}
+
 static int serve(struct agent *a, struct error *err)
 {
     struct node_config node = {.pool_id = a->sb.pool_id,
@@ -123,18 +165,7 @@ static int serve(struct agent *a, struct error *err)
     for (uint32_t i = 0; i < a->join.n_stacks; i++)
         node_adopt(a->node, a->join.stacks[i]);
     node_start(a->node);
-    struct mailbox_config mailbox = {
-        .loop = a->loop,
-        .disk = uv_disk_disk(a->disk),
-        .layout = &a->sb.layout,
-        .pool_id = a->sb.pool_id,
-        .self = a->join.self,
-        .node_name = a->node_name,
-        .page_seq_min = a->join.page_seq,
-        .callbacks = {.message = on_message, .peer_changed = on_peer_changed},
-        .data = a,
-    };
-    a->mailbox = mailbox_open(&mailbox);
+    open_mailbox(a);
     a->hangup_fd = hangup_fd(membership_fd(a->join.membership));
     if (a->hangup_fd < 0 || uv_poll_init(a->loop, &a->sanlock_poll, a->hangup_fd) != 0)
         abort();

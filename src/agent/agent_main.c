@@ -16,6 +16,8 @@
 
 #define POOLS_MAX 16
 
+enum { OPTION_HINT = 256 }; /* options without a letter */
+
 static const char usage[] =
     "usage: lunar-agent --device DEVICE [--device DEVICE ...] [options]\n"
     "\n"
@@ -28,6 +30,10 @@ static const char usage[] =
     "  -n, --node-name NAME    the node's name in Kubernetes (default: host name)\n"
     "  -r, --run-dir DIR       sockets and private state, must survive restarts of the agent "
     "(default /run/lunar)\n"
+    "      --hint WHERE        where this node may be told by UDP to look at its page: auto, "
+    "ADDRESS[:PORT],\n"
+    "                          [IPV6]:PORT, :PORT, or off; further pools take the ports after PORT "
+    "(default auto)\n"
     "  -v, --verbose           log what is of use to developers\n"
     "  -V, --version           print the version\n"
     "  -h, --help              print this\n"
@@ -36,25 +42,42 @@ static const char usage[] =
     "the agent, not the volumes: the\n"
     "next agent adopts them. To take the node out of a pool use `lunarctl node leave`.\n";
 
-static const struct option options[] = {{"device", required_argument, NULL, 'd'},
-                                        {"node-name", required_argument, NULL, 'n'},
-                                        {"run-dir", required_argument, NULL, 'r'},
-                                        {"verbose", no_argument, NULL, 'v'},
-                                        {"version", no_argument, NULL, 'V'},
-                                        {"help", no_argument, NULL, 'h'},
-                                        {NULL, 0, NULL, 0}};
+static const struct option options[] = {
+    {"device", required_argument, NULL, 'd'},  {"node-name", required_argument, NULL, 'n'},
+    {"run-dir", required_argument, NULL, 'r'}, {"hint", required_argument, NULL, OPTION_HINT},
+    {"verbose", no_argument, NULL, 'v'},       {"version", no_argument, NULL, 'V'},
+    {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
 
 struct arguments {
     const char *devices[POOLS_MAX];
     int n_devices;
     char host_name[PAGE_NAME_SIZE];
     const char *node_name, *run_dir;
+    struct hint_option hint;
 };
 
 static void usage_error(void)
 {
     fputs(usage, stderr);
     exit(2);
+}
+
+static void parse_hint(const char *text, struct hint_option *ret)
+{
+    struct error err = ERROR_INIT;
+    if (hint_option_parse(text, ret, &err) == 0)
+        return;
+    fprintf(stderr, "lunar-agent: --hint: %s\n", err.text);
+    exit(2);
+}
+
+/* A pool's socket is its own: the n-th one has the n-th port from the given one on. */
+static struct hint_option hint_of_pool(const struct hint_option *option, int n)
+{
+    struct hint_option ret = *option;
+    if (ret.bind.port != 0)
+        ret.bind.port = (uint16_t)(ret.bind.port + n);
+    return ret;
 }
 
 static void parse(int argc, char **argv, struct arguments *a)
@@ -72,6 +95,9 @@ static void parse(int argc, char **argv, struct arguments *a)
             break;
         case 'r':
             a->run_dir = optarg;
+            break;
+        case OPTION_HINT:
+            parse_hint(optarg, &a->hint);
             break;
         case 'v':
             log_set_level(LOG_LEVEL_DEBUG);
@@ -118,7 +144,8 @@ static int run(const struct arguments *arguments, struct error *err)
     for (int i = 0; i < arguments->n_devices; i++) {
         struct agent_config config = {.device = arguments->devices[i],
                                       .node_name = arguments->node_name,
-                                      .run_dir = arguments->run_dir};
+                                      .run_dir = arguments->run_dir,
+                                      .hint = hint_of_pool(&arguments->hint, i)};
         int rc = agent_open(loop, &config, &agent, err);
         if (rc < 0)
             return rc;

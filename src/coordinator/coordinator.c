@@ -27,6 +27,7 @@ static int setup(struct coordinator *c, const struct coordinator_config *config,
 {
     c->loop = uv_default_loop();
     c->device = config->device;
+    c->hint_option = config->hint;
     c->fd = io_open(config->device, 1, err);
     if (c->fd < 0)
         return c->fd;

@@ -10,12 +10,14 @@
 #define LUNAR_COORDINATOR_COORDINATOR_H
 
 #include "base/error.h"
+#include "diskrpc/hint_address.h"
 
 struct coordinator_config {
     const char *device;       /* of the LUN on this node */
     const char *run_dir;      /* private state and sockets; exists */
     const char *agent_socket; /* NULL: RUN_DIR/agent-POOL.sock */
     const char *socket;       /* NULL: RUN_DIR/coordinator-POOL.sock */
+    struct hint_option hint;
 };
 
 #define COORDINATOR_EXIT_DEPOSED 75

@@ -15,6 +15,7 @@
 #include "coordinator/commit.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/leader.h"
+#include "diskrpc/hint.h"
 #include "diskrpc/local.h"
 #include "diskrpc/mailbox.h"
 #include "diskrpc/uv_disk.h"
@@ -78,6 +79,8 @@ struct coordinator {
     struct takeover takeover;
     int takeover_rc;
     struct error takeover_err;
+    struct hint_option hint_option;
+    struct hint *hint; /* NULL: without */
     struct uv_disk *disk;
     struct hub *hub;
     struct leader *leader;

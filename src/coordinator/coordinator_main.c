@@ -20,6 +20,9 @@ static const char usage[] =
     "  -r, --run-dir DIR        sockets and private state (default /run/lunar)\n"
     "  -s, --socket PATH        listen here (default DIR/coordinator-POOL.sock)\n"
     "  -a, --agent-socket PATH  the node's agent (default DIR/agent-POOL.sock)\n"
+    "      --hint WHERE         where the leader may be told by UDP to look at a page: auto, "
+    "ADDRESS[:PORT], [IPV6]:PORT,\n"
+    "                           :PORT, or off (default auto)\n"
     "  -v, --verbose            log what is of use to developers\n"
     "  -V, --version            print the version\n"
     "  -h, --help               print this\n"
@@ -28,11 +31,26 @@ static const char usage[] =
     "75 lost the lease:\n"
     "start it again.\n";
 
-static const struct option options[] = {
-    {"device", required_argument, NULL, 'd'}, {"run-dir", required_argument, NULL, 'r'},
-    {"socket", required_argument, NULL, 's'}, {"agent-socket", required_argument, NULL, 'a'},
-    {"verbose", no_argument, NULL, 'v'},      {"version", no_argument, NULL, 'V'},
-    {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
+enum { OPTION_HINT = 256 }; /* options without a letter */
+
+static const struct option options[] = {{"device", required_argument, NULL, 'd'},
+                                        {"run-dir", required_argument, NULL, 'r'},
+                                        {"socket", required_argument, NULL, 's'},
+                                        {"agent-socket", required_argument, NULL, 'a'},
+                                        {"hint", required_argument, NULL, OPTION_HINT},
+                                        {"verbose", no_argument, NULL, 'v'},
+                                        {"version", no_argument, NULL, 'V'},
+                                        {"help", no_argument, NULL, 'h'},
+                                        {NULL, 0, NULL, 0}};
+
+static void parse_hint(const char *text, struct hint_option *ret)
+{
+    struct error err = ERROR_INIT;
+    if (hint_option_parse(text, ret, &err) == 0)
+        return;
+    fprintf(stderr, "lunar-coordinator: --hint: %s\n", err.text);
+    exit(2);
+}
 
 static void parse(int argc, char **argv, struct coordinator_config *config)
 {
@@ -50,6 +68,9 @@ static void parse(int argc, char **argv, struct coordinator_config *config)
             break;
         case 'a':
             config->agent_socket = optarg;
+            break;
+        case OPTION_HINT:
+            parse_hint(optarg, &config->hint);
             break;
         case 'v':
             log_set_level(LOG_LEVEL_DEBUG);

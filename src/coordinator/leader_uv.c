@@ -202,6 +202,45 @@ static void on_deposed(void *data, uint64_t term)
     coordinator_die("deposed", text);
 }
 
+static void on_wrote(void *data, uint32_t host_id)
+{
+    struct coordinator *c = data;
+    hint_send(c->hint, &hub_stats(c->hub, host_id)->peer_hint, host_id);
+}
+
+static void on_hint(void *data, uint32_t host_id)
+{
+    struct coordinator *c = data;
+    hub_hint(c->hub, host_id);
+}
+
+static void open_hub(struct coordinator *c)
+{
+    const struct hint_config hint = {
+        .loop = c->loop,
+        .pool_id = c->sb.pool_id,
+        .slot_min = 1,
+        .slot_max = c->sb.layout.max_nodes,
+        .looked = on_hint,
+        .data = c,
+    };
+    c->hint = hint_start(&c->hint_option, &hint);
+    const struct hub_config hub = {
+        .loop = c->loop,
+        .disk = uv_disk_disk(c->disk),
+        .layout = &c->sb.layout,
+        .pool_id = c->sb.pool_id,
+        .self = c->self,
+        .hint = hint_address(c->hint),
+        .callbacks = {.message = on_message,
+                      .node_changed = on_node,
+                      .deposed = on_deposed,
+                      .wrote = on_wrote},
+        .data = c,
+    };
+    c->hub = hub_open(&hub);
+}
+
 void leader_uv_request(struct coordinator *c, uint64_t client, const Lunar__Request *request)
 {
     struct waiter w = {.client = client, .request_id = uuid_from_pb(request->id)};
@@ -234,16 +273,7 @@ int leader_uv_open(struct coordinator *c, struct error *err)
                      coordinator_now_ms(c));
     free(c->takeover.hosts);
     c->takeover.hosts = NULL;
-    struct hub_config hub = {
-        .loop = c->loop,
-        .disk = uv_disk_disk(c->disk),
-        .layout = &c->sb.layout,
-        .pool_id = c->sb.pool_id,
-        .self = c->self,
-        .callbacks = {.message = on_message, .node_changed = on_node, .deposed = on_deposed},
-        .data = c,
-    };
-    c->hub = hub_open(&hub);
+    open_hub(c);
     leader_start(c->leader, coordinator_now_ms(c));
     return 0;
 }

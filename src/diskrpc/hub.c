@@ -135,6 +135,7 @@ static struct node *node_add(struct hub *hub, uint32_t host_id)
         .pool_id = hub->config.pool_id,
         .self = hub->config.self,
         .external_poll = true,
+        .hint = hub->config.hint,
     };
     const struct endpoint_places places = {
         .own_page = layout_down_page(&hub->layout, host_id),

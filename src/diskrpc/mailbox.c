@@ -72,6 +72,7 @@ struct mailbox *mailbox_open(const struct mailbox_config *config)
         .heartbeat_ms = CHANNEL_HEARTBEAT_MS,
         .term_min = config->term_min,
         .page_seq_min = config->page_seq_min,
+        .hint = config->hint,
     };
     const struct endpoint_places places = {
         .own_page = layout_up_page(config->layout, slot),

@@ -36,6 +36,7 @@ struct mailbox_config {
     struct incarnation self;
     const char *node_name;
     uint64_t term_min, page_seq_min;
+    struct hint_address hint; /* published in the up page; zero: none wanted */
     struct mailbox_callbacks callbacks;
     void *data;
 };
@@ -71,7 +72,8 @@ struct hub_config {
     struct disk *disk;
     const struct layout *layout;
     struct uuid pool_id;
-    struct incarnation self; /* run_or_term is the term */
+    struct incarnation self;  /* run_or_term is the term */
+    struct hint_address hint; /* published in the down pages; zero: none wanted */
     struct hub_callbacks callbacks;
     void *data;
 };
