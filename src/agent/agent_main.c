@@ -162,7 +162,7 @@ static int run(const struct arguments *arguments, struct error *err)
 
 int main(int argc, char **argv)
 {
-    struct arguments arguments = {.run_dir = "/run/lunar"};
+    struct arguments arguments = {.run_dir = "/run/lunar", .hint = {.on = true}};
     struct error err = ERROR_INIT;
 
     gethostname(arguments.host_name, sizeof arguments.host_name - 1);

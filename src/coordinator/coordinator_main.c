@@ -93,7 +93,7 @@ static void parse(int argc, char **argv, struct coordinator_config *config)
 
 int main(int argc, char **argv)
 {
-    struct coordinator_config config = {.run_dir = "/run/lunar"};
+    struct coordinator_config config = {.run_dir = "/run/lunar", .hint = {.on = true}};
     struct error err = ERROR_INIT;
 
     parse(argc, argv, &config);

@@ -361,7 +361,7 @@ struct hint *hint_start(const struct hint_option *option, const struct hint_conf
     struct error err = ERROR_INIT;
     struct hint *hint;
 
-    if (option->off)
+    if (!option->on)
         return NULL;
     with.bind = option->bind;
     if (hint_open(&with, &hint, &err) < 0) {

@@ -85,9 +85,9 @@ static bool take_ip(char *text, uint8_t ip[16])
 int hint_option_parse(const char *text, struct hint_option *ret, struct error *err)
 {
     char copy[HINT_ADDRESS_TEXT_SIZE];
-    struct hint_option option = {.off = strcmp(text, "off") == 0};
+    struct hint_option option = {.on = strcmp(text, "off") != 0};
 
-    if (!option.off && strcmp(text, "auto") != 0) {
+    if (option.on && strcmp(text, "auto") != 0) {
         bool good = strlen(text) < sizeof copy && text[0] != '\0';
         snprintf(copy, sizeof copy, "%s", text);
         good = good && take_port(copy, &option.bind.port);

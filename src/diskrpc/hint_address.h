@@ -31,9 +31,9 @@ char *hint_address_format(const struct hint_address *address, char text[HINT_ADD
  */
 bool hint_address_sendable(const struct hint_address *address);
 
-/* The option --hint. */
+/* The option --hint; all zero is "off". */
 struct hint_option {
-    bool off;                 /* no socket, nothing sent, nothing published */
+    bool on;                  /* false: no socket, nothing sent, nothing published */
     struct hint_address bind; /* ip zero: choose one; port 0: any free one */
 };
 /*

@@ -465,9 +465,9 @@ static void the_option_says_off_auto_or_an_address(void)
 {
     struct hint_option o;
     char text[HINT_ADDRESS_TEXT_SIZE];
-    CHECK(hint_option_parse("off", &o, NULL) == 0 && o.off);
-    CHECK(hint_option_parse("auto", &o, NULL) == 0 && !o.off && hint_address_is_none(&o.bind));
-    CHECK(hint_option_parse(":7400", &o, NULL) == 0 && !o.off && o.bind.port == 7400);
+    CHECK(hint_option_parse("off", &o, NULL) == 0 && !o.on);
+    CHECK(hint_option_parse("auto", &o, NULL) == 0 && o.on && hint_address_is_none(&o.bind));
+    CHECK(hint_option_parse(":7400", &o, NULL) == 0 && o.on && o.bind.port == 7400);
     static const char *const good[][2] = {
         {"192.0.2.7", "192.0.2.7:0"},         {"192.0.2.7:4000", "192.0.2.7:4000"},
         {"2001:db8::7", "[2001:db8::7]:0"},   {"[2001:db8::7]", "[2001:db8::7]:0"},
@@ -507,13 +507,14 @@ static void off_opens_nothing_and_a_taken_port_is_done_without(void)
     CHECK(world_open(&w, "127.0.0.1"));
     struct hint_config config = config_of(&w, "auto");
     int before = descriptors();
-    struct hint *off = hint_start(&(struct hint_option){.off = true}, &config);
+    struct hint *off = hint_start(&(struct hint_option){.on = false}, &config);
     CHECK(off == NULL);
     CHECK_EQ(descriptors(), before);
     struct hint_address none = hint_address(off);
     CHECK(hint_address_is_none(&none));
     log_set_level(LOG_LEVEL_ERROR);
-    CHECK(hint_start(&(struct hint_option){.bind = hint_address(w.hint)}, &config) == NULL);
+    CHECK(hint_start(&(struct hint_option){.on = true, .bind = hint_address(w.hint)}, &config) ==
+          NULL);
     log_set_level(LOG_LEVEL_INFO);
     run_for(&w, 1);
     CHECK_EQ(descriptors(), before);
