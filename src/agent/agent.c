@@ -103,6 +103,7 @@ int agent_open(uv_loop_t *loop, const struct agent_config *config, struct agent 
     if (rc < 0)
         return rc;
     pools_served++;
+    a->trace = trace_new(TRACE_RECORDS, a->sb.layout.max_nodes);
     agent_begin(a);
     *ret = a;
     return 0;

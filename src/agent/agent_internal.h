@@ -73,6 +73,7 @@ struct agent {
     struct uv_disk *disk;
     struct mailbox *mailbox;
     struct node *node;
+    struct trace *trace; /* of what passes the mailbox; NULL: without */
     struct local_server *local;
     struct watch_list watches;
     uint64_t leave_client;
@@ -105,6 +106,8 @@ void agent_answer(struct agent *a, uint64_t client, int code, const char *words)
 /* Asks the node's coordinator, if one runs, to go, and waits until it has hung up. Blocking. */
 void agent_resign_coordinator(const char *path);
 _Noreturn void agent_exit(void);
+/* agent_rpc.c: RpcStats and RpcTrace */
+void agent_rpc_answer(struct agent *a, uint64_t client, const Lunar__LocalRequest *request);
 /* agent_leave.c */
 void agent_leave(struct agent *a, uint64_t client);
 

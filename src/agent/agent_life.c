@@ -143,6 +143,7 @@ static void open_mailbox(struct agent *a)
         .node_name = a->node_name,
         .page_seq_min = a->join.page_seq,
         .hint = hint_address(a->hint),
+        .trace = a->trace,
         .callbacks = {.message = on_message, .peer_changed = on_peer_changed, .wrote = on_wrote},
         .data = a,
     };

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "agent/agent_internal.h"
+#include "diskrpc/rpc_view.h"
 
 static const char *state_name(enum agent_state state)
 {
@@ -139,6 +140,8 @@ static void on_local_message(void *data, uint64_t client, const Lunar__Envelope 
         answer_status(a, client);
     else if (e->local_request->op_case == LUNAR__LOCAL_REQUEST__OP_LEAVE)
         agent_leave(a, client);
+    else if (rpc_view_wants(e))
+        agent_rpc_answer(a, client, e->local_request);
     else
         agent_answer(a, client, LUNAR_E_UNSUPPORTED, "this agent does not know the local request");
 }

@@ -56,6 +56,7 @@ static int setup(struct coordinator *c, const struct coordinator_config *config,
     if (config->agent_socket)
         snprintf(c->agent_socket, sizeof c->agent_socket, "%s", config->agent_socket);
     LIST_INIT(&c->relays);
+    c->trace = trace_new(TRACE_RECORDS, c->sb.layout.max_nodes);
     return local_open(c->loop, c->socket, &coordinator_local_callbacks, c, &c->local, err);
 }
 

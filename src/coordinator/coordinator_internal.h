@@ -83,6 +83,7 @@ struct coordinator {
     struct hint *hint; /* NULL: without */
     struct uv_disk *disk;
     struct hub *hub;
+    struct trace *trace; /* of what passes the hub; NULL: without */
     struct leader *leader;
     uint32_t recheck_at;
     uint32_t commits_out;
@@ -111,6 +112,10 @@ int takeover_run(struct coordinator *c, struct takeover *ret, struct error *err)
 int leader_uv_open(struct coordinator *c, struct error *err);
 void leader_uv_request(struct coordinator *c, uint64_t client, const Lunar__Request *request);
 void leader_uv_recheck(struct coordinator *c);
+
+/* coordinator_rpc.c: RpcStats and RpcTrace, also of a standby */
+void coordinator_rpc_answer(struct coordinator *c, uint64_t client,
+                            const Lunar__LocalRequest *request);
 
 /* relay.c */
 void relay_message(struct coordinator *c, uint64_t client, const uint8_t *bytes, uint32_t len);

@@ -17,6 +17,7 @@
 #include "base/hangup.h"
 #include "base/log.h"
 #include "coordinator/coordinator_internal.h"
+#include "diskrpc/rpc_view.h"
 
 uint64_t coordinator_now_ms(const struct coordinator *c)
 {
@@ -217,6 +218,8 @@ static void on_local_message(void *data, uint64_t client, const Lunar__Envelope 
     if (is_resign) {
         answer_resign(c, client);
         coordinator_resign(c);
+    } else if (rpc_view_wants(e)) {
+        coordinator_rpc_answer(c, client, e->local_request);
     } else if (c->state == COORDINATOR_STATE_LEADING &&
                e->body_case == LUNAR__ENVELOPE__BODY_REQUEST) {
         leader_uv_request(c, client, e->request);

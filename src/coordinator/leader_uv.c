@@ -232,6 +232,7 @@ static void open_hub(struct coordinator *c)
         .pool_id = c->sb.pool_id,
         .self = c->self,
         .hint = hint_address(c->hint),
+        .trace = c->trace,
         .callbacks = {.message = on_message,
                       .node_changed = on_node,
                       .deposed = on_deposed,

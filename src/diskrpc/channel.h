@@ -25,6 +25,7 @@
 
 #include "base/error.h"
 #include "diskrpc/page.h"
+#include "diskrpc/trace.h"
 
 #define CHANNEL_QUEUE_MAX       1024u /* unacknowledged messages; submit says FULL beyond */
 #define CHANNEL_QUEUE_BYTES_MAX (1024u * 1024) /* and their bytes, two spills' worth at least */
@@ -67,6 +68,7 @@ struct channel_config {
      */
     uint64_t page_seq_min;
     struct hint_address hint; /* published in every page; zero: none */
+    struct trace *trace;      /* what passes is noted there; NULL: nowhere. Outlives the channel */
 };
 
 enum channel_event_type {
@@ -134,6 +136,8 @@ struct channel_stats {
     char peer_name[PAGE_NAME_SIZE];
     struct hint_address peer_hint; /* in its last valid page */
     uint64_t peer_heartbeat_ms;    /* the peer's own clock, in its last valid page */
+    uint64_t peer_term;            /* that the peer said it had seen, in its last valid page */
+    struct trace_times ack;        /* a message's landing until its acknowledgment was read */
 };
 const struct channel_stats *channel_stats(const struct channel *channel);
 /* True if everything submitted was acknowledged and no write is out. */

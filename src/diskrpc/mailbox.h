@@ -37,6 +37,7 @@ struct mailbox_config {
     const char *node_name;
     uint64_t term_min, page_seq_min;
     struct hint_address hint; /* published in the up page; zero: none wanted */
+    struct trace *trace;      /* see channel_config */
     struct mailbox_callbacks callbacks;
     void *data;
 };
@@ -74,6 +75,7 @@ struct hub_config {
     struct uuid pool_id;
     struct incarnation self;  /* run_or_term is the term */
     struct hint_address hint; /* published in the down pages; zero: none wanted */
+    struct trace *trace;      /* see channel_config */
     struct hub_callbacks callbacks;
     void *data;
 };

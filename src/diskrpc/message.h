@@ -34,6 +34,22 @@ void envelope_free(Lunar__Envelope *envelope);
 int envelope_pack(const Lunar__Envelope *envelope, uint8_t **ret, uint32_t *ret_len,
                   struct error *err);
 
+/*
+ * What a glance at a packed envelope tells people, without allocation and without any check of the
+ * rest: for the trace, never to act upon. Bytes that are no envelope tell nothing: all is zero.
+ */
+struct envelope_head {
+    uint32_t body;      /* Lunar__Envelope__BodyCase; 0: unknown */
+    uint32_t op;        /* the chosen field's number in that body; 0: none */
+    int32_t error;      /* of a response or result */
+    struct uuid id;     /* zero: none */
+    struct uuid volume; /* that the operation names by UUID; zero: none */
+};
+void envelope_peek(const uint8_t *bytes, uint32_t len, struct envelope_head *ret);
+/* "request volume_create", "result", "unknown"; returns `buffer`. */
+#define ENVELOPE_KIND_SIZE 64
+char *envelope_kind(uint32_t body, uint32_t op, char buffer[ENVELOPE_KIND_SIZE]);
+
 /* A protobuf bytes field that borrows the uuid's storage. */
 ProtobufCBinaryData uuid_to_pb(const struct uuid *id);
 /* From a checked 16-byte field; zero if it is empty. */
