@@ -95,5 +95,7 @@ int cmd_volume_attach(struct cli *cli, int argc, char **argv);
 int cmd_volume_detach(struct cli *cli, int argc, char **argv);
 int cmd_volume_delete(struct cli *cli, int argc, char **argv);
 int cmd_rpc_ping(struct cli *cli, int argc, char **argv);
+int cmd_rpc_top(struct cli *cli, int argc, char **argv);
+int cmd_rpc_trace(struct cli *cli, int argc, char **argv);
 
 #endif

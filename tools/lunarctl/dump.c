@@ -16,7 +16,10 @@
 #include "base/io.h"
 #include "cli.h"
 #include "diskrpc/wwid.h"
+#include "dump_watch.h"
 #include "output.h"
+
+#define INTERVAL_MAX_S 3600u
 
 /* The better of two valid copies, as superblock_read chooses; NULL if there is none. */
 static const struct superblock *choose(const struct superblock sb[2], const int status[2])
@@ -74,26 +77,42 @@ static json_t *collect(int fd, const char *path, uint64_t bytes, uint32_t sector
     return doc;
 }
 
+static int watch(const struct cli *cli, int fd, uint64_t bytes, uint64_t interval_s, bool all)
+{
+    struct superblock sb;
+    struct error err = ERROR_INIT;
+
+    int rc = superblock_read(fd, &sb, &err);
+    if (rc == 0)
+        rc = layout_check(&sb.layout, bytes, &err);
+    return rc < 0 ? cli_fail(cli, rc, &err) : dump_watch(cli, fd, &sb, interval_s, all);
+}
+
 int cmd_lun_dump(struct cli *cli, int argc, char **argv)
 {
-    bool pages = false, is_pool;
+    bool pages = false, watched = false, is_pool;
+    uint64_t interval_s = 1;
     const struct cli_option options[] = {
         {"pages", 0, CLI_FLAG, &pages, 0, 0, NULL,
          "show every header field and message of the pages (JSON has them always)"},
+        {"watch", 'w', CLI_FLAG, &watched, 0, 0, NULL, "show what changes, until Ctrl-C"},
+        {"interval", 'i', CLI_NUMBER, &interval_s, 1, INTERVAL_MAX_S, "SECONDS",
+         "between two looks with --watch (default 1)"},
     };
     struct error err = ERROR_INIT;
     uint64_t bytes;
     uint32_t sector;
 
-    if (!cli_parse(cli, options, 1, 1, 1, argc, argv))
+    if (!cli_parse(cli, options, 3, 1, 1, argc, argv))
         return cli->exit_code;
     int fd = io_open(cli->args[0], 0, &err);
     if (fd < 0)
         return cli_fail(cli, fd, &err);
     int rc = io_geometry(fd, &bytes, &sector, &err);
-    if (rc < 0) {
+    if (rc < 0 || watched) {
+        rc = rc < 0 ? cli_fail(cli, rc, &err) : watch(cli, fd, bytes, interval_s, pages);
         close(fd);
-        return cli_fail(cli, rc, &err);
+        return rc;
     }
     json_t *doc = collect(fd, cli->args[0], bytes, sector, &is_pool);
     close(fd);

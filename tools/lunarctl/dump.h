@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `lun dump` in two halves: dump_collect.c reads and decodes into JSON, dump_text.c prints that for
- * people. */
+/* `lun dump` in two halves: dump_area.c and dump_pages.c read and decode into JSON, dump_text.c
+ * prints that for people. */
 #ifndef LUNARCTL_DUMP_H
 #define LUNARCTL_DUMP_H
 
@@ -19,6 +19,8 @@ json_t *dump_lockspace(int fd, const struct superblock *sb);
 json_t *dump_resources(int fd, const struct superblock *sb);
 json_t *dump_pages(int fd, const struct superblock *sb, enum page_kind kind);
 json_t *dump_tables(int fd, const struct superblock *sb, bool reports);
+/* One copy of one node's; NULL: never written. */
+json_t *dump_table(int fd, const struct superblock *sb, bool reports, uint32_t host_id, int copy);
 json_t *dump_metadata_copies(int fd, const struct superblock *sb);
 json_t *dump_lvm(int fd);
 

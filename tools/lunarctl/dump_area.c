@@ -231,24 +231,32 @@ static json_t *table_json(const struct table *t)
     return o;
 }
 
+json_t *dump_table(int fd, const struct superblock *sb, bool reports, uint32_t host_id, int copy)
+{
+    struct table table;
+    struct error err = ERROR_INIT;
+
+    int rc = table_read(fd, &sb->layout, reports ? TABLE_REPORTS : TABLE_GRANTS, host_id, copy,
+                        &sb->pool_id, &table, &err);
+    if (rc == LUNAR_E_NOT_FOUND)
+        return NULL;
+    json_t *o = rc < 0 ? dump_damaged(rc, &err) : table_json(&table);
+    js_set(o, "host_id", js_u64(host_id));
+    js_set(o, "copy", js_text(copy ? "B" : "A"));
+    if (rc == 0)
+        table_free(&table);
+    return o;
+}
+
 json_t *dump_tables(int fd, const struct superblock *sb, bool reports)
 {
-    enum table_kind kind = reports ? TABLE_REPORTS : TABLE_GRANTS;
     json_t *list = json_array();
 
     for (uint32_t id = 1; id <= sb->layout.max_nodes; id++) {
         for (int copy = 0; copy < 2; copy++) {
-            struct table table;
-            struct error err = ERROR_INIT;
-            int rc = table_read(fd, &sb->layout, kind, id, copy, &sb->pool_id, &table, &err);
-            if (rc == LUNAR_E_NOT_FOUND)
-                continue;
-            json_t *o = rc < 0 ? dump_damaged(rc, &err) : table_json(&table);
-            js_set(o, "host_id", js_u64(id));
-            js_set(o, "copy", js_text(copy ? "B" : "A"));
-            js_append(list, o);
-            if (rc == 0)
-                table_free(&table);
+            json_t *table = dump_table(fd, sb, reports, id, copy);
+            if (table)
+                js_append(list, table);
         }
     }
     return list;

@@ -16,6 +16,8 @@
 #include "diskrpc/message.h"
 #include "output.h"
 
+#define CHUNK_PAGES 256u /* of one read: 1 MiB */
+
 static json_t *incarnation_json(const struct incarnation *i, const char *run_or_term)
 {
     json_t *o = json_object();
@@ -25,37 +27,30 @@ static json_t *incarnation_json(const struct incarnation *i, const char *run_or_
     return o;
 }
 
-/* The name of a oneof's chosen field: protobuf-c's cases are field numbers. */
-static const char *case_name(const ProtobufCMessageDescriptor *d, unsigned number)
-{
-    const ProtobufCFieldDescriptor *f = protobuf_c_message_descriptor_get_field(d, number);
-    return f ? f->name : "?";
-}
-
 /* "request volume_create", "response", ... */
-static void kind_of(const Lunar__Envelope *e, char *ret, size_t size)
+static void kind_of(const Lunar__Envelope *e, char ret[ENVELOPE_KIND_SIZE])
 {
-    const char *body = case_name(&lunar__envelope__descriptor, e->body_case), *op = "";
+    uint32_t op = 0;
     if (e->body_case == LUNAR__ENVELOPE__BODY_REQUEST)
-        op = case_name(&lunar__request__descriptor, e->request->op_case);
+        op = e->request->op_case;
     else if (e->body_case == LUNAR__ENVELOPE__BODY_COMMAND)
-        op = case_name(&lunar__command__descriptor, e->command->op_case);
-    else if (e->body_case == LUNAR__ENVELOPE__BODY_RESPONSE && e->response->op_case != 0)
-        op = case_name(&lunar__response__descriptor, e->response->op_case);
-    snprintf(ret, size, "%s%s%s", body, *op ? " " : "", op);
+        op = e->command->op_case;
+    else if (e->body_case == LUNAR__ENVELOPE__BODY_RESPONSE)
+        op = e->response->op_case;
+    envelope_kind(e->body_case, op, ret);
 }
 
 static json_t *message_json(const uint8_t *data, uint32_t len)
 {
     struct error err = ERROR_INIT;
     Lunar__Envelope *e = NULL;
-    char kind[64];
+    char kind[ENVELOPE_KIND_SIZE];
 
     int rc = envelope_unpack(data, len, &e, &err);
     if (rc < 0)
         return dump_damaged(rc, &err);
     json_t *o = json_object();
-    kind_of(e, kind, sizeof kind);
+    kind_of(e, kind);
     js_set(o, "kind", js_text(kind));
     js_set(o, "body", js_proto(&e->base));
     envelope_free(e);
@@ -118,22 +113,38 @@ static json_t *page_json(int fd, const struct superblock *sb, const struct page 
     return o;
 }
 
-/* Reads slot by slot: a bad sector damages one node's page, not the table. */
+/* Slots [first, first + n) of a page table; one by one where a sector is bad, so that it damages
+ * one node's page, not the table. `ret_rc` has each slot's outcome. */
+static void read_slots(int fd, const struct superblock *sb, enum page_kind kind, uint32_t first,
+                       uint32_t n, uint8_t *buffer, int *ret_rc)
+{
+    uint64_t offset =
+        kind == PAGE_UP ? layout_up_page(&sb->layout, first) : layout_down_page(&sb->layout, first);
+    bool whole = io_read(fd, buffer, n * PAGE_SIZE_BYTES, offset, NULL) == 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        ret_rc[i] = whole ? 0
+                          : io_read(fd, buffer + i * PAGE_SIZE_BYTES, PAGE_SIZE_BYTES,
+                                    offset + i * PAGE_SIZE_BYTES, NULL);
+}
+
 json_t *dump_pages(int fd, const struct superblock *sb, enum page_kind kind)
 {
-    uint8_t *buffer = io_alloc(PAGE_SIZE_BYTES);
+    uint8_t *buffer = io_alloc(CHUNK_PAGES * PAGE_SIZE_BYTES);
     struct page *page = malloc(sizeof *page);
     json_t *list = json_array();
+    int rcs[CHUNK_PAGES];
 
     if (!page)
         abort();
     for (uint32_t id = 1; id <= sb->layout.max_nodes; id++) {
         struct error err = ERROR_INIT;
-        uint64_t offset =
-            kind == PAGE_UP ? layout_up_page(&sb->layout, id) : layout_down_page(&sb->layout, id);
-        int rc = io_read(fd, buffer, PAGE_SIZE_BYTES, offset, &err);
+        uint32_t at = (id - 1) % CHUNK_PAGES, left = sb->layout.max_nodes - id + 1;
+        if (at == 0)
+            read_slots(fd, sb, kind, id, left < CHUNK_PAGES ? left : CHUNK_PAGES, buffer, rcs);
+        int rc = rcs[at];
         if (rc == 0)
-            rc = page_in(buffer, kind, id, &sb->pool_id, page, &err);
+            rc = page_in(buffer + at * PAGE_SIZE_BYTES, kind, id, &sb->pool_id, page, &err);
         if (rc == LUNAR_E_NOT_FOUND)
             continue;
         json_t *o = rc < 0 ? dump_damaged(rc, &err) : page_json(fd, sb, page);

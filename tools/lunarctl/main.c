@@ -74,6 +74,26 @@ static const struct command commands[] = {
      "coordinator\n"
      "sends it back. NODE, if given, must be this node.",
      cmd_rpc_ping},
+    {"rpc", "top", "", "Show the message channels, live",
+     "One row per node: when it was heard, the term it has seen, what is queued for it, how long "
+     "its\n"
+     "acknowledgments (ACK) and answers (ANSWER, WORST) take, what was sent again, pages and I/O "
+     "that\n"
+     "failed (TROUBLES). From this node's agent, whose only channel is the one "
+     "to the\n"
+     "coordinator, or with --coordinator from the coordinator on this node, which sees all nodes. "
+     "With\n"
+     "-o json one object per line. Ctrl-C ends it; a daemon that goes away is waited for.",
+     cmd_rpc_top},
+    {"rpc", "trace", "", "Show the messages that passed, decoded",
+     "From a ring that every daemon always keeps. '>' was sent, '<' was received, '-' is what "
+     "else\n"
+     "happened to the channel. Where the ring ran over between two looks a line says how many "
+     "records are\n"
+     "missing. With -o json one object per line. Ctrl-C ends --follow; a daemon that goes away "
+     "meanwhile is\n"
+     "waited for.",
+     cmd_rpc_trace},
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 

@@ -150,27 +150,12 @@ int cmd_node_status(struct cli *cli, int argc, char **argv)
 /* The agent's word for this node, if there is an agent: quietly, and not for long. */
 static bool ask_node_name(const struct cli *cli, char *ret, size_t size)
 {
-    char path[256];
-    struct client *client;
-    Lunar__Envelope envelope = LUNAR__ENVELOPE__INIT, *answer = NULL;
-    Lunar__LocalRequest request = LUNAR__LOCAL_REQUEST__INIT;
-    Lunar__AgentStatusGet get = LUNAR__AGENT_STATUS_GET__INIT;
-    bool known = false;
+    Lunar__Envelope *answer = request_agent_status(cli, IDENTITY_TIMEOUT_MS);
 
-    if (client_open(cli_socket(cli, "agent", path, sizeof path), IDENTITY_TIMEOUT_MS, &client,
-                    NULL) < 0)
-        return false;
-    request.op_case = LUNAR__LOCAL_REQUEST__OP_AGENT_STATUS;
-    request.agent_status = &get;
-    envelope.body_case = LUNAR__ENVELOPE__BODY_LOCAL_REQUEST;
-    envelope.local_request = &request;
-    if (client_call(client, &envelope, NULL, &answer, NULL) == 0 &&
-        answer->response->op_case == LUNAR__RESPONSE__OP_AGENT_STATUS) {
+    if (answer)
         snprintf(ret, size, "%s", answer->response->agent_status->node);
-        known = *ret != '\0';
-    }
+    bool known = answer && *ret != '\0';
     envelope_free(answer);
-    client_close(client);
     return known;
 }
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/size.h"
 
@@ -22,10 +23,10 @@ static json_t *must(json_t *value)
     return value;
 }
 
-int output_emit(const struct cli *cli, json_t *doc, void (*text)(const json_t *doc))
+static int emit(const struct cli *cli, json_t *doc, void (*text)(const json_t *doc), size_t flags)
 {
     if (cli_json(cli)) {
-        json_dumpf(doc, stdout, JSON_INDENT(2));
+        json_dumpf(doc, stdout, flags);
         printf("\n");
     } else {
         text(doc);
@@ -36,6 +37,16 @@ int output_emit(const struct cli *cli, json_t *doc, void (*text)(const json_t *d
         return CLI_REFUSED;
     }
     return CLI_OK;
+}
+
+int output_emit(const struct cli *cli, json_t *doc, void (*text)(const json_t *doc))
+{
+    return emit(cli, doc, text, JSON_INDENT(2));
+}
+
+int output_line(const struct cli *cli, json_t *doc, void (*text)(const json_t *doc))
+{
+    return emit(cli, doc, text, JSON_COMPACT);
 }
 
 json_t *js_text(const char *text)
@@ -272,4 +283,45 @@ char *text_age(uint64_t ms, char buffer[32])
     else
         snprintf(buffer, 32, "%" PRIu64 " d", ms / 86400000);
     return buffer;
+}
+
+char *text_us(uint64_t us, char buffer[32])
+{
+    if (us < 1000)
+        snprintf(buffer, 32, "%" PRIu64 " us", us);
+    else if (us < 1000000)
+        snprintf(buffer, 32, "%" PRIu64 ".%02" PRIu64 " ms", us / 1000, us % 1000 / 10);
+    else
+        text_age(us / 1000, buffer);
+    return buffer;
+}
+
+char *text_clock(uint64_t wall_us, char buffer[40])
+{
+    time_t s = (time_t)(wall_us / 1000000);
+    struct tm tm = {0};
+
+    localtime_r(&s, &tm);
+    snprintf(buffer, 40, "%02d:%02d:%02d.%06u", tm.tm_hour, tm.tm_min, tm.tm_sec,
+             (unsigned)(wall_us % 1000000));
+    return buffer;
+}
+
+char *text_timestamp(uint64_t wall_us, char buffer[40])
+{
+    time_t s = (time_t)(wall_us / 1000000);
+    struct tm tm = {0};
+    char date[24];
+
+    gmtime_r(&s, &tm);
+    strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(buffer, 40, "%s.%06uZ", date, (unsigned)(wall_us % 1000000));
+    return buffer;
+}
+
+uint64_t wall_clock_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
 }

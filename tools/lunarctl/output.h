@@ -19,6 +19,9 @@
  * output is broken. */
 int output_emit(const struct cli *cli, json_t *doc, void (*text)(const json_t *doc));
 
+/* The same for commands that go on: JSON is one document per line, and comes out at once. */
+int output_line(const struct cli *cli, json_t *doc, void (*text)(const json_t *doc));
+
 /* Values. Text from a disk or a peer: control characters and broken UTF-8 become '?', so that it
  * cannot play with the terminal. Numbers beyond JSON's 63 bits become decimal strings. */
 json_t *js_text(const char *text);
@@ -38,7 +41,7 @@ bool js_get_bool(const json_t *object, const char *key);
 
 /* A table of aligned columns. A header that starts with '>' is right-aligned (and shown without
  * it). */
-#define TABLE_COLUMNS_MAX 10
+#define TABLE_COLUMNS_MAX 12
 struct text_table;
 struct text_table *text_table_new(const char *const *headers, unsigned n_columns);
 /* Cells are copied; "" is shown as "-". */
@@ -48,5 +51,13 @@ void text_table_print(struct text_table *table, unsigned indent);
 
 /* "3.2 s", "5 min", "2 d": ages for people. Returns `buffer`. */
 char *text_age(uint64_t ms, char buffer[32]);
+/* "870 us", "1.25 ms", "3.2 s". Returns `buffer`. */
+char *text_us(uint64_t us, char buffer[32]);
+/* A time of day, microseconds since 1970: "14:03:07.004211" on this node's clock, and for JSON
+ * "2026-11-22T14:03:07.004211Z". Return `buffer`. */
+char *text_clock(uint64_t wall_us, char buffer[40]);
+char *text_timestamp(uint64_t wall_us, char buffer[40]);
+/* Of this moment. */
+uint64_t wall_clock_us(void);
 
 #endif

@@ -25,52 +25,72 @@ int request_open(const struct cli *cli, const char *name, struct client **ret)
     return rc < 0 ? cli_fail(cli, rc, &err) : CLI_OK;
 }
 
-static int check_answer(const struct cli *cli, Lunar__Envelope *answer,
-                        Lunar__Response__OpCase op_case, Lunar__Envelope **ret)
+/* 0 and the answer is the caller's; else its failure, and it is freed. */
+static int check_answer(Lunar__Envelope *answer, Lunar__Response__OpCase op_case,
+                        Lunar__Envelope **ret, struct error *err)
 {
     const Lunar__Response *r = answer->response;
-    struct error err = ERROR_INIT;
     int code = 0;
 
     if (r->error && r->error->code != 0)
-        code = error_set(&err, r->error->code, "%s",
+        code = error_set(err, r->error->code, "%s",
                          *r->error->text ? r->error->text : error_text(r->error->code));
     else if (op_case != LUNAR__RESPONSE__OP__NOT_SET && r->op_case != op_case)
         code =
-            error_set(&err, LUNAR_E_INDETERMINATE,
+            error_set(err, LUNAR_E_INDETERMINATE,
                       "the request was answered by something else than its result: do lunarctl and "
                       "the daemons have the same version?");
-    if (code == 0) {
+    if (code == 0)
         *ret = answer;
-        return CLI_OK;
-    }
-    envelope_free(answer);
-    return cli_fail(cli, code, &err);
+    else
+        envelope_free(answer);
+    return code;
+}
+
+int request_local_quietly(struct client *client, Lunar__LocalRequest *request,
+                          Lunar__Response__OpCase op_case, Lunar__Envelope **ret, struct error *err)
+{
+    Lunar__Envelope envelope = LUNAR__ENVELOPE__INIT, *answer = NULL;
+
+    envelope.body_case = LUNAR__ENVELOPE__BODY_LOCAL_REQUEST;
+    envelope.local_request = request;
+    int rc = client_call(client, &envelope, NULL, &answer, err);
+    return rc < 0 ? rc : check_answer(answer, op_case, ret, err);
+}
+
+int request_local(const struct cli *cli, struct client *client, Lunar__LocalRequest *request,
+                  Lunar__Response__OpCase op_case, Lunar__Envelope **ret)
+{
+    struct error err = ERROR_INIT;
+    int rc = request_local_quietly(client, request, op_case, ret, &err);
+    return rc < 0 ? cli_fail(cli, rc, &err) : CLI_OK;
+}
+
+Lunar__Envelope *request_agent_status(const struct cli *cli, uint64_t timeout_ms)
+{
+    Lunar__Envelope *answer = NULL;
+    Lunar__LocalRequest request = LUNAR__LOCAL_REQUEST__INIT;
+    Lunar__AgentStatusGet get = LUNAR__AGENT_STATUS_GET__INIT;
+    struct client *client;
+    char path[256];
+
+    if (client_open(cli_socket(cli, "agent", path, sizeof path), timeout_ms, &client, NULL) < 0)
+        return NULL;
+    request.op_case = LUNAR__LOCAL_REQUEST__OP_AGENT_STATUS;
+    request.agent_status = &get;
+    (void)request_local_quietly(client, &request, LUNAR__RESPONSE__OP_AGENT_STATUS, &answer, NULL);
+    client_close(client);
+    return answer;
 }
 
 /* What this node's agent knows of a coordinator: that is where most silences come from. */
 static bool coordinator_is_silent(const struct cli *cli)
 {
-    Lunar__Envelope envelope = LUNAR__ENVELOPE__INIT, *answer = NULL;
-    Lunar__LocalRequest request = LUNAR__LOCAL_REQUEST__INIT;
-    Lunar__AgentStatusGet get = LUNAR__AGENT_STATUS_GET__INIT;
-    struct client *client;
-    bool silent = false;
-    char path[256];
+    Lunar__Envelope *answer = request_agent_status(cli, ASK_AGENT_MS);
+    const Lunar__AgentStatus *s = answer ? answer->response->agent_status : NULL;
+    bool silent = s && (s->term == 0 || s->last_heard_ms > SILENT_MS);
 
-    if (client_open(cli_socket(cli, "agent", path, sizeof path), ASK_AGENT_MS, &client, NULL) < 0)
-        return false;
-    request.op_case = LUNAR__LOCAL_REQUEST__OP_AGENT_STATUS;
-    request.agent_status = &get;
-    envelope.body_case = LUNAR__ENVELOPE__BODY_LOCAL_REQUEST;
-    envelope.local_request = &request;
-    if (client_call(client, &envelope, NULL, &answer, NULL) == 0 &&
-        answer->response->op_case == LUNAR__RESPONSE__OP_AGENT_STATUS) {
-        const Lunar__AgentStatus *s = answer->response->agent_status;
-        silent = s->term == 0 || s->last_heard_ms > SILENT_MS;
-    }
     envelope_free(answer);
-    client_close(client);
     return silent;
 }
 
@@ -109,18 +129,7 @@ int request_call(const struct cli *cli, struct client *client, Lunar__Request *r
     int rc = client_call(client, &envelope, &id, &answer, &err);
     if (rc == LUNAR_E_TIMEOUT)
         explain_timeout(cli, request, &err);
-    return rc < 0 ? cli_fail(cli, rc, &err) : check_answer(cli, answer, op_case, ret);
-}
-
-int request_local(const struct cli *cli, struct client *client, Lunar__LocalRequest *request,
-                  Lunar__Response__OpCase op_case, Lunar__Envelope **ret)
-{
-    struct error err = ERROR_INIT;
-    Lunar__Envelope envelope = LUNAR__ENVELOPE__INIT;
-    Lunar__Envelope *answer = NULL;
-
-    envelope.body_case = LUNAR__ENVELOPE__BODY_LOCAL_REQUEST;
-    envelope.local_request = request;
-    int rc = client_call(client, &envelope, NULL, &answer, &err);
-    return rc < 0 ? cli_fail(cli, rc, &err) : check_answer(cli, answer, op_case, ret);
+    if (rc == 0)
+        rc = check_answer(answer, op_case, ret, &err);
+    return rc < 0 ? cli_fail(cli, rc, &err) : CLI_OK;
 }

@@ -20,5 +20,12 @@ int request_call(const struct cli *cli, struct client *client, Lunar__Request *r
 /* The same for what the daemon answers itself. */
 int request_local(const struct cli *cli, struct client *client, Lunar__LocalRequest *request,
                   Lunar__Response__OpCase op_case, Lunar__Envelope **ret);
+/* The same without a word: 0 or the negative code, and the sentence is in `err`. */
+int request_local_quietly(struct client *client, Lunar__LocalRequest *request,
+                          Lunar__Response__OpCase op_case, Lunar__Envelope **ret,
+                          struct error *err);
+/* What this node's agent says of itself (a Response with an AgentStatus), quietly; NULL: nothing.
+ * Free it with envelope_free. */
+Lunar__Envelope *request_agent_status(const struct cli *cli, uint64_t timeout_ms);
 
 #endif
