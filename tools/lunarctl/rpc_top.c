@@ -21,7 +21,7 @@
 
 #define INTERVAL_MAX_S 3600u
 /* A live node's page changes every second (channel.h): three of them missed is news. */
-#define SILENT_MS 3000u
+#define NODE_SILENT_MS 3000u
 /* Lines of the screen that are not nodes: title, header, "more", the cursor's. */
 #define FRAME_LINES 5u
 /* "Home, and clear what is below": a screen is redrawn without a flicker. */
@@ -45,7 +45,8 @@ static uint64_t messages_of(const json_t *node)
 
 static bool in_trouble(const json_t *node)
 {
-    return js_get_u64(node, "peer_host_id") == 0 || js_get_u64(node, "last_heard_ms") > SILENT_MS;
+    return js_get_u64(node, "peer_host_id") == 0 ||
+           js_get_u64(node, "last_heard_ms") > NODE_SILENT_MS;
 }
 
 /* Adds "messages_per_s" to every node that was in the look before too. */
