@@ -72,6 +72,7 @@ static void handle(struct channel *ch, const struct channel_event *event,
         break;
     case CHANNEL_EVENT_HINT:
         ch->poll.look = true;
+        channel_note(ch, TRACE_HINT, 0);
         break;
     }
 }
@@ -81,6 +82,7 @@ void channel_step(struct channel *channel, const struct channel_event *event,
 {
     assert(channel->magic == CHANNEL_MAGIC);
     *ret = (struct channel_update){.deadline_us = NEVER};
+    channel->now_us = event->now_us;
     if (!channel->poll.started) {
         /* A newcomer looks around quickly: the other side is about to answer its first page. */
         channel->poll.started = true;

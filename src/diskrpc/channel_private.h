@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The channel's inside, shared by its four files: channel.c (life, step), channel_send.c (queue,
+ * The channel's inside, shared by its files: channel.c (life, step), channel_send.c (queue,
  * page, spill out), channel_receive.c (page and spill in, session), channel_poll.c (when to read).
  */
 #ifndef LUNAR_DISKRPC_CHANNEL_PRIVATE_H
@@ -59,6 +59,7 @@ struct channel {
     struct channel_stats stats; /* peer and term live here */
     uint32_t flags;
     bool waiting;
+    uint64_t now_us; /* of the step that goes on, or was the last */
 
     /* The session with stats.peer. */
     uint64_t seq_next;      /* of the next submitted message */
@@ -118,6 +119,11 @@ struct channel {
         bool look;  /* hinted: one read, begun after the hint */
     } poll;
     struct page scratch; /* the page being looked at */
+
+    struct {
+        uint64_t seq; /* the message whose acknowledgment is timed; 0: none */
+        uint64_t since_us;
+    } timed;
 };
 
 static inline bool incarnation_equal(const struct incarnation *a, const struct incarnation *b)
@@ -130,6 +136,16 @@ static inline uint64_t min_u64(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
 }
+
+/* channel_trace.c */
+void channel_note(struct channel *ch, enum trace_event event, int error);
+void channel_note_page(struct channel *ch, enum trace_event event, const struct page *page);
+/* The messages behind `after_seq` up to `last_seq` are in the page asked for. */
+void channel_note_sent(struct channel *ch, uint64_t after_seq, uint64_t last_seq);
+/* The message that was just counted in seq_received. */
+void channel_note_received(struct channel *ch, bool spilled, const uint8_t *data, uint32_t len);
+void channel_time_landed(struct channel *ch, uint64_t last_seq);
+void channel_note_acked(struct channel *ch); /* seq_acked has risen */
 
 /* channel_send.c */
 void channel_send_reset(struct channel *ch); /* the session ended: forget the queue */

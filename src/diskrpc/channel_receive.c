@@ -70,6 +70,7 @@ static void session_start(struct channel *ch, const struct page *page, struct ch
     ch->spill_in.data = NULL;
     ch->spill_in.not_before_us = 0;
     ret->peer_changed = true;
+    channel_note_page(ch, TRACE_SESSION, page);
 }
 
 static void note_term(struct channel *ch, const struct page *page, struct channel_update *ret)
@@ -87,6 +88,7 @@ static void note_peer(struct channel *ch, const struct page *page, uint64_t now_
     ch->stats.peer_flags = page->flags;
     ch->stats.peer_hint = page->hint;
     ch->stats.peer_heartbeat_ms = page->heartbeat_ms;
+    ch->stats.peer_term = page->term;
     memcpy(ch->stats.peer_name, page->node_name, PAGE_NAME_SIZE);
 }
 
@@ -111,6 +113,32 @@ static void take_messages(struct channel *ch, const struct page *page, uint64_t 
     channel_poll_kick(ch, now_us);
 }
 
+static void note_unreadable(struct channel *ch, int rc)
+{
+    ch->stats.bad_pages++;
+    channel_note(ch, TRACE_BAD_PAGE, rc);
+}
+
+/* Is the page news? What is wrong with it is counted and noted; `rc` is page_in's. */
+static bool is_news(struct channel *ch, const struct page *page, int rc, int order)
+{
+    if (rc < 0) {
+        note_unreadable(ch, rc);
+    } else if (order < 0) {
+        ch->stats.stale_pages++;
+        channel_note_page(ch, TRACE_STALE_PAGE, page);
+    } else if (lies(ch, page, order)) {
+        ch->stats.bad_pages++;
+        channel_note_page(ch, TRACE_BAD_PAGE, page);
+    } else if (order == 0 && page->page_seq < ch->peer_page_seq) {
+        ch->stats.stale_pages++;
+        channel_note_page(ch, TRACE_STALE_PAGE, page);
+    } else {
+        return order > 0 || page->page_seq > ch->peer_page_seq;
+    }
+    return false;
+}
+
 static void look_at(struct channel *ch, const uint8_t *data, uint64_t now_us,
                     struct channel_update *ret)
 {
@@ -122,20 +150,10 @@ static void look_at(struct channel *ch, const uint8_t *data, uint64_t now_us,
     if (rc == LUNAR_E_NOT_FOUND)
         return;
     int order = rc < 0 ? 0 : writer_order(ch, page);
-    if (rc == 0 && order < 0) {
-        ch->stats.stale_pages++;
+    if (!is_news(ch, page, rc, order))
         return;
-    }
-    if (rc < 0 || lies(ch, page, order)) {
-        ch->stats.bad_pages++;
-        return;
-    }
-    if (order > 0) {
+    if (order > 0)
         session_start(ch, page, ret);
-    } else if (page->page_seq <= ch->peer_page_seq) {
-        ch->stats.stale_pages += page->page_seq < ch->peer_page_seq;
-        return;
-    }
     note_term(ch, page, ret);
     note_peer(ch, page, now_us);
     if (incarnation_equal(&page->peer, &ch->config.self)) {
@@ -146,13 +164,19 @@ static void look_at(struct channel *ch, const uint8_t *data, uint64_t now_us,
     }
 }
 
+static void note_read_error(struct channel *ch, int status)
+{
+    ch->stats.read_errors++;
+    channel_note(ch, TRACE_READ_ERROR, status);
+}
+
 void channel_page_read(struct channel *ch, const struct channel_event *event,
                        struct channel_update *ret)
 {
     if (event->status == 0)
         look_at(ch, event->data, event->now_us, ret);
     else
-        ch->stats.read_errors++;
+        note_read_error(ch, event->status);
     channel_poll_done(ch, event->status, event->now_us);
 }
 
@@ -196,6 +220,7 @@ bool channel_receive(struct channel *channel, const uint8_t **ret_data, uint32_t
     channel->in_at = after;
     channel->in_left--;
     channel->stats.messages_received++;
+    channel_note_received(channel, m.spilled, *ret_data, *ret_len);
     return true;
 }
 
@@ -227,8 +252,10 @@ void channel_spill_read(struct channel *ch, const struct channel_event *event)
     bool good = event->status == 0 && event->len >= ch->spill_in.len &&
                 crc32c(event->data, ch->spill_in.len) == ch->spill_in.crc;
     if (!good) {
-        ch->stats.read_errors += event->status != 0;
-        ch->stats.bad_pages += event->status == 0;
+        if (event->status != 0)
+            note_read_error(ch, event->status);
+        else
+            note_unreadable(ch, LUNAR_E_CORRUPT);
         ch->spill_in.not_before_us = event->now_us + READ_BACKOFF_US;
         return;
     }

@@ -88,6 +88,7 @@ void channel_send_reset(struct channel *ch)
     ch->spill.landed_seq = 0;
     ch->spill.again = false;
     ch->write.repeat = false;
+    ch->timed.seq = 0;
 }
 
 void channel_send_acked(struct channel *ch, uint64_t ack_seq, uint64_t now_us)
@@ -102,6 +103,7 @@ void channel_send_acked(struct channel *ch, uint64_t ack_seq, uint64_t now_us)
         ch->spill.landed_seq = 0;
         ch->spill.again = false;
     }
+    channel_note_acked(ch);
 }
 
 static struct message *first_spilled(const struct channel *ch)
@@ -149,8 +151,10 @@ static void build_page(struct channel *ch, uint64_t now_us)
     };
     memcpy(page.node_name, ch->node_name, PAGE_NAME_SIZE);
     uint64_t last = fill(ch, &page);
-    if (last > ch->seq_offered)
+    if (last > ch->seq_offered) {
+        channel_note_sent(ch, ch->seq_offered, last);
         ch->seq_offered = last;
+    }
     page_out(&page, ch->write.buffer);
     ch->write.flying = (struct said){
         .peer = page.peer,
@@ -219,6 +223,7 @@ static void write_page(struct channel *ch, uint64_t now_us, struct channel_updat
 {
     if (must_resend(ch, now_us)) {
         ch->stats.resends++;
+        channel_note(ch, TRACE_RESEND, 0);
         ch->progress_us = now_us;
         ch->spill.again = ch->spill.landed_seq != 0;
     }
@@ -256,6 +261,7 @@ static void note_outcome(struct channel *ch, int status, uint64_t now_us)
         return;
     }
     ch->stats.write_errors++;
+    channel_note(ch, TRACE_WRITE_ERROR, status);
     ch->backoff_us = ch->backoff_us ? ch->backoff_us * 2 : WRITE_BACKOFF_MIN_US;
     ch->backoff_us = min_u64(ch->backoff_us, WRITE_BACKOFF_MAX_US);
     ch->not_before_us = now_us + ch->backoff_us;
@@ -276,6 +282,7 @@ static void page_landed(struct channel *ch, uint64_t now_us, struct channel_upda
     ch->stats.messages_sent += said->last_seq - before;
     if (ch->head && ch->head->seq > before)
         ch->progress_us = now_us; /* the oldest message lies there for the first time */
+    channel_time_landed(ch, said->last_seq);
     channel_poll_kick(ch, now_us);
 }
 

@@ -134,6 +134,7 @@ static struct node *node_add(struct hub *hub, uint32_t host_id)
         .slot = host_id,
         .pool_id = hub->config.pool_id,
         .self = hub->config.self,
+        .trace = hub->config.trace,
         .external_poll = true,
         .hint = hub->config.hint,
     };

@@ -73,6 +73,7 @@ struct mailbox *mailbox_open(const struct mailbox_config *config)
         .term_min = config->term_min,
         .page_seq_min = config->page_seq_min,
         .hint = config->hint,
+        .trace = config->trace,
     };
     const struct endpoint_places places = {
         .own_page = layout_up_page(config->layout, slot),
