@@ -51,6 +51,80 @@ def a_message_of_200_kib_travels_whole():
     c.ctl(3, "rpc", "ping", "-c", 5, "-i", 0, "-s", 204800)
 
 
+# --- seeing them ---
+
+def json_lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def rpc_trace(node, options=""):
+    return json_lines(c.x(node, f"lunarctl -o json rpc trace -n 4096 {options}").stdout)
+
+
+def rpc_top_shows_all_nodes_and_the_standby_says_that_it_stands_by():
+    node, term = c.leader()
+    c.ctl(3, "rpc", "ping", "-c", 20, "-i", 0)
+    top = c.ctl(node, "rpc", "top", "--once", "--coordinator")
+    expect((top["role"], top["term"], top["condition"]) == ("coordinator", term, ""), f"{top}")
+    by_name = {n["name"]: n for n in top["nodes"]}
+    expect(sorted(by_name) == ["node1", "node2", "node3"], f"{top['nodes']}")
+    for n in top["nodes"]:
+        expect(n["last_heard_ms"] < 5000 and n["peer_term"] == term and n["queued"] < 10, f"{n}")
+    three = by_name["node3"]
+    expect(three["messages_received"] >= 20 and three["ack"]["count"] > 0, f"{three}")
+    own = c.ctl(3, "rpc", "top", "--once")
+    row = own["nodes"][0]
+    expect(own["role"] == "agent" and len(own["nodes"]) == 1 and row["peer_host_id"] == top["host_id"], f"{own}")
+    expect(row["answer"]["count"] >= 20 and 0 < row["answer"]["avg_us"] < 1000000, f"{row}")
+    standby = c.ctl(3 - node, "rpc", "top", "--once", "--coordinator")
+    expect(standby["role"] == "standby" and not standby["nodes"] and "stands by" in standby["condition"], f"{standby}")
+    return f"ack {row['ack']['avg_us']} us, answer {row['answer']['avg_us']} us"
+
+
+def rpc_trace_shows_a_ping_under_one_id_on_both_sides():
+    node, term = c.leader()
+    c.ctl(3, "rpc", "ping", "-c", 1)
+    ours, theirs = rpc_trace(3), rpc_trace(node, "--coordinator --node node3")
+    ping = [r for r in ours if r.get("kind") == "request ping"][-1]
+    expect(ping["event"] == "sent" and ping["peer_run_or_term"] == term, f"{ping}")
+    got = [r for r in ours if r.get("kind") == "response ping" and r["id"] == ping["id"]]
+    there = [(r["event"], r["kind"], r["seq"]) for r in theirs if r["id"] == ping["id"]]
+    expect(len(got) == 1 and got[0]["event"] == "received" and got[0]["took_us"] > 0, f"{got}")
+    expect(there == [("received", "request ping", ping["seq"]), ("sent", "response ping", got[0]["seq"])], f"{there}")
+    return f"after {got[0]['took_us']} us"
+
+
+def rpc_trace_follows_an_agent_into_its_next_life():
+    p = c.spawn(3, "timeout --preserve-status -s INT 60 lunarctl -o json rpc trace -f -n 0 2>/run/follow.err")
+    wait_for("lunarctl to follow", lambda: c.x(3, "pgrep -x lunarctl", check=False).returncode == 0, 10)
+    c.x(3, "pkill -9 -x lunar-agent")
+    wait_for("lunarctl to say that it waits", lambda: "waiting" in c.x(3, "cat /run/follow.err").stdout, 10)
+    c.start_agent(3)
+    c.wait_joined((3,))
+    c.ctl(3, "rpc", "ping", "-c", 1)
+    c.x(3, "sleep 1; pkill -INT -x lunarctl")
+    seen = json_lines(p.communicate(timeout=60)[0])
+    expect(p.returncode == 0, f"Ctrl-C ended it with {p.returncode}")
+    at = [i for i, r in enumerate(seen) if "restarted" in r]
+    expect(len(at) == 1 and any(r.get("kind") == "response ping" for r in seen[at[0]:]), f"{seen}")
+
+
+def the_watched_dump_shows_an_attach_as_it_goes():
+    c.ctl(3, "volume", "create", "seen", "--size", "64MiB")
+    p = c.spawn(2, f"timeout --preserve-status -s INT 60 lunarctl -o json lun dump {DEVICE} --watch 2>/run/watch.err")
+    wait_for("lunarctl to watch", lambda: "watching" in c.x(2, "cat /run/watch.err", check=False).stdout, 10)
+    c.ctl(3, "volume", "attach", "seen")
+    c.x(2, "sleep 3; pkill -INT -x lunarctl")
+    changes = json_lines(p.communicate(timeout=60)[0])
+    c.ctl(3, "volume", "detach", "seen")
+    c.ctl(3, "volume", "delete", "seen")
+    expect(p.returncode == 0, f"Ctrl-C ended it with {p.returncode}")
+    host = c.agent_status(3)["host_id"]
+    opened = {ch["unit"] for ch in changes if ch["host_id"] == host and ch["now"].get("entries")}
+    expect(opened == {"grants", "report"}, f"the attach shows in {opened}")
+    expect(not any("damaged" in ch["now"] for ch in changes), "something was read damaged twice")
+
+
 # --- volumes: what is refused leaves nothing behind ---
 
 def bad_requests_are_refused_and_leave_nothing():
@@ -379,6 +453,8 @@ def the_dump_reads_everything_with_every_daemon_dead():
 
 TESTS = [pool_comes_up, safety_22_a_living_pool_is_never_formatted_again, the_dump_reads_everything_with_the_daemons_running,
          a_ping_over_the_lun_takes_at_most_20_ms_in_the_median, a_message_of_200_kib_travels_whole,
+         rpc_top_shows_all_nodes_and_the_standby_says_that_it_stands_by, rpc_trace_shows_a_ping_under_one_id_on_both_sides,
+         rpc_trace_follows_an_agent_into_its_next_life, the_watched_dump_shows_an_attach_as_it_goes,
          bad_requests_are_refused_and_leave_nothing, the_same_create_again_is_the_same_volume, a_name_of_any_utf8_works,
          a_thick_volume_is_zeroed_and_has_no_daemon,
          a_second_attach_is_refused_with_who_holds_it, a_detach_in_use_is_refused,

@@ -209,6 +209,7 @@ static void grants_and_reports_show_what_came_and_what_went(void)
     write_grant(2, true, TABLE_STATE_GRANTED, false);
     write_grant(2, true, TABLE_STATE_OPEN, true);
     CHECK_EQ(changes_since(&look, false), 2);
+    CHECK(strstr(text, "  grants  host 2 node-b") != NULL);
     CHECK(
         strstr(text, "copy A, seq 2, term 14, 1 entries\n    + attach granted  volume 11000000") !=
         NULL);

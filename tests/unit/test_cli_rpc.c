@@ -215,6 +215,39 @@ static void top_shows_the_silent_node_first(void)
     CHECK(strchr(out, '\033') == NULL); /* no terminal, no control characters */
 }
 
+static void a_small_screen_shows_the_silent_node_and_counts_the_rest(void)
+{
+    struct agent a;
+    struct error err = ERROR_INIT;
+    struct client *client;
+    json_t *doc;
+    FILE *file = tmpfile();
+    int old = dup(1);
+
+    make_view();
+    agent_start(&a, answer_view);
+    CHECK_EQ(client_open(a.path, 5000, &client, &err), 0);
+    CHECK_EQ(rpc_ask_stats(client, &doc, &err), 0);
+    client_close(client);
+    agent_stop(&a);
+    agent_free(&a);
+    rows_max = 1;
+    fflush(stdout);
+    dup2(fileno(file), 1);
+    print_top(doc);
+    fflush(stdout);
+    dup2(old, 1);
+    close(old);
+    rows_max = 0;
+    rewind(file);
+    out[fread(out, 1, sizeof out - 1, file)] = '\0';
+    fclose(file);
+    json_decref(doc);
+    CHECK(strncmp(out, REDRAW, strlen(REDRAW)) == 0);
+    CHECK(strstr(out, "node2") != NULL && strstr(out, "node1") == NULL);
+    CHECK(strstr(out, "... 2 nodes more") != NULL);
+}
+
 static void top_of_a_standby_says_so(void)
 {
     make_view();
@@ -369,6 +402,7 @@ static void an_older_daemon_refuses_by_name(void)
 }
 
 TEST_MAIN(TEST(top_once_shows_every_node_in_json), TEST(top_shows_the_silent_node_first),
+          TEST(a_small_screen_shows_the_silent_node_and_counts_the_rest),
           TEST(top_of_a_standby_says_so), TEST(top_goes_on_until_ctrl_c_and_counts_per_second),
           TEST(trace_prints_the_newest_lines_decoded), TEST(trace_in_json_has_one_record_per_line),
           TEST(trace_of_one_node_leaves_the_others_out),

@@ -125,7 +125,16 @@ static void suspect(const json_t *before, json_t *now)
     }
 }
 
-static json_t *change(uint64_t wall_us, const json_t *before, const json_t *now)
+/* The name that the node gives itself in its up page. */
+static const char *node_name(const json_t *look, uint64_t host_id)
+{
+    char key[32];
+
+    snprintf(key, sizeof key, "up %" PRIu64, host_id);
+    return js_get_text(json_object_get(look, key), "node");
+}
+
+static json_t *change(uint64_t wall_us, const json_t *look, const json_t *before, const json_t *now)
 {
     const json_t *one = now ? now : before;
     json_t *o = json_object();
@@ -135,6 +144,7 @@ static json_t *change(uint64_t wall_us, const json_t *before, const json_t *now)
     js_set(o, "wall_us", js_u64(wall_us));
     js_set(o, "unit", js_text(js_get_text(one, "unit")));
     js_set(o, "host_id", js_u64(js_get_u64(one, "host_id")));
+    js_set(o, "node", js_text(node_name(look, js_get_u64(one, "host_id"))));
     js_set(o, "before", before ? json_incref((json_t *)(uintptr_t)before) : json_null());
     js_set(o, "now", now ? json_incref((json_t *)(uintptr_t)now) : json_null());
     return o;
@@ -150,12 +160,12 @@ json_t *dump_watch_changes(const json_t *before, json_t *now, uint64_t wall_us, 
     {
         const json_t *old = json_object_get(before, key);
         if (!old || !same(old, unit, all))
-            js_append(changes, change(wall_us, old, unit));
+            js_append(changes, change(wall_us, now, old, unit));
     }
     json_object_foreach((json_t *)(uintptr_t)before, key, unit)
     {
         if (!json_object_get(now, key))
-            js_append(changes, change(wall_us, unit, NULL));
+            js_append(changes, change(wall_us, before, unit, NULL));
     }
     return changes;
 }
@@ -263,7 +273,7 @@ void dump_watch_print(const json_t *change)
 
     if (js_get_u64(change, "host_id"))
         snprintf(who, sizeof who, "host %" PRIu64 "%s%s", js_get_u64(change, "host_id"),
-                 *js_get_text(now, "node") ? " " : "", js_get_text(now, "node"));
+                 *js_get_text(change, "node") ? " " : "", js_get_text(change, "node"));
     printf("%s  %-6s  %-16s  ", text_clock(js_get_u64(change, "wall_us"), clock), unit, who);
     if (json_is_null(now))
         printf("is gone\n");

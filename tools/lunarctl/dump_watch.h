@@ -18,9 +18,9 @@ int dump_watch(const struct cli *cli, int fd, const struct superblock *sb, uint6
 
 /* Everything that is watched, by unit. */
 json_t *dump_watch_look(int fd, const struct superblock *sb);
-/* The changes: {"time", "wall_us", "unit", "host_id", "before", "now"}, "now" is null where a unit
- * went. `now` is corrected where it may have been read in the middle of a write: it is the next
- * look's `before`. */
+/* The changes: {"time", "wall_us", "unit", "host_id", "node", "before", "now"}, "now" is null where
+ * a unit went. `now` is corrected where it may have been read in the middle of a write: it is the
+ * next look's `before`. */
 json_t *dump_watch_changes(const json_t *before, json_t *now, uint64_t wall_us, bool all);
 void dump_watch_print(const json_t *change);
 
