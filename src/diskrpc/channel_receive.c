@@ -124,13 +124,10 @@ static bool is_news(struct channel *ch, const struct page *page, int rc, int ord
 {
     if (rc < 0) {
         note_unreadable(ch, rc);
-    } else if (order < 0) {
-        ch->stats.stale_pages++;
-        channel_note_page(ch, TRACE_STALE_PAGE, page);
-    } else if (lies(ch, page, order)) {
+    } else if (order >= 0 && lies(ch, page, order)) {
         ch->stats.bad_pages++;
         channel_note_page(ch, TRACE_BAD_PAGE, page);
-    } else if (order == 0 && page->page_seq < ch->peer_page_seq) {
+    } else if (order < 0 || (order == 0 && page->page_seq < ch->peer_page_seq)) {
         ch->stats.stale_pages++;
         channel_note_page(ch, TRACE_STALE_PAGE, page);
     } else {
