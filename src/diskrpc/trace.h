@@ -17,8 +17,8 @@
 #include "base/uuid.h"
 #include "diskrpc/page.h"
 
-/* What a daemon keeps: half a MiB. Some seconds of the busiest coordinator, hours of a quiet node.
- */
+/* What a daemon keeps: half a MiB. At 5,000 requests a second, of two messages each, that is the
+ * last 0.4 s; of a node that is asked for something now and then, hours. */
 #define TRACE_RECORDS 4096u
 
 /* X(name, text) -- the order is the number in lunar.proto: append only. */

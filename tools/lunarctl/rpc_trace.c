@@ -19,7 +19,7 @@
 #include "watch.h"
 
 #define LINES_MAX 4096u
-/* The busiest ring holds some 400 ms; half of that is a look per 200 ms. */
+/* The ring of a coordinator at full load holds 0.4 s (trace.h): half of that. */
 #define FOLLOW_MS       200u
 #define INTERVAL_MAX_MS 60000u
 
