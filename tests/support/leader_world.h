@@ -16,13 +16,18 @@
 
 #define MAX_NODES  8u
 #define LUN_COPIES 2
+/* tests/fuzz has more under way at a time than the unit tests. */
+#ifndef WORLD_QUEUE_MAX
+#define WORLD_QUEUE_MAX 16
+#define WORLD_HELD_MAX  4
+#endif
 
 /* What survives a leader: LVM, the grants on the LUN, the nodes. */
 struct world {
     struct superblock sb;
     struct fake_lvm lvm;
-    struct table grants[MAX_NODES + 1]; /* as they stand on the LUN */
-    struct uuid held[MAX_NODES + 1][4]; /* attachments that the node has open */
+    struct table grants[MAX_NODES + 1];              /* as they stand on the LUN */
+    struct uuid held[MAX_NODES + 1][WORLD_HELD_MAX]; /* attachments that the node has open */
     int n_held[MAX_NODES + 1];
     int formats;
 
@@ -36,12 +41,13 @@ struct world {
         struct table table;
         uint32_t host;
         Lunar__Envelope *envelope;
-    } queue[16];
+    } queue[WORLD_QUEUE_MAX];
     int n_queue;
     uint64_t generation[MAX_NODES + 1];
     int grants_fail; /* code of the next grant write, which then changes nothing */
     bool nodes_silent;
     int node_error; /* what nodes answer */
+    int send_fail;  /* what sending to a node gives */
 
     /* answers to the client */
     int n_answers;
@@ -54,7 +60,7 @@ static struct world w;
 
 static inline struct pending *push(int kind, uint64_t token)
 {
-    assert(w.n_queue < 16);
+    assert(w.n_queue < WORLD_QUEUE_MAX);
     struct pending *p = &w.queue[w.n_queue++];
     memset(p, 0, sizeof *p);
     p->kind = kind;
@@ -81,6 +87,8 @@ static inline void io_write_grants(void *data, uint64_t token, const struct tabl
 static inline int io_send(void *data, uint32_t host_id, const uint8_t *bytes, uint32_t len)
 {
     (void)data;
+    if (w.send_fail < 0)
+        return w.send_fail;
     struct pending *p = push(P_COMMAND, 0);
     p->host = host_id;
     int rc = envelope_unpack(bytes, len, &p->envelope, NULL);
@@ -193,7 +201,7 @@ static inline void node_acts(uint32_t host, const Lunar__Command *c, char *devic
         id = uuid_from_pb(c->attach->attachment_id);
         assert(granted(host, &id)); /* the grant stands before the node hears of it */
         if (held_index(host, &id) < 0)
-            w.held[host][w.n_held[host]++] = id;
+            assert(w.n_held[host] < WORLD_HELD_MAX), w.held[host][w.n_held[host]++] = id;
         strcpy(device, "/dev/x");
         break;
     case LUNAR__COMMAND__OP_DETACH:
