@@ -18,13 +18,14 @@
 
 #include "base/io.h"
 #include "base/le.h"
+#include "diskrpc/layout.h"
 
 #define SECTOR        512u
 #define LABEL_SECTORS 4u
 #define HEADER_SIZE   512u
-/* The text is at most half the ring (the next one must fit beside it); 512 MiB is far beyond what
- * lunar makes. */
-#define TEXT_MAX         (512ull << 20)
+/* The text is at most half the ring (the next one must fit beside it), and lunar makes areas of
+ * LAYOUT_LVM_METADATA_SIZE. It bounds what a damaged header makes us allocate. */
+#define TEXT_MAX         (LAYOUT_LVM_METADATA_SIZE / 2)
 #define RAW_LOCN_IGNORED 1u
 
 /* CRC-32 with LVM's own start value and without the final inversion, which ISA-L's form adds on
@@ -146,7 +147,7 @@ int mda_read_area(int fd, const struct mda_area *area, struct mda_state *ret, ch
 {
     uint8_t header[HEADER_SIZE];
 
-    if (area->size <= HEADER_SIZE || area->start > INT64_MAX - area->size)
+    if (area->size <= HEADER_SIZE || area->size > INT64_MAX || area->start > INT64_MAX - area->size)
         return corrupt(err, "the metadata area's size is impossible");
     int rc = read_range(fd, area->start, HEADER_SIZE, header, err);
     if (rc == 0)
