@@ -222,10 +222,14 @@ static void after_ungrant(struct leader *l, struct op *op, int rc, const struct 
         return;
     }
     if (op->elsewhere) {
+        uint32_t refused = op->host_id;
         op->elsewhere = false;
         op->host_id = 0;
         op_move(op, OP_STATE_WAIT_NODE);
-        start_job(l, op);
+        /* One that says it is leaving while its page does not would be chosen again: at the next
+         * tick, not in a circle of grant, command and refusal. */
+        if (!node_usable(l, refused))
+            start_job(l, op);
         return;
     }
     pool_vg_name(l->sb->pool_name, vg);

@@ -142,6 +142,24 @@ static void a_job_moves_on_from_a_node_that_leaves(void)
     CHECK_EQ(w.formats, 1);
 }
 
+static void a_node_that_refuses_every_job_is_asked_once_a_tick(void)
+{
+    world_reset();
+    struct waiter from = client();
+    w.node_error = LUNAR_E_NOT_JOINED;
+    ask_create(&from, "disk", 1ull << 30, false);
+    int steps = 0;
+    while (steps < 100 && outside_step())
+        steps++;
+    CHECK_EQ(steps, 4); /* commit, grant, command, the grant's erasure */
+    CHECK_EQ(w.n_answers, 0);
+    w.node_error = 0;
+    leader_tick(w.leader, w.now += 1000);
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.formats, 1);
+}
+
 static void an_old_page_is_no_life_sign(void)
 {
     world_reset();
@@ -255,8 +273,10 @@ TEST_MAIN(TEST(an_older_grant_survives_a_refusal), TEST(safety_2_every_entry_of_
           TEST(a_create_that_failed_half_way_is_made_by_the_next_one),
           TEST(what_is_half_made_is_taken_up_again_without_a_request),
           TEST(a_node_that_reboots_during_a_format_gets_a_job_of_its_new_life),
-          TEST(a_job_moves_on_from_a_node_that_leaves), TEST(an_old_page_is_no_life_sign),
-          TEST(a_silent_agent_gets_no_work), TEST(a_clean_leave_is_proof_for_the_life_that_left),
+          TEST(a_job_moves_on_from_a_node_that_leaves),
+          TEST(a_node_that_refuses_every_job_is_asked_once_a_tick),
+          TEST(an_old_page_is_no_life_sign), TEST(a_silent_agent_gets_no_work),
+          TEST(a_clean_leave_is_proof_for_the_life_that_left),
           TEST(a_job_moves_on_when_its_node_has_left),
           TEST(safety_17_a_volume_that_is_not_made_yet_is_never_attached),
           TEST(safety_6_a_detach_must_name_its_attachment))
