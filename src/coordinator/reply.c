@@ -32,8 +32,11 @@ static void send_response(struct leader *l, const struct waiter *w, Lunar__Respo
     response->term = l->self.run_or_term;
     e.body_case = LUNAR__ENVELOPE__BODY_RESPONSE;
     e.response = response;
-    if (envelope_pack(&e, &bytes, &len, &err) < 0 || len > MESSAGE_MAX) {
-        log_error("response_too_big bytes=%u", len);
+    bool packed = envelope_pack(&e, &bytes, &len, &err) == 0;
+    if (!packed || len > MESSAGE_MAX) {
+        log_error("response_too_big bound=%u", MESSAGE_MAX);
+        if (packed)
+            free(bytes);
         reply_error(l, w, LUNAR_E_TOO_BIG, "the answer does not fit into a message");
         return;
     }
