@@ -214,7 +214,8 @@ void leader_node(struct leader *leader, uint32_t host_id, const struct channel_s
     n->leaving = (stats->peer_flags & PAGE_FLAG_LEAVING) != 0;
     n->self = stats->peer;
     n->last_heard_ms = stats->last_heard_ms;
-    snprintf(n->name, sizeof n->name, "%s", stats->peer_name);
+    /* A page has room for more than a message may name. */
+    snprintf(n->name, MESSAGE_NAME_MAX + 1, "%s", stats->peer_name);
     if (changed && !n->leaving)
         resume_ops(leader, host_id);
 }
