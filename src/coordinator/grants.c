@@ -6,7 +6,8 @@
  * Happy path: all three say the same and the union is that. Failure modes: a predecessor died
  * between copy A and copy B, or between the grant and the attach: the entry stands, because the
  * node may have it open. A report alone also stands: the node wrote "opening" before it looked for
- * the grant. More entries
+ * the grant. One attachment id under two volumes, which no
+ * honest writer leaves: both entries stand, since either volume may be open there. More entries
  * than one table holds, which no agent brings about: an error, and nobody leads until it is looked
  * into.
  */
@@ -14,11 +15,20 @@
 
 #include "coordinator/leader.h"
 
+static struct table_entry *find(struct table *t, const struct table_entry *e)
+{
+    for (uint32_t i = 0; i < t->n_entries; i++)
+        if (uuid_equal(&t->entries[i].attachment_id, &e->attachment_id) &&
+            uuid_equal(&t->entries[i].volume_id, &e->volume_id))
+            return &t->entries[i];
+    return NULL;
+}
+
 static int unite(struct table *into, const struct table *from, struct error *err)
 {
     for (uint32_t i = 0; from && i < from->n_entries; i++) {
         const struct table_entry *e = &from->entries[i];
-        struct table_entry *mine = table_find_attachment(into, &e->attachment_id);
+        struct table_entry *mine = find(into, e);
         if (mine && mine->n_layers >= e->n_layers)
             continue;
         if (!mine)

@@ -151,8 +151,8 @@ void grant_restore(struct leader *l, struct op *op);
  * NULL: none. */
 struct table_entry *grant_conflict(struct leader *l, const struct uuid *volume_id, uint32_t host,
                                    uint32_t *ret_host);
-struct table_entry *grant_by_attachment(struct leader *l, const struct uuid *attachment_id,
-                                        uint32_t *ret_host);
+struct table_entry *grant_by_attachment(struct leader *l, const struct uuid *volume_id,
+                                        const struct uuid *attachment_id, uint32_t *ret_host);
 
 /* --- reply.c --- */
 void reply_error(struct leader *l, const struct waiter *w, int code, const char *text);

@@ -179,8 +179,8 @@ static struct table_entry *detach_target(struct leader *l, const struct waiter *
             "a later one");
         return NULL;
     }
-    e = grant_by_attachment(l, attachment_id, ret_host);
-    if (!e || !uuid_equal(&e->volume_id, volume_id)) {
+    e = grant_by_attachment(l, volume_id, attachment_id, ret_host);
+    if (!e) {
         reply_plain(l, w); /* not attached (any more): that is what was asked for */
         return NULL;
     }

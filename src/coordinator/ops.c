@@ -285,7 +285,8 @@ void grant_drop(struct leader *l, struct op *op)
 {
     struct table *t = &l->nodes[op->host_id].grants;
     for (uint32_t i = 0; i < t->n_entries; i++) {
-        if (!uuid_equal(&t->entries[i].attachment_id, &op->attachment_id))
+        if (!uuid_equal(&t->entries[i].attachment_id, &op->attachment_id) ||
+            !uuid_equal(&t->entries[i].volume_id, &op->volume_id))
             continue;
         free(op->dropped);
         op->dropped = malloc(sizeof *op->dropped);
@@ -329,14 +330,16 @@ struct table_entry *grant_conflict(struct leader *l, const struct uuid *volume_i
     return NULL;
 }
 
-struct table_entry *grant_by_attachment(struct leader *l, const struct uuid *attachment_id,
-                                        uint32_t *ret_host)
+struct table_entry *grant_by_attachment(struct leader *l, const struct uuid *volume_id,
+                                        const struct uuid *attachment_id, uint32_t *ret_host)
 {
     for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
         struct node *n = &l->nodes[h];
-        struct table_entry *e =
-            n->has_grants ? table_find_attachment(&n->grants, attachment_id) : NULL;
-        if (e) {
+        for (uint32_t i = 0; n->has_grants && i < n->grants.n_entries; i++) {
+            struct table_entry *e = &n->grants.entries[i];
+            if (!uuid_equal(&e->attachment_id, attachment_id) ||
+                !uuid_equal(&e->volume_id, volume_id))
+                continue;
             *ret_host = h;
             return e;
         }
