@@ -196,9 +196,11 @@ static bool peek(struct channel *ch, struct page_message *ret, uint32_t *ret_aft
     return false;
 }
 
-static bool spill_at_hand(const struct channel *ch, uint64_t seq)
+/* The very bytes that the page means now: a lying peer may change its mind between two pages. */
+static bool spill_at_hand(const struct channel *ch, uint64_t seq, const struct page_message *m)
 {
-    return ch->spill_in.data && ch->spill_in.seq == seq;
+    return ch->spill_in.data && ch->spill_in.seq == seq && ch->spill_in.len == m->len &&
+           ch->spill_in.crc == m->spill_crc;
 }
 
 bool channel_receive(struct channel *channel, const uint8_t **ret_data, uint32_t *ret_len)
@@ -209,7 +211,7 @@ bool channel_receive(struct channel *channel, const uint8_t **ret_data, uint32_t
 
     if (!peek(channel, &m, &after))
         return false;
-    if (m.spilled && !spill_at_hand(channel, channel->in_seq))
+    if (m.spilled && !spill_at_hand(channel, channel->in_seq, &m))
         return false;
     *ret_data = m.spilled ? channel->spill_in.data : m.data;
     *ret_len = m.len;
@@ -235,7 +237,7 @@ static bool wanted_spill(const struct channel *ch, uint64_t *ret_seq, struct pag
     for (uint32_t i = 0; i < ch->in_left && page_next(&ch->in, &at, ret); i++, seq++)
         if (ret->spilled && seq > ch->seq_received) {
             *ret_seq = seq;
-            return !spill_at_hand(ch, seq);
+            return !spill_at_hand(ch, seq, ret);
         }
     return false;
 }
@@ -281,6 +283,8 @@ void channel_receive_step(struct channel *ch, uint64_t now_us, struct channel_up
         ret->deadline_us = min_u64(ret->deadline_us, ch->spill_in.not_before_us);
         return;
     }
+    free(ch->spill_in.data); /* of another message: seq, len and crc are the new one's from here */
+    ch->spill_in.data = NULL;
     ch->spill_in.out = true;
     ch->spill_in.session = ch->stats.sessions;
     ch->spill_in.seq = seq;
