@@ -146,13 +146,39 @@ static int check_envelope(const Lunar__Envelope *e, struct error *err)
               : error_set(err, LUNAR_E_INVALID, "the message has no body, no operation or no id");
 }
 
+/*
+ * protobuf-c builds the whole message before anything can be checked, and an empty submessage of
+ * two bytes becomes a structure of a hundred: a frame of nothing else would take 100 MiB. The
+ * costliest sound message is an attach of MESSAGE_MAX bytes whose segments take 6 bytes each and 56
+ * in memory, below 3 MiB.
+ */
+#define MEMORY_MAX (8u * 1024 * 1024)
+
+static void *bounded_alloc(void *data, size_t size)
+{
+    size_t *left = data;
+    if (size > *left)
+        return NULL; /* protobuf-c gives up and frees what it has */
+    *left -= size;
+    return malloc(size);
+}
+
+static void bounded_free(void *data, void *pointer)
+{
+    (void)data;
+    free(pointer);
+}
+
 int envelope_unpack(const uint8_t *bytes, uint32_t len, Lunar__Envelope **ret, struct error *err)
 {
     if (len == 0 || len > FRAME_MAX)
         return error_set(err, LUNAR_E_INVALID, "a message of %u bytes", len);
-    Lunar__Envelope *e = lunar__envelope__unpack(NULL, len, bytes);
+    size_t left = MEMORY_MAX;
+    ProtobufCAllocator bounded = {bounded_alloc, bounded_free, &left};
+    Lunar__Envelope *e = lunar__envelope__unpack(&bounded, len, bytes);
     if (!e)
-        return error_set(err, LUNAR_E_INVALID, "the message is not a lunar protobuf");
+        return error_set(err, LUNAR_E_INVALID,
+                         "the message is not a lunar protobuf, or takes too much memory");
     int rc = check_message(&e->base, 0, err);
     if (rc == 0)
         rc = check_envelope(e, err);

@@ -52,6 +52,24 @@ static void a_request_without_id_or_operation_is_refused(void)
     CHECK_EQ(repack(&e, &back, &err), LUNAR_E_INVALID);
 }
 
+static void a_frame_of_empty_entries_is_refused_before_it_takes_100_mib(void)
+{
+    const uint8_t head[] = {0x12, 0x80, 0x80, 0x3c, 0x3a, 0xfc, 0xff, 0x3b};
+    const uint32_t len = sizeof head + 0xefffc;
+    uint8_t *bytes = calloc(1, len); /* response -> volumes -> 491518 volumes of two bytes each */
+    Lunar__Envelope *back = NULL;
+    struct error err = ERROR_INIT;
+
+    CHECK(bytes != NULL);
+    memcpy(bytes, head, sizeof head);
+    for (uint32_t at = sizeof head; at < len; at += 2)
+        bytes[at] = 0x0a;
+    int rc = envelope_unpack(bytes, len, &back, &err);
+    free(bytes);
+    CHECK_EQ(rc, LUNAR_E_INVALID);
+    CHECK(strstr(err.text, "memory") != NULL);
+}
+
 static void an_id_of_another_length_is_refused_by_name(void)
 {
     struct uuid id = uuid_random();
@@ -111,5 +129,6 @@ static void random_bytes_never_crash_it(void)
 }
 
 TEST_MAIN(TEST(a_request_comes_back_as_it_was), TEST(a_request_without_id_or_operation_is_refused),
+          TEST(a_frame_of_empty_entries_is_refused_before_it_takes_100_mib),
           TEST(an_id_of_another_length_is_refused_by_name),
           TEST(a_text_beyond_its_bound_is_refused), TEST(random_bytes_never_crash_it))
