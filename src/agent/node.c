@@ -62,6 +62,7 @@ void node_adopt(struct node *node, struct stack *stack)
     h->stack = stack;
     stack_spec_copy(&h->spec, &stack->spec);
     TAILQ_INSERT_TAIL(&node->held, h, link);
+    node->n_held++;
     if (!stack->spec.thick && stack->qsd.pidfd < 0)
         held_start_restart(node,
                            h); /* it died, and could not be started when the stack was found */

@@ -46,6 +46,7 @@ static void send_result(struct node *n, const struct uuid *command_id, int code,
 void held_free(struct node *n, struct held *h)
 {
     TAILQ_REMOVE(&n->held, h, link);
+    n->n_held--;
     if (h->stack) {
         n->io->watch(n->data, h->stack, false);
         stack_free(h->stack);
@@ -297,6 +298,12 @@ static void open_command(struct node *n, uint64_t term, const struct uuid *comma
         stack_spec_free(spec);
         return;
     }
+    if (n->n_held >= TABLE_ENTRIES_MAX) {
+        send_result(n, command_id, LUNAR_E_FULL,
+                    "this node has as many volumes as its report holds", "");
+        stack_spec_free(spec);
+        return;
+    }
     h = by_volume(n, &spec->volume_id);
     if (h || n->leaving) {
         send_result(n, command_id, h ? LUNAR_E_BUSY : LUNAR_E_NOT_JOINED,
@@ -316,6 +323,7 @@ static void open_command(struct node *n, uint64_t term, const struct uuid *comma
     h->term = term;
     h->spec = *spec;
     TAILQ_INSERT_TAIL(&n->held, h, link);
+    n->n_held++;
     report(n, h, HELD_OPENING_REPORT);
 }
 

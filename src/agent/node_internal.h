@@ -57,6 +57,10 @@ struct node {
     void *data;
     struct held_list held;
     struct pending_list pending;
+    /* Commands stop at TABLE_ENTRIES_MAX: what the report cannot name must not be opened (SAFETY
+     * 2).
+     */
+    uint32_t n_held;
     uint32_t n_pending;
     uint64_t next_token, report_seq, term_seen;
     bool leaving;

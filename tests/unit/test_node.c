@@ -272,6 +272,24 @@ static void the_same_attach_again_joins_and_is_answered_when_open(void)
     CHECK_EQ(w.n_tasks, 1);
 }
 
+static void safety_2_nothing_is_opened_that_the_report_has_no_room_for(void)
+{
+    reset();
+    for (uint32_t i = 0; i < TABLE_ENTRIES_MAX; i++) {
+        struct ids ids = new_ids();
+        attach(&ids);
+        report_ok();
+        task_ends(LUNAR_E_INDETERMINATE); /* half-built: held, and no more than that */
+    }
+    CHECK_EQ(w.report_entries, TABLE_ENTRIES_MAX);
+    struct ids ids = new_ids();
+    int tasks = w.n_tasks;
+    attach(&ids);
+    report_ok();
+    CHECK_EQ(w.code, LUNAR_E_FULL);
+    CHECK_EQ(w.n_tasks, tasks);
+}
+
 static void another_attachment_of_the_volume_is_refused(void)
 {
     struct ids ids = new_ids(), other = ids;
@@ -445,6 +463,7 @@ TEST_MAIN(TEST(safety_2_nothing_is_mapped_before_opening_is_on_the_lun),
           TEST(a_refused_task_is_reported_as_gone_before_it_is_answered),
           TEST(a_half_built_stack_is_held_until_a_detach_took_it_down),
           TEST(the_same_attach_again_joins_and_is_answered_when_open),
+          TEST(safety_2_nothing_is_opened_that_the_report_has_no_room_for),
           TEST(another_attachment_of_the_volume_is_refused),
           TEST(safety_14_an_older_segment_map_and_a_senseless_one_are_refused),
           TEST(a_detach_is_answered_after_the_report_without_it),
