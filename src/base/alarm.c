@@ -7,8 +7,10 @@
  * what is due rings in the order of the times, those of one time in the order in which they were
  * set. The timerfd is set anew only for a time earlier than the one it is armed for: an alarm that
  * is cleared or put off, which is what becomes of nearly all of them, costs no system call then,
- * and one wake-up later that finds nothing due. Failure modes: an alarm that sets itself anew in
- * the past would ring forever; so whatever is set while others ring waits for the next turn.
+ * and one wake-up later that finds nothing due. Nor does one that is FAR_US away: a timer of the
+ * loop's own, which the loop keeps without system calls, wakes us a little before it. Failure
+ * modes: an alarm that sets itself anew in the past would ring forever; so whatever is set while
+ * others ring waits for the next turn.
  */
 #include "base/alarm.h"
 
@@ -21,17 +23,24 @@
 
 #define ALARMS_MAGIC 0x4c414c41u
 #define NOT_ARMED    UINT64_MAX
+#define FAR_US       8000u
+/* So much earlier the loop's timer is set: it counts whole milliseconds, from the beginning of the
+ * loop's turn. */
+#define FAR_EARLY_US 3000u
 
 struct alarms {
     uint32_t magic;
     int fd;
     uv_poll_t poll;
+    uv_timer_t far;
+    uint64_t far_us;     /* what it is set to ring for; NOT_ARMED: it is not */
     struct alarm **heap; /* [1..n], the earliest first */
     uint32_t n, room;
     uint64_t order;    /* of the alarm set last */
     uint64_t armed_us; /* what the timerfd is set to */
     bool ringing;      /* it is set once, when all have rung */
     uint64_t turn_us;  /* while ringing: nothing is due before this any more */
+    int open_handles;  /* while closing */
     void (*closed)(void *data);
     void *closed_data;
 };
@@ -102,11 +111,29 @@ static void heap_add(struct alarms *alarms, struct alarm *alarm)
     sift_up(alarms, alarm, ++alarms->n);
 }
 
+static void on_far(uv_timer_t *timer);
+
+/* True if the loop's timer will look after it. */
+static bool arm_far(struct alarms *alarms, uint64_t at_us)
+{
+    uint64_t now_us = alarms_now_us(alarms);
+
+    if (at_us < now_us + FAR_US)
+        return false;
+    if (at_us >= alarms->far_us)
+        return true;
+    alarms->far_us = at_us;
+    uv_timer_start(&alarms->far, on_far, (at_us - now_us - FAR_EARLY_US) / 1000, 0);
+    return true;
+}
+
 static void arm(struct alarms *alarms)
 {
     if (alarms->n == 0 || alarms->heap[1]->at_us >= alarms->armed_us)
         return;
     uint64_t at_us = alarms->heap[1]->at_us;
+    if (arm_far(alarms, at_us))
+        return;
     /* All zeroes would disarm it; the first nanosecond is as past as any. */
     const struct itimerspec when = {
         .it_value = {.tv_sec = (time_t)(at_us / 1000000u),
@@ -115,6 +142,14 @@ static void arm(struct alarms *alarms)
     if (timerfd_settime(alarms->fd, TFD_TIMER_ABSTIME, &when, NULL) < 0)
         abort();
     alarms->armed_us = at_us;
+}
+
+static void on_far(uv_timer_t *timer)
+{
+    struct alarms *alarms = timer->data;
+
+    alarms->far_us = NOT_ARMED;
+    arm(alarms);
 }
 
 static void on_readable(uv_poll_t *poll, int status, int events)
@@ -146,11 +181,12 @@ struct alarms *alarms_open(uv_loop_t *loop)
     if (!alarms)
         abort();
     alarms->magic = ALARMS_MAGIC;
-    alarms->armed_us = NOT_ARMED;
+    alarms->armed_us = alarms->far_us = NOT_ARMED;
     alarms->fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (alarms->fd < 0 || uv_poll_init(loop, &alarms->poll, alarms->fd) < 0)
         abort();
-    alarms->poll.data = alarms;
+    alarms->poll.data = alarms->far.data = alarms;
+    uv_timer_init(loop, &alarms->far);
     if (uv_poll_start(&alarms->poll, UV_READABLE, on_readable) < 0)
         abort();
     return alarms;
@@ -179,6 +215,9 @@ void alarm_clear(struct alarms *alarms, struct alarm *alarm)
 static void on_closed(uv_handle_t *handle)
 {
     struct alarms *alarms = handle->data;
+
+    if (--alarms->open_handles > 0)
+        return;
     void (*closed)(void *data) = alarms->closed;
     void *data = alarms->closed_data;
 
@@ -195,5 +234,7 @@ void alarms_close(struct alarms *alarms, void (*closed)(void *data), void *data)
     assert(alarms->magic == ALARMS_MAGIC && alarms->n == 0);
     alarms->closed = closed;
     alarms->closed_data = data;
+    alarms->open_handles = 2;
     uv_close((uv_handle_t *)&alarms->poll, on_closed);
+    uv_close((uv_handle_t *)&alarms->far, on_closed);
 }

@@ -41,6 +41,9 @@
 /* Nobody answers faster than this after our page has landed, or sends again after being answered:
  * it takes a read and a write. A read before that gets in their way. */
 #define CHANNEL_POLL_FIRST_US 40u
+/* While a page of ours is being written there is no answer to it yet, and a read would only slow
+ * the write down; but a read is not held up for longer than this. */
+#define CHANNEL_POLL_HELD_US 10000u
 /* A gap shorter than this is none: a timer would take about as long as it waits. */
 #define CHANNEL_POLL_GAP_MIN_US 20u
 /* 20 reads a second for whoever waits for minutes. */

@@ -38,9 +38,21 @@ static uint64_t next_read_us(const struct channel *ch, uint64_t now_us)
     /* Each empty read counts for a microsecond: the gaps grow where reads cost no time, too. */
     uint64_t waited = now_us - ch->poll.since_us + ch->poll.empty;
     uint64_t gap = min_u64(waited / CHANNEL_POLL_WAITING_PART, CHANNEL_POLL_WAITING_MAX_US);
-    uint64_t next = gap < CHANNEL_POLL_GAP_MIN_US ? now_us : now_us + gap;
-    uint64_t first = ch->poll.since_us + CHANNEL_POLL_FIRST_US;
-    return next < first ? first : next;
+    return gap < CHANNEL_POLL_GAP_MIN_US ? now_us : now_us + gap;
+}
+
+/*
+ * A read that is due waits for our page's write and for the time that an answer to it takes; not
+ * for longer than CHANNEL_POLL_HELD_US in all, however many writes follow each other.
+ */
+static uint64_t held_us(const struct channel *ch)
+{
+    uint64_t until = ch->write.out ? NEVER : ch->poll.since_us + CHANNEL_POLL_FIRST_US;
+    uint64_t next = ch->poll.next_us;
+
+    until =
+        min_u64(until, next > NEVER - CHANNEL_POLL_HELD_US ? NEVER : next + CHANNEL_POLL_HELD_US);
+    return next < until ? until : next;
 }
 
 void channel_poll_kick(struct channel *ch, uint64_t now_us)
@@ -57,30 +69,29 @@ void channel_poll_done(struct channel *ch, int status, uint64_t now_us)
     ch->poll.not_before_us = status == 0 ? 0 : now_us + READ_BACKOFF_US;
 }
 
-/* True if a read is due; else *ret_us is when to ask again. */
-static bool due(struct channel *ch, uint64_t now_us, uint64_t *ret_us)
+/* When to read, as things are. */
+static uint64_t due_us(struct channel *ch, uint64_t now_us)
 {
-    *ret_us = NEVER;
-    if (ch->poll.look)
-        ch->poll.next_us = now_us;
-    else if (ch->config.external_poll && !hot(ch, now_us))
-        return false;
-    /* What became pending since the gap was chosen may be worth a shorter one, nothing a longer. */
-    ch->poll.next_us = min_u64(ch->poll.next_us, next_read_us(ch, now_us));
-    *ret_us = ch->poll.next_us;
-    if (*ret_us < ch->poll.not_before_us)
-        *ret_us = ch->poll.not_before_us;
-    return *ret_us <= now_us;
+    uint64_t due = NEVER;
+
+    if (ch->poll.look) {
+        due = now_us;
+    } else if (!ch->config.external_poll || hot(ch, now_us)) {
+        /* What became pending since the gap was chosen may be worth a shorter one, nothing a
+         * longer. */
+        ch->poll.next_us = min_u64(ch->poll.next_us, next_read_us(ch, now_us));
+        due = held_us(ch);
+    }
+    return due < ch->poll.not_before_us ? ch->poll.not_before_us : due;
 }
 
 void channel_poll_step(struct channel *ch, uint64_t now_us, struct channel_update *ret)
 {
-    uint64_t when;
-
     if (ch->poll.out)
         return;
-    if (!due(ch, now_us, &when)) {
-        ret->deadline_us = min_u64(ret->deadline_us, when);
+    uint64_t due = due_us(ch, now_us);
+    if (due > now_us) {
+        ret->deadline_us = min_u64(ret->deadline_us, due);
         return;
     }
     ch->poll.look = false;

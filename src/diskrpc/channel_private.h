@@ -15,9 +15,11 @@
 #define MESSAGE_INLINE_MAX (PAGE_PAYLOAD_SIZE - PAGE_MESSAGE_OVERHEAD)
 /*
  * An acknowledgment waits this long for a data page to ride on: an answer that is computed at once
- * takes it along, and the sender needs it for nothing more urgent than the reuse of its spill slot.
+ * takes it along, and the sender is in no hurry. For a spill it is: its slot serves the next one
+ * only then; but an answer that is a spill itself gets the time to be written.
  */
-#define ACK_DELAY_US 5000u
+#define ACK_DELAY_US       5000u
+#define ACK_DELAY_SPILL_US 200u
 /* After a failed write: first wait, doubled up to the second. Errors of a LUN last for seconds, not
  * milliseconds. */
 #define WRITE_BACKOFF_MIN_US 50000u

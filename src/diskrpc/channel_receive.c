@@ -263,6 +263,7 @@ void channel_spill_read(struct channel *ch, const struct channel_event *event)
     if (!ch->spill_in.data)
         abort();
     memcpy(ch->spill_in.data, event->data, ch->spill_in.len);
+    ch->ack_due_us = event->now_us + ACK_DELAY_SPILL_US; /* the owner takes it now */
 }
 
 void channel_receive_step(struct channel *ch, uint64_t now_us, struct channel_update *ret)

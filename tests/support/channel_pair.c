@@ -374,3 +374,21 @@ bool pair_run_until(struct pair *pair, int side, uint32_t total, uint64_t patien
     }
     return pair->side[side].received_total >= total;
 }
+
+struct pair *pair_joined(bool external_poll)
+{
+    struct pair *p = pair_new(1, external_poll);
+    pair_start(p, PAIR_AGENT, 1, 1);
+    pair_start(p, PAIR_COORDINATOR, 4, 10);
+    pair_run(p, 3000);
+    return p;
+}
+
+struct channel_update pair_step_alone(struct pair *p, int side, enum channel_event_type type,
+                                      int status, const uint8_t *data)
+{
+    struct channel_update update;
+    struct channel_event event = {type, p->now_us, status, data, PAGE_SIZE_BYTES};
+    channel_step(p->side[side].channel, &event, &update);
+    return update;
+}

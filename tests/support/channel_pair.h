@@ -68,12 +68,17 @@ struct pair {
 };
 
 struct pair *pair_new(uint64_t seed, bool external_poll);
+/* An agent and a coordinator that have met, three seconds ago. */
+struct pair *pair_joined(bool external_poll);
 void pair_free(struct pair *pair);
 uint64_t pair_random(struct pair *pair, uint64_t below);
 /* A new life of a side, with nothing but the incarnation; operations of the former one are gone. */
 void pair_start(struct pair *pair, int side, uint64_t generation, uint64_t run_or_term);
 /* Sends the session's next message, `len` >= 16; as channel_submit. */
 int pair_send(struct pair *pair, int side, uint32_t len);
+/* Steps one side with an event; what it asks for is not carried out. */
+struct channel_update pair_step_alone(struct pair *pair, int side, enum channel_event_type type,
+                                      int status, const uint8_t *data);
 void pair_tick(struct pair *pair, int side);
 void pair_run(struct pair *pair, uint64_t ms);
 void pair_run_us(struct pair *pair, uint64_t us);
