@@ -39,6 +39,8 @@ struct world {
     uint32_t hub_received;
     uint64_t deposed;
     int changes, leaving;
+    bool hinting; /* both sides, by calling each other */
+    uint32_t hub_wrote, nodes_wrote;
     int closed;
     struct node nodes[NODES + 1];
     uint64_t *samples_ns;
@@ -98,6 +100,14 @@ static void hub_node_changed(void *data, uint32_t host_id, const struct channel_
     w->leaving += (stats->peer_flags & PAGE_FLAG_LEAVING) != 0;
 }
 
+static void hub_wrote(void *data, uint32_t host_id)
+{
+    struct world *w = data;
+    w->hub_wrote++;
+    if (w->hinting)
+        mailbox_hint(w->nodes[host_id].mailbox);
+}
+
 static void hub_deposed(void *data, uint64_t term)
 {
     ((struct world *)data)->deposed = term;
@@ -126,6 +136,15 @@ static void node_peer_changed(void *data, const struct incarnation *peer)
     node->term = peer->run_or_term;
 }
 
+static void node_wrote(void *data)
+{
+    struct node *node = data;
+    struct world *w = node->world;
+    w->nodes_wrote++;
+    if (w->hinting)
+        hub_hint(w->hub, (uint32_t)(node - w->nodes));
+}
+
 static void count_closed(void *data)
 {
     ((struct world *)data)->closed++;
@@ -141,7 +160,8 @@ static void open_hub(struct world *w, uint64_t term)
         .self = {.host_id = 1, .generation = 1, .run_or_term = term},
         .callbacks = {.message = hub_message,
                       .node_changed = hub_node_changed,
-                      .deposed = hub_deposed},
+                      .deposed = hub_deposed,
+                      .wrote = hub_wrote},
         .data = w,
     };
     w->hub = hub_open(&config);
@@ -157,7 +177,9 @@ static void open_node(struct world *w, uint32_t host_id, uint64_t run)
         .pool_id = w->pool,
         .self = {.host_id = host_id, .generation = 1, .run_or_term = run},
         .node_name = "node",
-        .callbacks = {.message = node_message, .peer_changed = node_peer_changed},
+        .callbacks = {.message = node_message,
+                      .peer_changed = node_peer_changed,
+                      .wrote = node_wrote},
         .data = node,
     };
     *node = (struct node){.world = w, .mailbox = mailbox_open(&config)};
@@ -302,6 +324,70 @@ static void a_restarted_agent_is_a_new_peer_and_a_leaving_one_is_told(void)
     CHECK(world_close(&w));
 }
 
+/* Runs the loop for so long. */
+static void run_for(struct world *w, uint64_t ms)
+{
+    uint64_t end = uv_hrtime() + ms * 1000000;
+    RUN_UNTIL(w, uv_hrtime() >= end);
+}
+
+/* Until the side that polls a node's page has just done so, a second before it does so again. */
+static bool run_until_looked(struct world *w, const struct channel_stats *stats)
+{
+    uint64_t before = stats->pages_read;
+    return RUN_UNTIL(w, stats->pages_read > before);
+}
+
+static void a_hint_saves_an_idle_node_and_its_coordinator_the_wait(void)
+{
+    struct world w;
+    if (!world_open(&w))
+        SKIP("no O_DIRECT here");
+    open_hub(&w, 1);
+    open_node(&w, 2, 1);
+    CHECK(RUN_UNTIL(&w, w.nodes[2].peers > 0));
+    w.hinting = true;
+    run_for(&w, CHANNEL_HOT_US / 1000 + 300);
+    CHECK(run_until_looked(&w, hub_stats(w.hub, 2)));
+    uint64_t start = uv_hrtime();
+    CHECK_EQ(mailbox_send(w.nodes[2].mailbox, (const uint8_t *)"ping", 4), 0);
+    CHECK(RUN_UNTIL(&w, w.hub_received == 1));
+    CHECK(uv_hrtime() - start < 500000000);
+    CHECK_EQ(w.nodes_wrote, 1);
+    CHECK(RUN_UNTIL(&w, w.nodes[2].received == 1));
+
+    run_for(&w, CHANNEL_HOT_US / 1000 + 300);
+    CHECK(run_until_looked(&w, mailbox_stats(w.nodes[2].mailbox)));
+    start = uv_hrtime();
+    CHECK_EQ(hub_send(w.hub, 2, (const uint8_t *)"order", 5), 0);
+    CHECK(RUN_UNTIL(&w, w.nodes[2].received == 2));
+    CHECK(uv_hrtime() - start < 500000000);
+    CHECK_EQ(w.hub_wrote, 2);
+    hub_hint(w.hub, 1); /* never seen: nothing happens */
+    hub_hint(w.hub, 4000000000u);
+    CHECK(world_close(&w));
+}
+
+static void an_idle_node_reads_about_once_a_second(void)
+{
+    struct world w;
+    if (!world_open(&w))
+        SKIP("no O_DIRECT here");
+    open_hub(&w, 1);
+    open_node(&w, 2, 1);
+    CHECK(RUN_UNTIL(&w, w.nodes[2].peers > 0));
+    run_for(&w, CHANNEL_HOT_US / 1000 + 500);
+    const struct channel_stats *agent = mailbox_stats(w.nodes[2].mailbox);
+    const struct channel_stats *hub = hub_stats(w.hub, 2);
+    uint64_t agent_before = agent->pages_read, hub_before = hub->pages_read;
+    uint64_t written_before = agent->pages_written;
+    run_for(&w, 5000);
+    CHECK(agent->pages_read - agent_before >= 3 && agent->pages_read - agent_before <= 6);
+    CHECK(hub->pages_read - hub_before >= 3 && hub->pages_read - hub_before <= 6); /* the scan's */
+    CHECK(agent->pages_written - written_before <= 6);
+    CHECK(world_close(&w));
+}
+
 static void nothing_can_be_sent_to_a_node_that_was_never_seen(void)
 {
     struct world w;
@@ -319,4 +405,6 @@ TEST_MAIN(TEST(a_thousand_pings_come_back),
           TEST(messages_of_200_kib_go_both_ways_between_all_nodes),
           TEST(a_second_coordinator_deposes_the_first_and_is_followed),
           TEST(a_restarted_agent_is_a_new_peer_and_a_leaving_one_is_told),
+          TEST(a_hint_saves_an_idle_node_and_its_coordinator_the_wait),
+          TEST(an_idle_node_reads_about_once_a_second),
           TEST(nothing_can_be_sent_to_a_node_that_was_never_seen))
