@@ -6,21 +6,19 @@
  * Happy path: the pages' places are written once, the coordinator is forked, BENCH_NODES nodes
  * join; then the rows. "hot": one request after the other, with blocks of raw reads and writes
  * between them, so that both see the same machine. "idle": nodes that were silent for longer than
- * CHANNEL_HOT_US send at random moments, half of them with hints. "busy": 1, 16 and 256 requests in
- * flight, each answer sends the next one. An answer carries its request's bytes, with the time of
- * its sending in front. Failure modes: no answer for PATIENCE_S, or bytes that come back changed,
- * end the run with exit 1 and without a report; a file system without O_DIRECT with exit 77.
+ * CHANNEL_HOT_US send at random moments, half of them with hints (UDP on the loopback device).
+ * "busy": 1, 16 and 256 requests in flight, each answer sends the next one. An answer carries its
+ * request's bytes, with the time of its sending in front. Failure modes: no answer for PATIENCE_S,
+ * or bytes that come back changed, end the run with exit 1 and without a report; a file system
+ * without O_DIRECT with exit 77.
  */
 #include <getopt.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <signal.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -49,7 +47,7 @@ struct agents {
     struct bench *bench;
     uv_loop_t loop;
     struct uv_disk *disk;
-    uv_poll_t hint;
+    struct hint *hint;
     uv_timer_t clock;
     bool clock_rang;
     struct node nodes[BENCH_NODES + 1];
@@ -151,17 +149,12 @@ static void on_wrote(void *data)
     const struct bench *bench = node->agents->bench;
 
     if (bench->hints[node->host_id])
-        bench_hint_send(bench->to_coordinator, node->host_id);
+        hint_send(node->agents->hint, &mailbox_stats(node->mailbox)->peer_hint, node->host_id);
 }
 
-static void on_hint(uv_poll_t *poll, int status, int events)
+static void on_looked(void *data, uint32_t slot)
 {
-    struct agents *a = poll->data;
-    uint32_t host_id;
-
-    (void)status, (void)events;
-    while (bench_hint_receive(a->bench->to_coordinator, &host_id))
-        mailbox_hint(a->nodes[host_id].mailbox);
+    mailbox_hint(((struct agents *)data)->nodes[slot].mailbox);
 }
 
 /* --- the rows --- */
@@ -321,6 +314,7 @@ static void open_node(struct agents *a, uint32_t host_id)
         .pool_id = a->bench->pool,
         .self = {.host_id = host_id, .generation = 1, .run_or_term = 1},
         .node_name = "bench",
+        .hint = hint_address(a->hint),
         .callbacks = {.message = on_message, .peer_changed = on_peer, .wrote = on_wrote},
         .data = node,
     };
@@ -341,9 +335,8 @@ static void agents_open(struct agents *a, struct bench *bench)
     if (uv_disk_open(&a->loop, bench->path, 2, &a->disk, &err) < 0)
         give_up(err.text);
     uv_timer_init(&a->loop, &a->clock);
-    uv_poll_init(&a->loop, &a->hint, bench->to_coordinator);
-    uv_poll_start(&a->hint, UV_READABLE, on_hint);
-    a->clock.data = a->hint.data = a;
+    a->clock.data = a;
+    a->hint = bench_hint_open(bench, &a->loop, on_looked, a);
     for (uint32_t h = 1; h <= BENCH_NODES; h++)
         open_node(a, h);
     run_for(a, 0);
@@ -365,32 +358,10 @@ static void agents_close(struct agents *a)
         mailbox_close(a->nodes[h].mailbox, on_mailbox_closed, a);
     }
     uv_close((uv_handle_t *)&a->clock, NULL);
-    uv_close((uv_handle_t *)&a->hint, NULL);
+    hint_close(a->hint, NULL, NULL);
     uv_run(&a->loop, UV_RUN_DEFAULT);
     uv_loop_close(&a->loop);
     free(a->payload);
-}
-
-/* Two UDP sockets on the loopback device that know each other alone. */
-static void open_hint_sockets(struct bench *bench)
-{
-    int fds[2];
-    struct sockaddr_in at[2];
-    socklen_t len = sizeof at[0];
-
-    for (int i = 0; i < 2; i++) {
-        at[i] =
-            (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        fds[i] = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fds[i] < 0 || bind(fds[i], (struct sockaddr *)&at[i], len) < 0 ||
-            getsockname(fds[i], (struct sockaddr *)&at[i], &len) < 0)
-            give_up("no UDP on the loopback device");
-    }
-    for (int i = 0; i < 2; i++)
-        if (connect(fds[i], (struct sockaddr *)&at[!i], len) < 0)
-            give_up("no UDP on the loopback device");
-    bench->to_agents = fds[0];
-    bench->to_coordinator = fds[1];
 }
 
 /* Gives the pages and spills their place on the file system: writing a hole is another thing than
@@ -522,7 +493,6 @@ int main(int argc, char **argv)
     }
     report.path = bench.path = device ? device : path;
     prepare(&bench, device != NULL, overwrite);
-    open_hint_sockets(&bench);
     run_all(&bench, &report, seconds);
     if (!device)
         unlink(path);

@@ -11,6 +11,7 @@
 
 #include "base/uuid.h"
 #include "bench/samples.h"
+#include "diskrpc/hint.h"
 #include "diskrpc/layout.h"
 
 #define BENCH_NODES    32u
@@ -21,18 +22,16 @@ struct bench {
     const char *path;
     struct layout layout;
     struct uuid pool;
-    bool *hints;        /* both sides send them for this node */
-    int to_agents;      /* UDP sockets on the loopback device, each connected to the other: */
-    int to_coordinator; /* the process that is named reads from its peer's */
+    bool *hints; /* both sides send them for this node */
 };
 
 /* The coordinator's process: a hub that sends each message back. Returns when `stop_fd` reads end
  * of file. */
 int bench_coordinator_run(const struct bench *bench, int stop_fd);
 
-/* A hint is the host id in a datagram. One that cannot be sent is lost, as hints may be. */
-void bench_hint_send(int fd, uint32_t host_id);
-bool bench_hint_receive(int fd, uint32_t *ret_host_id);
+/* Opens hints on the loopback device, for the slots of all nodes. Ends the process if it cannot. */
+struct hint *bench_hint_open(const struct bench *bench, uv_loop_t *loop,
+                             void (*looked)(void *data, uint32_t slot), void *data);
 
 struct row {
     const char *name; /* hot: back to back; idle: a node that was silent; busy: as many as go */

@@ -6,8 +6,6 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "bench/rpc_bench.h"
 #include "diskrpc/mailbox.h"
@@ -18,18 +16,30 @@ struct coordinator {
     uv_loop_t loop;
     struct uv_disk *disk;
     struct hub *hub;
-    uv_poll_t stop, hint;
+    struct hint *hint;
+    uv_poll_t stop;
 };
 
-void bench_hint_send(int fd, uint32_t host_id)
+struct hint *bench_hint_open(const struct bench *bench, uv_loop_t *loop,
+                             void (*looked)(void *data, uint32_t slot), void *data)
 {
-    if (send(fd, &host_id, sizeof host_id, MSG_DONTWAIT) < 0)
-        return;
-}
+    struct hint_config config = {
+        .loop = loop,
+        .pool_id = bench->pool,
+        .bind = {.ip = {[10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1}},
+        .slot_min = 1,
+        .slot_max = BENCH_NODES,
+        .looked = looked,
+        .data = data,
+    };
+    struct error err = ERROR_INIT;
+    struct hint *hint;
 
-bool bench_hint_receive(int fd, uint32_t *ret_host_id)
-{
-    return recv(fd, ret_host_id, sizeof *ret_host_id, MSG_DONTWAIT) == sizeof *ret_host_id;
+    if (hint_open(&config, &hint, &err) < 0) {
+        fprintf(stderr, "bench: %s\n", err.text);
+        exit(1);
+    }
+    return hint;
 }
 
 static void on_message(void *data, uint32_t host_id, const uint8_t *bytes, uint32_t len)
@@ -60,17 +70,12 @@ static void on_wrote(void *data, uint32_t host_id)
     struct coordinator *c = data;
 
     if (c->bench->hints[host_id])
-        bench_hint_send(c->bench->to_agents, host_id);
+        hint_send(c->hint, &hub_stats(c->hub, host_id)->peer_hint, host_id);
 }
 
-static void on_hint(uv_poll_t *poll, int status, int events)
+static void on_looked(void *data, uint32_t slot)
 {
-    struct coordinator *c = poll->data;
-    uint32_t host_id;
-
-    (void)status, (void)events;
-    while (bench_hint_receive(c->bench->to_agents, &host_id))
-        hub_hint(c->hub, host_id);
+    hub_hint(((struct coordinator *)data)->hub, slot);
 }
 
 static void on_hub_closed(void *data)
@@ -85,7 +90,7 @@ static void on_stop(uv_poll_t *poll, int status, int events)
 
     (void)status, (void)events;
     uv_close((uv_handle_t *)&c->stop, NULL);
-    uv_close((uv_handle_t *)&c->hint, NULL);
+    hint_close(c->hint, NULL, NULL);
     hub_close(c->hub, on_hub_closed, c);
 }
 
@@ -99,12 +104,14 @@ int bench_coordinator_run(const struct bench *bench, int stop_fd)
         fprintf(stderr, "bench: %s\n", err.text);
         return 1;
     }
+    c.hint = bench_hint_open(bench, &c.loop, on_looked, &c);
     const struct hub_config config = {
         .loop = &c.loop,
         .disk = uv_disk_disk(c.disk),
         .layout = &bench->layout,
         .pool_id = bench->pool,
         .self = {.host_id = 1, .generation = 1, .run_or_term = 1},
+        .hint = hint_address(c.hint),
         .callbacks = {.message = on_message,
                       .node_changed = on_node,
                       .deposed = on_deposed,
@@ -112,11 +119,9 @@ int bench_coordinator_run(const struct bench *bench, int stop_fd)
         .data = &c,
     };
     c.hub = hub_open(&config);
-    c.stop.data = c.hint.data = &c;
+    c.stop.data = &c;
     uv_poll_init(&c.loop, &c.stop, stop_fd);
     uv_poll_start(&c.stop, UV_READABLE, on_stop);
-    uv_poll_init(&c.loop, &c.hint, bench->to_agents);
-    uv_poll_start(&c.hint, UV_READABLE, on_hint);
     uv_run(&c.loop, UV_RUN_DEFAULT);
     return uv_loop_close(&c.loop) == 0 ? 0 : 1;
 }
