@@ -2,8 +2,8 @@
 /*
  * The daemon around the pure leader, shared by its files alone: coordinator.c (process),
  * coordinator_life.c (candidate, election, resignation), takeover.c (what a new leader reads
- * first), leader_uv.c (the leader's outside), relay.c (a standby's clients), coordinator_end.c
- * (exit).
+ * first), leader_uv.c (the leader's outside), recheck.c (the grants on the LUN, again and again),
+ * relay.c (a standby's clients), coordinator_end.c (exit).
  */
 #ifndef LUNAR_COORDINATOR_INTERNAL_H
 #define LUNAR_COORDINATOR_INTERNAL_H
@@ -27,9 +27,20 @@
 #define COORDINATOR_HEARTBEAT_MS 1000
 /* How long a resigning leader waits for a commit that is under way. */
 #define COORDINATOR_RESIGN_MS 5000
-/* Nodes whose grants are re-read per heartbeat (SAFETY 3): 256 nodes in half a minute for 16 small
- * reads a second. */
-#define COORDINATOR_RECHECK_NODES 8u
+/*
+ * Nodes whose grants are re-read per heartbeat (SAFETY 3), both copies, one read each: three that
+ * have entries and one of any kind. With the scan of 2000 up pages (8 reads), the read-back of a
+ * down page and of the lease, 18 reads a second; 2000 nodes with entries take 11 minutes, 256 take
+ * 90 s.
+ *
+ * It may be that slow because no data hangs on it. A late write of a former leader gives nobody
+ * anything: an agent wants the table to be of the term that the lease has (grant_check.c). And it
+ * takes nothing from those who have a volume open: their reports say so, and a takeover unites both
+ * copies and the report. What it can do is make an attach that is under way fail as STALE, or leave
+ * an entry that nobody has any more to the next leader; both heal by asking again. For tables
+ * without entries the first cannot happen, so they may wait longer still: 33 minutes for 2000.
+ */
+#define COORDINATOR_RECHECK_NODES 4u
 
 enum coordinator_state {
     COORDINATOR_STATE_CANDIDATE,
@@ -85,7 +96,7 @@ struct coordinator {
     struct hub *hub;
     struct trace *trace; /* of what passes the hub; NULL: without */
     struct leader *leader;
-    uint32_t recheck_at;
+    uint32_t recheck_used_at, recheck_any_at; /* host ids looked at last */
     uint32_t commits_out;
 
     struct local_server *local;
@@ -111,7 +122,9 @@ int takeover_run(struct coordinator *c, struct takeover *ret, struct error *err)
 /* leader_uv.c */
 int leader_uv_open(struct coordinator *c, struct error *err);
 void leader_uv_request(struct coordinator *c, uint64_t client, const Lunar__Request *request);
-void leader_uv_recheck(struct coordinator *c);
+
+/* recheck.c: one job in the grants thread; `recheck_busy` until it has ended. */
+void recheck_start(struct coordinator *c);
 
 /* coordinator_rpc.c: RpcStats and RpcTrace, also of a standby */
 void coordinator_rpc_answer(struct coordinator *c, uint64_t client,

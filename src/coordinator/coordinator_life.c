@@ -162,7 +162,7 @@ static void on_timer(uv_timer_t *timer)
     }
     leader_tick(c->leader, coordinator_now_ms(c));
     if (!c->recheck_busy)
-        leader_uv_recheck(c);
+        recheck_start(c);
 }
 
 /* --- resigning --- */

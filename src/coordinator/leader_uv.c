@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/io.h"
 #include "base/log.h"
 #include "coordinator/coordinator_internal.h"
 
@@ -277,87 +276,4 @@ int leader_uv_open(struct coordinator *c, struct error *err)
     open_hub(c);
     leader_start(c->leader, coordinator_now_ms(c));
     return 0;
-}
-
-/* --- the heartbeat's re-check of the grants on the LUN (SAFETY 3) --- */
-
-struct recheck {
-    struct coordinator *c;
-    uint32_t n;
-    struct table tables[COORDINATOR_RECHECK_NODES];
-    bool deposed;
-};
-
-static bool same_bytes(const struct table *a, const struct table *b)
-{
-    uint32_t len = table_size(a);
-    if (len == 0 || len != table_size(b))
-        return false;
-    uint8_t *x = io_alloc(len), *y = io_alloc(len);
-    bool same = table_out(a, x, len, NULL) == 0 && table_out(b, y, len, NULL) == 0 &&
-                memcmp(x, y, len) == 0;
-    free(x);
-    free(y);
-    return same;
-}
-
-static void recheck_copy(struct recheck *r, const struct table *want, int copy)
-{
-    struct coordinator *c = r->c;
-    struct table got = {0};
-    struct error err = ERROR_INIT;
-    int rc = table_read(c->fd, &c->sb.layout, TABLE_GRANTS, want->slot, copy, &c->sb.pool_id, &got,
-                        &err);
-
-    bool same = rc == 0 && same_bytes(&got, want);
-    if (rc == 0 && got.term > want->term)
-        r->deposed = true;
-    if (!same && !r->deposed) {
-        log_error(
-            "grants_overwritten host=%u copy=%d text=\"a late write hit them; written again\"",
-            want->slot, copy);
-        if (table_write(c->fd, &c->sb.layout, want, copy, &err) < 0)
-            log_error("grants_write_failed host=%u text=\"%s\"", want->slot, err.text);
-    }
-    if (rc == 0)
-        table_free(&got);
-}
-
-static void recheck_run(struct worker_job *job)
-{
-    struct recheck *r = job->data;
-    for (uint32_t i = 0; i < r->n && !r->deposed; i++)
-        for (int copy = 0; copy < 2 && !r->deposed; copy++)
-            recheck_copy(r, &r->tables[i], copy);
-}
-
-static void recheck_done(struct worker_job *job)
-{
-    struct recheck *r = job->data;
-    if (r->deposed)
-        coordinator_die("deposed", "grants of a later term are on the LUN");
-    for (uint32_t i = 0; i < r->n; i++)
-        table_free(&r->tables[i]);
-    r->c->recheck_busy = false;
-    free(r);
-}
-
-/* Runs in the grants thread, so that it never races with a write of the same tables. */
-void leader_uv_recheck(struct coordinator *c)
-{
-    struct recheck *r = calloc(1, sizeof *r);
-    uint32_t max = c->sb.layout.max_nodes;
-
-    if (!r)
-        abort();
-    r->c = c;
-    for (uint32_t looked = 0; looked < max && r->n < COORDINATOR_RECHECK_NODES; looked++) {
-        c->recheck_at = c->recheck_at % max + 1;
-        const struct table *t = leader_grants(c->leader, c->recheck_at);
-        if (t && leader_grants_settled(c->leader, c->recheck_at) && t->term == c->self.run_or_term)
-            table_copy(&r->tables[r->n++], t);
-    }
-    c->recheck_busy = true;
-    c->recheck_job = (struct worker_job){.run = recheck_run, .done = recheck_done, .data = r};
-    worker_submit(c->grants_worker, &c->recheck_job);
 }
