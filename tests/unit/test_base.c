@@ -2,12 +2,30 @@
 /* The base library: checksums with known answers, sizes, ids and errors. */
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "base/parallel.h"
 #include "base/size.h"
 #include "base/uuid.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 
 #include "support/test.h"
+
+static void note_call(void *data, int index)
+{
+    atomic_int *calls = data;
+    atomic_fetch_add(&calls[index], 1);
+}
+
+static void parallel_work_is_done_once_each_before_the_call_returns(void)
+{
+    atomic_int calls[PARALLEL_MAX] = {0};
+    for (int n = 1; n <= PARALLEL_MAX; n++) {
+        parallel_run(n, note_call, calls);
+        CHECK_EQ(calls[n - 1], 1);
+        CHECK_EQ(calls[0], n);
+    }
+}
 
 static void crc32c_gives_the_known_answers(void)
 {
@@ -74,7 +92,8 @@ static void an_error_carries_its_story_from_the_bottom_up(void)
     CHECK(error_retryable(LUNAR_E_INDETERMINATE));
 }
 
-TEST_MAIN(TEST(crc32c_gives_the_known_answers),
+TEST_MAIN(TEST(parallel_work_is_done_once_each_before_the_call_returns),
+          TEST(crc32c_gives_the_known_answers),
           TEST(sizes_are_read_with_units_and_refused_without_sense),
           TEST(sizes_are_written_short_and_exact), TEST(a_uuid_survives_its_text_form),
           TEST(an_error_carries_its_story_from_the_bottom_up))
