@@ -209,14 +209,14 @@ def reads_per_s(pool, per_second):
 def measure_idle(pool, load, coordinator, sanlock):
     """Twice: with the agents running (what they read, the CPU), and with them stopped (the device's reads)."""
     time.sleep(COOL_S)
-    before = Counters(coordinator.pid, pool.block)
+    before, sanlock_before = Counters(coordinator.pid, pool.block), Counters(sanlock.pid, pool.block)
     agents = load.ask(f"idle {pool.options.idle}")
     running = Counters(coordinator.pid, pool.block).per_second_since(before)
+    sanlock_own = Counters(sanlock.pid, pool.block).per_second_since(sanlock_before)
     os.kill(load.process.pid, signal.SIGSTOP)
-    before, sanlock_before = Counters(coordinator.pid, pool.block), Counters(sanlock.pid, pool.block)
+    before = Counters(coordinator.pid, pool.block)
     time.sleep(PAUSE_S)
     stopped = Counters(coordinator.pid, pool.block).per_second_since(before)
-    sanlock_own = Counters(sanlock.pid, pool.block).per_second_since(sanlock_before)
     os.kill(load.process.pid, signal.SIGCONT)
     return {
         "agent_reads_per_s": agents["agent_reads_per_s"],
@@ -243,13 +243,14 @@ def measure_burst(pool, load, coordinator):
     cooling = Counters(coordinator.pid, pool.block).per_second_since(end)
     during = end.per_second_since(before)
     rounds = burst["rounds"]
+    later = rounds[1:] or rounds  # a round with a lost answer is the last one
     return {
         "rounds": rounds,
         # The first one finds everybody idle and waits for the coordinator's next scan.
         "idle_median_ms": rounds[0]["median_ms"],
-        "median_ms": sorted(r["median_ms"] for r in rounds[1:])[(len(rounds) - 1) // 2],
+        "median_ms": sorted(r["median_ms"] for r in later)[len(later) // 2],
         "max_to_median": max(r["max_ms"] / r["median_ms"] for r in rounds),
-        "requests_per_s": pool.options.nodes * (len(rounds) - 1) / sum(r["s"] for r in rounds[1:]),
+        "requests_per_s": pool.options.nodes * len(later) / sum(r["s"] for r in later),
         "coordinator_cpu_percent": 100 * during["cpu_s"],
         "coordinator_mib_per_s": during["read_bytes"] / 2**20,
         "coordinator_cooling_mib_per_s": cooling["read_bytes"] / 2**20,
