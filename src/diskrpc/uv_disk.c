@@ -155,9 +155,12 @@ static void on_async_closed(uv_handle_t *handle)
     handle_closed(handle->data);
 }
 
-/* Called with nothing outstanding: the threads are asleep, joining them takes no time. */
+/* Called with nothing outstanding: the threads are asleep, joining them takes no time. Called twice
+ * if the last operation's own callback closes the disk. */
 static void finish_close(struct uv_disk *disk)
 {
+    if (disk->open_handles > 0)
+        return;
     stop_threads(disk);
     disk->open_handles = 1 + (disk->aio != NULL);
     if (disk->aio)

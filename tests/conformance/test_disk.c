@@ -359,8 +359,33 @@ static void a_simulated_failure_lands_as_much_as_it_was_told(void)
     CHECK(rig_close(&rig));
 }
 
-TEST_MAIN(TEST(all_what_was_written_is_read), TEST(all_submitting_never_calls_back_inline),
-          TEST(all_many_at_once_each_call_back_once), TEST(all_a_callback_may_submit),
+static void close_disk(struct disk_op *op, int status)
+{
+    struct rig *rig = op->data;
+    (void)status;
+    uv_disk_close(rig->real, on_closed, rig);
+}
+
+static void the_last_operations_callback_may_close_the_disk(void)
+{
+    for (int threads_alone = 0; threads_alone < 2; threads_alone++) {
+        struct rig rig;
+        if (!rig_open_real(&rig, threads_alone))
+            SKIP("no O_DIRECT here");
+        struct disk_op op = {
+            .buffer = io_alloc(BLOCK), .len = BLOCK, .done = close_disk, .data = &rig};
+        disk_submit(rig.disk, &op);
+        uv_run(&rig.loop, UV_RUN_DEFAULT);
+        free(op.buffer);
+        temp_lun_close(rig.fd, rig.path);
+        CHECK(rig.closed);
+        CHECK_EQ(uv_loop_close(&rig.loop), 0);
+    }
+}
+
+TEST_MAIN(TEST(the_last_operations_callback_may_close_the_disk), TEST(all_what_was_written_is_read),
+          TEST(all_submitting_never_calls_back_inline), TEST(all_many_at_once_each_call_back_once),
+          TEST(all_a_callback_may_submit),
           TEST(all_an_operation_may_be_submitted_again_from_its_end),
           TEST(all_behind_the_end_is_an_error_and_writes_nothing),
           TEST(all_small_and_large_ones_mix), TEST(all_a_megabyte_goes_in_one_piece),
