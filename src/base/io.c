@@ -8,16 +8,28 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+/*
+ * A buffer of many small pages is a list too long for one request to the device: 1 MiB was seen to
+ * go in two. So from here on the kernel is asked for huge pages; it may refuse.
+ */
+#define IO_HUGE_FROM (1u << 20)
+#define IO_HUGE_PAGE (2u << 20)
+
 void *io_alloc(size_t len)
 {
+    size_t align = len < IO_HUGE_FROM ? IO_ALIGN : IO_HUGE_PAGE;
+    size_t whole = (len + align - 1) / align * align;
     void *p = NULL;
-    len = (len + IO_ALIGN - 1) / IO_ALIGN * IO_ALIGN;
-    if (posix_memalign(&p, IO_ALIGN, len) != 0)
+
+    if (posix_memalign(&p, align, whole) != 0)
         abort();
-    return memset(p, 0, len);
+    if (align == IO_HUGE_PAGE)
+        madvise(p, whole, MADV_HUGEPAGE);
+    return memset(p, 0, (len + IO_ALIGN - 1) / IO_ALIGN * IO_ALIGN);
 }
 
 int io_open(const char *path, int read_write, struct error *err)
