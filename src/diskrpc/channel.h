@@ -143,6 +143,8 @@ struct channel_stats {
     struct trace_times ack;        /* a message's landing until its acknowledgment was read */
 };
 const struct channel_stats *channel_stats(const struct channel *channel);
+/* True while it asks for reads in quick succession: something is pending or was heard lately. */
+bool channel_hot(const struct channel *channel, uint64_t now_us);
 /* True if everything submitted was acknowledged and no write is out. */
 bool channel_idle(const struct channel *channel);
 

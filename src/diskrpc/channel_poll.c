@@ -24,7 +24,7 @@ static bool silent(const struct channel *ch, uint64_t now_us)
     return now_us / 1000 >= ch->stats.last_heard_ms + SILENT_MS;
 }
 
-static bool hot(const struct channel *ch, uint64_t now_us)
+bool channel_hot(const struct channel *ch, uint64_t now_us)
 {
     if (ch->config.external_poll && silent(ch, now_us))
         return false;
@@ -33,7 +33,7 @@ static bool hot(const struct channel *ch, uint64_t now_us)
 
 static uint64_t next_read_us(const struct channel *ch, uint64_t now_us)
 {
-    if (!hot(ch, now_us))
+    if (!channel_hot(ch, now_us))
         return now_us + CHANNEL_POLL_IDLE_US;
     /* Each empty read counts for a microsecond: the gaps grow where reads cost no time, too. */
     uint64_t waited = now_us - ch->poll.since_us + ch->poll.empty;
@@ -76,7 +76,7 @@ static uint64_t due_us(struct channel *ch, uint64_t now_us)
 
     if (ch->poll.look) {
         due = now_us;
-    } else if (!ch->config.external_poll || hot(ch, now_us)) {
+    } else if (!ch->config.external_poll || channel_hot(ch, now_us)) {
         /* What became pending since the gap was chosen may be worth a shorter one, nothing a
          * longer. */
         ch->poll.next_us = min_u64(ch->poll.next_us, next_read_us(ch, now_us));

@@ -88,6 +88,15 @@ static void submit(struct endpoint *ep, struct disk_op *op, void *buffer, uint32
     disk_submit(ep->disk, op);
 }
 
+static void read_page(struct endpoint *ep)
+{
+    ep->wants = ep->held;
+    if (ep->held)
+        return;
+    ep->reading = true;
+    submit(ep, &ep->page_read, ep->page_buffer, PAGE_SIZE_BYTES, ep->places.peer_page);
+}
+
 static void carry_out(struct endpoint *ep, const struct channel_update *update)
 {
     if (update->write_page)
@@ -95,10 +104,8 @@ static void carry_out(struct endpoint *ep, const struct channel_update *update)
     if (update->write_spill)
         submit(ep, &ep->spill_write, (void *)update->spill, update->spill_len,
                ep->places.own_spill);
-    if (update->read_page) {
-        ep->reading = true;
-        submit(ep, &ep->page_read, ep->page_buffer, PAGE_SIZE_BYTES, ep->places.peer_page);
-    }
+    if (update->read_page)
+        read_page(ep);
     if (update->read_spill) {
         if (!ep->spill_buffer)
             ep->spill_buffer = io_alloc(LAYOUT_SPILL_SIZE);
@@ -233,8 +240,18 @@ void endpoint_hint(struct endpoint *ep)
 
 void endpoint_feed_page(struct endpoint *ep, const uint8_t page[PAGE_SIZE_BYTES])
 {
-    if (!ep->closing && !ep->reading)
-        step(ep, CHANNEL_EVENT_PAGE_READ, 0, page, PAGE_SIZE_BYTES);
+    if (ep->closing || ep->reading)
+        return;
+    ep->wants = false;
+    step(ep, CHANNEL_EVENT_PAGE_READ, 0, page, PAGE_SIZE_BYTES);
+}
+
+void endpoint_hold(struct endpoint *ep, bool held)
+{
+    assert(ep->magic == ENDPOINT_MAGIC && !ep->stepping);
+    ep->held = held;
+    if (!held && ep->wants && !ep->closing)
+        read_page(ep);
 }
 
 void endpoint_close(struct endpoint *ep)

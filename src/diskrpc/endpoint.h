@@ -40,6 +40,8 @@ struct endpoint {
     uint8_t *spill_buffer; /* of spill_read; allocated with the first spill */
     uint32_t outstanding;
     bool reading; /* page_read is out */
+    bool held;    /* the owner reads for it */
+    bool wants;   /* held, and the channel waits for a page */
     bool stepping;
     bool again; /* something was submitted during a step */
     bool hinted;
@@ -61,6 +63,9 @@ void endpoint_hint(struct endpoint *ep);
 /* A page of the peer's that somebody else read. Ignored while a read of our own is out. Calls back
  * inline. */
 void endpoint_feed_page(struct endpoint *ep, const uint8_t page[PAGE_SIZE_BYTES]);
+/* While held, a read that the channel asks for is not submitted but answered by the next
+ * endpoint_feed_page. Let go, one that waits is submitted at once. */
+void endpoint_hold(struct endpoint *ep, bool held);
 /* Async: waits for what is in flight, then calls `closed`. No other callback fires any more. */
 void endpoint_close(struct endpoint *ep);
 

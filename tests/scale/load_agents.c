@@ -352,26 +352,20 @@ static void command_idle(struct load *load, uint32_t seconds)
 
 /* --- the end --- */
 
-static void on_all_closed(uv_timer_t *timer)
-{
-    struct load *load = timer->data;
-    uv_close((uv_handle_t *)timer, NULL);
-    uv_disk_close(load->disk, NULL, NULL);
-}
-
 static void on_mailbox_closed(void *data)
 {
     struct load *load = data;
     if (--load->n_mailboxes == 0)
-        uv_timer_start(&load->timer, on_all_closed, 0, 0);
+        uv_disk_close(load->disk, NULL, NULL);
 }
 
 static void command_quit(struct load *load)
 {
+    uv_close((uv_handle_t *)&load->timer, NULL);
     uv_close((uv_handle_t *)&load->renew, NULL);
     uv_close((uv_handle_t *)&load->input, NULL);
     if (load->n_mailboxes == 0)
-        uv_timer_start(&load->timer, on_all_closed, 0, 0);
+        uv_disk_close(load->disk, NULL, NULL);
     for (uint32_t i = 0; i < load->n && load->agents[i].mailbox; i++)
         mailbox_close(load->agents[i].mailbox, on_mailbox_closed, load);
 }

@@ -150,11 +150,11 @@ static void count_closed(void *data)
     ((struct world *)data)->closed++;
 }
 
-static void open_hub(struct world *w, uint64_t term)
+static void open_hub_on(struct world *w, struct disk *disk, uint64_t term)
 {
     const struct hub_config config = {
         .loop = &w->loop,
-        .disk = uv_disk_disk(w->disk),
+        .disk = disk,
         .layout = &w->layout,
         .pool_id = w->pool,
         .self = {.host_id = 1, .generation = 1, .run_or_term = term},
@@ -167,9 +167,13 @@ static void open_hub(struct world *w, uint64_t term)
     w->hub = hub_open(&config);
 }
 
-static void open_node(struct world *w, uint32_t host_id, uint64_t run)
+static void open_hub(struct world *w, uint64_t term)
 {
-    struct node *node = &w->nodes[host_id];
+    open_hub_on(w, uv_disk_disk(w->disk), term);
+}
+
+static void open_node_as(struct world *w, struct node *node, uint32_t host_id, uint64_t run)
+{
     const struct mailbox_config config = {
         .loop = &w->loop,
         .disk = uv_disk_disk(w->disk),
@@ -185,16 +189,26 @@ static void open_node(struct world *w, uint32_t host_id, uint64_t run)
     *node = (struct node){.world = w, .mailbox = mailbox_open(&config)};
 }
 
+static void open_node(struct world *w, uint32_t host_id, uint64_t run)
+{
+    open_node_as(w, &w->nodes[host_id], host_id, run);
+}
+
 /* False: this file system refuses O_DIRECT. */
-static bool world_open(struct world *w)
+static bool world_open_for(struct world *w, uint32_t max_nodes)
 {
     *w = (struct world){.pool = uuid_random()};
-    layout_compute(8, 512, &w->layout, NULL);
+    layout_compute(max_nodes, 512, &w->layout, NULL);
     uv_loop_init(&w->loop);
     uv_timer_init(&w->loop, &w->patience);
     w->patience.data = w;
     w->fd = temp_lun_open(w->layout.area_start + w->layout.area_size, w->path);
     return w->fd >= 0 && uv_disk_open(&w->loop, w->path, 4, &w->disk, NULL) == 0;
+}
+
+static bool world_open(struct world *w)
+{
+    return world_open_for(w, 8);
 }
 
 static bool world_close(struct world *w)
@@ -401,10 +415,116 @@ static void nothing_can_be_sent_to_a_node_that_was_never_seen(void)
     CHECK(world_close(&w));
 }
 
+/* --- a crowd --- */
+
+#define CROWD 100u
+
+/* A disk that counts the reads of single up pages on their way to another one. */
+struct counting_disk {
+    struct disk disk;
+    struct disk *real;
+    const struct layout *layout;
+    uint32_t page_reads;
+};
+
+static void count_and_submit(struct disk *base, struct disk_op *op)
+{
+    struct counting_disk *d = (struct counting_disk *)base;
+    d->page_reads += !op->write && op->len == LAYOUT_PAGE_SIZE &&
+                     op->offset >= d->layout->up_pages && op->offset < d->layout->down_pages;
+    disk_submit(d->real, op);
+}
+
+struct crowd {
+    struct world world;
+    struct counting_disk counter;
+    struct node nodes[CROWD + 1];
+};
+
+static uint32_t crowd_received(const struct crowd *c)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 1; i <= CROWD; i++)
+        n += c->nodes[i].received;
+    return n;
+}
+
+static bool crowd_joined(const struct crowd *c)
+{
+    for (uint32_t i = 1; i <= CROWD; i++)
+        if (c->nodes[i].peers == 0)
+            return false;
+    return true;
+}
+
+static bool crowd_send(struct crowd *c)
+{
+    for (uint32_t i = 1; i <= CROWD; i++)
+        if (mailbox_send(c->nodes[i].mailbox, (const uint8_t *)"ping", 4) < 0)
+            return false;
+    return true;
+}
+
+static bool crowd_open(struct crowd *c)
+{
+    static const struct disk_ops ops = {.submit = count_and_submit};
+    struct world *w = &c->world;
+
+    memset(c, 0, sizeof *c);
+    if (!world_open_for(w, CROWD))
+        return false;
+    c->counter = (struct counting_disk){{&ops}, uv_disk_disk(w->disk), &w->layout, 0};
+    open_hub_on(w, &c->counter.disk, 1);
+    for (uint32_t i = 1; i <= CROWD; i++)
+        open_node_as(w, &c->nodes[i], i, 1);
+    return true;
+}
+
+static bool crowd_close(struct crowd *c)
+{
+    struct world *w = &c->world;
+    for (uint32_t i = 1; i <= CROWD; i++)
+        mailbox_close(c->nodes[i].mailbox, count_closed, w);
+    w->closed = 0;
+    return RUN_UNTIL(w, w->closed == (int)CROWD) && world_close(w);
+}
+
+static void a_crowd_is_read_with_the_table_and_a_few_page_by_page(void)
+{
+    static struct crowd c;
+    if (!crowd_open(&c))
+        SKIP("no O_DIRECT here");
+    CHECK(RUN_UNTIL(&c.world, crowd_joined(&c)));
+    CHECK(crowd_send(&c)); /* the scan that meets these finds everybody hot */
+    CHECK(RUN_UNTIL(&c.world, crowd_received(&c) == CROWD));
+    uint32_t before = c.counter.page_reads;
+    for (uint32_t round = 2; round <= 6; round++) {
+        CHECK(crowd_send(&c));
+        CHECK(RUN_UNTIL(&c.world, crowd_received(&c) == round * CROWD));
+    }
+    CHECK_EQ(c.counter.page_reads - before, 0);
+
+    /* All but one fall silent; its pings find the hub as fast as ever once the crowd is over. */
+    struct node *one = &c.nodes[7];
+    uint64_t end = uv_now(&c.world.loop) + 4 * CHANNEL_HOT_US / 1000;
+    while (c.counter.page_reads == before && uv_now(&c.world.loop) < end) {
+        uint32_t received = one->received;
+        CHECK_EQ(mailbox_send(one->mailbox, (const uint8_t *)"ping", 4), 0);
+        CHECK(RUN_UNTIL(&c.world, one->received == received + 1));
+    }
+    CHECK(c.counter.page_reads > before);
+    for (uint32_t i = 1; i <= CROWD; i++) {
+        const struct channel_stats *s = mailbox_stats(c.nodes[i].mailbox);
+        CHECK_EQ(s->bad_pages + s->resends, 0);
+    }
+    CHECK(crowd_close(&c));
+}
+
 TEST_MAIN(TEST(a_thousand_pings_come_back),
           TEST(messages_of_200_kib_go_both_ways_between_all_nodes),
           TEST(a_second_coordinator_deposes_the_first_and_is_followed),
           TEST(a_restarted_agent_is_a_new_peer_and_a_leaving_one_is_told),
           TEST(a_hint_saves_an_idle_node_and_its_coordinator_the_wait),
           TEST(an_idle_node_reads_about_once_a_second),
-          TEST(nothing_can_be_sent_to_a_node_that_was_never_seen))
+          TEST(nothing_can_be_sent_to_a_node_that_was_never_seen),
+          TEST(a_crowd_is_read_with_the_table_and_a_few_page_by_page))
