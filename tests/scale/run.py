@@ -35,7 +35,8 @@ BURST_MAX_TO_MEDIAN = 5
 TAKEOVER_S = 10
 
 COOL_S = 3  # the agents poll fast for CHANNEL_HOT_MS (2 s) after their last message
-PAUSE_S = 4  # of the agents; a coordinator takes a node for silent after 5 s and for dead never on that ground
+SETTLE_S = 0.5  # what the agents had submitted when they were stopped is done by then
+PAUSE_S = 4  # with the above less than the 5 s after which the coordinator takes a node for silent
 
 
 class Skip(Exception):
@@ -206,6 +207,7 @@ def measure_idle(pool, load, coordinator, sanlock):
     running = Counters(coordinator.pid, pool.block).per_second_since(before)
     sanlock_own = Counters(sanlock.pid, pool.block).per_second_since(sanlock_before)
     os.kill(load.process.pid, signal.SIGSTOP)
+    time.sleep(SETTLE_S)
     before = Counters(coordinator.pid, pool.block)
     time.sleep(PAUSE_S)
     stopped = Counters(coordinator.pid, pool.block).per_second_since(before)
