@@ -24,8 +24,8 @@
 #include <stdint.h>
 #include <uv.h>
 
-#define SIM_MS        1000ull
-#define SIM_S         (1000ull * SIM_MS)
+#define SIM_MS        UINT64_C(1000)
+#define SIM_S         (1000 * SIM_MS)
 #define SIM_NODES_MAX 8u
 
 /* Each kind of fault has a weight of its own per seed (none at all in some seeds), its own stream
@@ -94,6 +94,7 @@ struct sim_event *sim_at(uint64_t at_us, void (*fn)(void *data), void *data);
 void sim_cancel(struct sim_event *event); /* not once it has fired */
 /* Runs until `until_us` or until nothing is left; calls the hook after each event. */
 void sim_run(uint64_t until_us);
+/* Forgets an earlier run of this process, its hooks too. */
 void sim_start(const struct sim_options *options);
 void sim_end_faults(void); /* from now on no fault is drawn; lost paths heal, paused nodes go on */
 bool sim_faults_ended(void);
@@ -136,12 +137,15 @@ struct process {
     void *data;    /* the world's */
     void *sanlock; /* sanlock.c's */
     void *uv;      /* fake_uv.c's */
+    void *fibers;  /* fiber.c's */
 };
 struct process *process_start(enum process_kind kind, struct machine *machine);
 /* SIGKILL: no code of it runs any more. It is gone when its I/O in flight has ended, as in the
  * kernel: then `sim_hooks.process_gone`. Does not return when it is the current one. */
 void process_kill(struct process *p);
 struct process *process_current(void); /* NULL: the world itself */
+/* Every process that has not gone, by number; `after` NULL: the first; NULL: no more. */
+struct process *process_next(const struct process *after);
 /* As sim_at, in the process's context: dropped when it dies, late while its machine is paused. */
 struct sim_event *process_at(struct process *p, uint64_t at_us, void (*fn)(void *data), void *data);
 
@@ -156,6 +160,14 @@ struct fiber;
 struct fiber *fiber_self(void);
 void fiber_stop(void);
 void fiber_wake(struct fiber *fiber);
+
+/* --- descriptors and signals, which uv_poll and uv_signal watch (fake_uv.c) --- */
+/* The descriptor is readable or hung up: calls the polls of the process that watch it. For pidfds
+ * of QSDs and the like; `fd` is any number >= SIM_FD_FIRST that the world chose (sim_fd_new). */
+#define SIM_FD_FIRST 2000
+int sim_fd_new(void);
+void sim_fd_ready(struct process *p, int fd);
+void sim_signal(struct process *p, int signum);
 
 /* --- what the world hangs into the engine --- */
 struct sim_hooks {
@@ -179,7 +191,7 @@ uint64_t sim_trace_lines(void);
  * ends the run with exit code 1. */
 _Noreturn void sim_violation(const char *invariant, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-const struct sim_options *sim_options(void);
+const struct sim_options *sim_options(void); /* zeros filled in as the seed says */
 uint64_t sim_fault_count(enum sim_fault kind);
 
 /* --- lun.c --- */
@@ -194,6 +206,10 @@ uint64_t lun_size(void);
 void lun_land_late(uint64_t at_us, uint64_t offset, const void *bytes, uint32_t len,
                    const struct process *of);
 uint32_t lun_writes_pending(void); /* late ones and those in flight */
+/* Where BIT_ROT may strike: of the regions of one group (> 0) only one is damaged at a time, until
+ * it was rewritten whole from its start; a region of group 0 stands alone. `len` is what is in use.
+ */
+void lun_rot_region(uint32_t group, uint64_t offset, uint32_t len);
 
 /* --- sanlock.c: implements fencing/membership.h, and writes true lease records to the LUN --- */
 struct superblock;
@@ -206,7 +222,12 @@ uint32_t sanlock_host_id(const struct machine *m);
 uint64_t sanlock_generation(const struct machine *m);
 uint64_t sanlock_term(void);          /* lver of the coordinator resource as it stands */
 struct process *sanlock_leader(void); /* who holds it; NULL: free */
-/* True if (host id, generation) is DEAD, FREE or superseded as any host may conclude now. */
+/*
+ * True if some host has looked at the lease of (host id, generation) and found it free, superseded,
+ * or unmoved for 8N + W. Stays true. Stricter than what a sanlock daemon answers: that counts until
+ * now, not until its last look, so a node that has just been thawed takes everybody for dead until
+ * it looks again.
+ */
 bool sanlock_proved_dead(uint32_t host_id, uint64_t generation);
 
 #endif

@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * fencing/membership.h over the model of sanlock: what src/fencing/{membership,lockspace,
+ * leadership,hosts}.c do through libsanlock, with their results, times and failures.
+ *
+ * What these read from the LUN they read here too, by the production functions and the virtual
+ * LUN's I/O: the choice of a host id, one's own generation, the leader record. All of it runs in
+ * fibers, so that anything may happen between two steps. Failure modes: the LUN fails or is out of
+ * reach, somebody else has the id or the lease, the daemon has lost the lockspace.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "sim/sanlock_model.h"
+
+#define JOIN_ATTEMPTS   5
+#define POLL_US         (100 * SIM_MS)
+#define WATCH_US        (500 * SIM_MS)
+#define MEMBER_LIMIT_US (30 * SIM_S)
+#define MEMBER_MIN_US   (50 * SIM_MS)
+#define MEMBER_SPAN_US  (180 * SIM_MS)
+#define TRY_MIN_US      (5 * SIM_MS)
+#define TRY_SPAN_US     (60 * SIM_MS)
+#define CALL_US         (2 * SIM_MS) /* a question to the daemon */
+#define LEAVE_US        (500 * SIM_MS)
+
+struct membership {
+    struct process *process;
+    int fd;
+    uint32_t host_id;
+    uint64_t generation;
+};
+
+struct leadership {
+    struct process *process;
+    int fd;
+    struct superblock sb;
+    uint64_t term; /* 0: not ours */
+    uint64_t owner_id, owner_generation;
+};
+
+static struct machine *here(void)
+{
+    assert(process_current() && fiber_inside());
+    return process_current()->machine;
+}
+
+static void space_of(const struct superblock *sb, char ret[48])
+{
+    pool_lockspace(&sb->pool_id, ret);
+}
+
+const char *host_state_name(enum host_state state)
+{
+    static const char *const names[] = {"?", "UNKNOWN", "FREE", "LIVE", "FAIL", "DEAD"};
+    return names[state];
+}
+
+/* --- joining --- */
+
+static int watch_same_name(const struct superblock *sb, const struct delta_lease *then,
+                           struct error *err)
+{
+    char space[48];
+    space_of(sb, space);
+    uint64_t end = sim_now_us() + (uint64_t)(model_times.same_name_watch_s + 1) * SIM_S;
+    while (sim_now_us() < end) {
+        struct delta_lease now;
+        fiber_sleep(WATCH_US);
+        int rc = lease_read(SIM_LUN_FD, &sb->layout, space, then->host_id, &now, err);
+        if (rc < 0)
+            return rc;
+        if (now.timestamp != then->timestamp || now.generation != then->generation)
+            return error_set(err, LUNAR_E_ALIVE, "another machine is alive as host id %" PRIu32,
+                             then->host_id);
+    }
+    return 0;
+}
+
+static int choose(const struct superblock *sb, const char *name, const bool *avoid,
+                  uint32_t *ret_host_id, struct error *err)
+{
+    char space[48];
+    bool same_name = false;
+    struct delta_lease *leases = calloc(sb->layout.max_nodes, sizeof *leases);
+    if (!leases)
+        abort();
+    space_of(sb, space);
+    int rc = leases_read(SIM_LUN_FD, &sb->layout, space, leases, err);
+    if (rc == 0)
+        rc = leases_choose(leases, sb->layout.max_nodes, name, avoid, ret_host_id, &same_name, err);
+    if (rc == 0 && same_name)
+        rc = watch_same_name(sb, &leases[*ret_host_id - 1], err);
+    free(leases);
+    return rc;
+}
+
+static void wait_joined(const struct model_daemon *d)
+{
+    while (d->state == DAEMON_JOINING)
+        fiber_sleep(POLL_US);
+}
+
+/* The lockspace joined, by us or before us; *ret_added says which. */
+static int join_lockspace(const struct superblock *sb, const char *name, bool *ret_added,
+                          struct error *err)
+{
+    struct machine *m = here();
+    struct model_daemon *d = model_daemon(m);
+    bool avoid[LAYOUT_NODES_MAX] = {false};
+
+    *ret_added = false;
+    for (int i = 0; i < JOIN_ATTEMPTS; i++) {
+        uint32_t host_id;
+        wait_joined(d);
+        if (d->state == DAEMON_JOINED)
+            return 0;
+        int rc = choose(sb, name, avoid, &host_id, err);
+        if (rc < 0)
+            return rc;
+        if (d->state != DAEMON_OUT)
+            continue;
+        model_join(m, host_id, name);
+        wait_joined(d);
+        if (d->state == DAEMON_JOINED)
+            return *ret_added = true, 0;
+        if (d->join_rc != LUNAR_E_BUSY)
+            return error_set(err, LUNAR_E_INDETERMINATE, "sanlock could not join the lockspace");
+        avoid[host_id - 1] = true;
+    }
+    return error_set(err, LUNAR_E_BUSY, "other hosts took every host id that was tried");
+}
+
+static int acquire_member(struct membership *m, struct error *err)
+{
+    struct model_daemon *d = model_daemon(m->process->machine);
+    uint64_t end = sim_now_us() + MEMBER_LIMIT_US;
+    do {
+        fiber_sleep(MEMBER_MIN_US + sim_random(STREAM_SCHEDULE, MEMBER_SPAN_US));
+        if (d->state != DAEMON_JOINED || d->failed)
+            return error_set(err, LUNAR_E_NOT_JOINED, "the lockspace was lost while joining");
+        if (!d->member && model_reaches(m->process->machine)) {
+            d->member = m->process;
+            return 0;
+        }
+    } while (sim_now_us() < end);
+    return error_set(err, LUNAR_E_BUSY, "cannot get the member lease");
+}
+
+/* Our own delta lease, from the LUN. */
+static int read_own(const struct superblock *sb, const char *name, struct delta_lease *ret,
+                    struct error *err)
+{
+    char space[48];
+    uint32_t host_id = model_daemon(here())->host_id;
+    space_of(sb, space);
+    int rc = lease_read(SIM_LUN_FD, &sb->layout, space, host_id, ret, err);
+    if (rc == 0 && (ret->owner_id != host_id || ret->timestamp == 0 ||
+                    (name && strcmp(ret->owner_name, name) != 0)))
+        return error_set(err, name ? LUNAR_E_ALIVE : LUNAR_E_NOT_JOINED,
+                         "on the LUN host id %" PRIu32 " belongs to '%s'", host_id,
+                         ret->owner_name);
+    return rc;
+}
+
+static int finish_join(struct membership *m, const struct superblock *sb, const char *name,
+                       struct error *err)
+{
+    struct delta_lease own;
+    struct model_daemon *d = model_daemon(m->process->machine);
+    int rc = read_own(sb, name, &own, err);
+    if (rc < 0)
+        return rc;
+    if (d->state != DAEMON_JOINED)
+        return error_set(err, LUNAR_E_NOT_JOINED, "the lockspace was lost while joining");
+    m->host_id = own.host_id;
+    m->generation = own.generation;
+    d->used = true;
+    model_arm(m->process->machine);
+    return acquire_member(m, err);
+}
+
+static void undo_join(struct membership *m)
+{
+    struct model_daemon *d = model_daemon(m->process->machine);
+    if (d->member == m->process)
+        d->member = NULL;
+    if (d->state == DAEMON_JOINED && !d->failed && model_reaches(m->process->machine))
+        model_leave(m->process->machine);
+}
+
+int membership_join(const struct membership_config *config, struct membership **ret,
+                    struct error *err)
+{
+    char id[64], name[LEASES_NAME_SIZE];
+    bool added;
+    here();
+    int rc = leases_machine_id(id, sizeof id, err);
+    if (rc < 0)
+        return rc;
+    leases_host_name(config->node_name, id, name);
+    fiber_sleep(CALL_US);
+    rc = join_lockspace(config->superblock, name, &added, err);
+    if (rc < 0)
+        return rc;
+
+    struct membership *m = calloc(1, sizeof *m);
+    if (!m)
+        abort();
+    m->process = process_current();
+    m->fd = sim_fd_new();
+    rc = finish_join(m, config->superblock, name, err);
+    if (rc < 0) {
+        if (added)
+            undo_join(m);
+        free(m);
+        return rc;
+    }
+    *ret = m;
+    return 0;
+}
+
+/* --- being a member --- */
+
+uint32_t membership_host_id(const struct membership *m)
+{
+    return m->host_id;
+}
+
+uint64_t membership_generation(const struct membership *m)
+{
+    return m->generation;
+}
+
+int membership_fd(const struct membership *m)
+{
+    return m->fd;
+}
+
+int membership_check(struct membership *m, struct error *err)
+{
+    const struct model_daemon *d = model_daemon(here());
+    fiber_sleep(CALL_US);
+    if (d->state != DAEMON_JOINED || d->failed || d->host_id != m->host_id ||
+        d->member != m->process)
+        return error_set(err, LUNAR_E_NOT_JOINED, "this node is not a member of the pool any more");
+    return 0;
+}
+
+int membership_leave(struct membership *m, struct error *err)
+{
+    struct machine *machine = here();
+    struct model_daemon *d = model_daemon(machine);
+    struct process *leader = model_lease.holder;
+
+    d->member = NULL;
+    fiber_sleep(LEAVE_US);
+    if (d->state != DAEMON_JOINED) {
+        free(m);
+        return 0;
+    }
+    if (leader && leader == model_lease.holder && leader->machine == machine && !leader->gone) {
+        int rc = acquire_member(m, err);
+        return rc < 0 ? rc
+                      : error_set(err, LUNAR_E_IN_USE,
+                                  "another process on this node still uses the pool");
+    }
+    if (d->failed || !model_reaches(machine)) {
+        d->member = m->process;
+        return error_set(err, LUNAR_E_INDETERMINATE, "sanlock did not leave the pool");
+    }
+    model_leave(machine);
+    free(m);
+    return 0;
+}
+
+void membership_abandon(struct membership *m)
+{
+    struct model_daemon *d = model_daemon(m->process->machine);
+    if (d->member == m->process)
+        d->member = NULL;
+    free(m);
+}
+
+int membership_hosts(const struct uuid *pool_id, struct host_status **ret, struct error *err)
+{
+    const struct machine *m = here();
+    const struct model_daemon *d = model_daemon(m);
+    uint32_t max = model_sb.layout.max_nodes;
+    int n = 0;
+
+    (void)pool_id;
+    fiber_sleep(CALL_US);
+    if (d->state != DAEMON_JOINED)
+        return error_set(err, LUNAR_E_NOT_JOINED, "this node has not joined the pool");
+    if (!d->looked)
+        return error_set(err, -EAGAIN, "sanlock has just joined; try again");
+    struct host_status *list = calloc(max, sizeof *list);
+    if (!list)
+        abort();
+    for (uint32_t h = 1; h <= max; h++) {
+        const struct model_view *view = &d->views[h];
+        bool own = h == d->host_id;
+        if (!own && !view->first_check_us)
+            continue;
+        list[n++] = (struct host_status){
+            .host_id = h,
+            .generation = own ? d->generation : view->generation,
+            .state = model_state(m, h),
+            .timestamp = own ? model_hosts[h].timestamp : view->timestamp,
+        };
+    }
+    *ret = list;
+    return n;
+}
+
+int membership_find(const struct uuid *pool_id, uint32_t *ret_host_id, uint64_t *ret_generation,
+                    struct error *err)
+{
+    struct delta_lease own;
+    const struct model_daemon *d = model_daemon(here());
+
+    (void)pool_id;
+    fiber_sleep(CALL_US);
+    if (d->state != DAEMON_JOINED)
+        return error_set(err, LUNAR_E_NOT_JOINED, "this node has not joined the pool");
+    int rc = read_own(&model_sb, NULL, &own, err);
+    if (rc < 0)
+        return rc;
+    *ret_host_id = own.host_id;
+    *ret_generation = own.generation;
+    return 0;
+}
+
+/* --- leadership --- */
+
+int leadership_open(const char *device, const struct superblock *superblock,
+                    struct leadership **ret, struct error *err)
+{
+    (void)device;
+    (void)err;
+    struct leadership *l = calloc(1, sizeof *l);
+    if (!l)
+        abort();
+    l->process = process_current();
+    l->fd = sim_fd_new();
+    l->sb = *superblock;
+    *ret = l;
+    return 0;
+}
+
+static int read_leader(const struct leadership *l, struct leader_record *ret, struct error *err)
+{
+    char space[48];
+    space_of(&l->sb, space);
+    return leader_read(SIM_LUN_FD, &l->sb.layout, LAYOUT_RESOURCE_COORDINATOR, space, ret, err);
+}
+
+/* What the daemon gave must stand on the LUN before anybody is told of it. */
+static int learn_term(struct leadership *l, uint64_t lver, struct error *err)
+{
+    struct leader_record leader;
+    struct delta_lease own;
+    int rc = read_own(&l->sb, NULL, &own, err);
+    if (rc == 0)
+        rc = read_leader(l, &leader, err);
+    if (rc < 0)
+        return rc;
+    if (leader.lver != lver || leader.owner_id != own.host_id ||
+        leader.owner_generation != own.generation || leader.timestamp == 0)
+        return error_set(err, LUNAR_E_STALE, "term %" PRIu64 " was acquired and lost at once",
+                         lver);
+    l->term = lver;
+    l->owner_id = leader.owner_id;
+    l->owner_generation = leader.owner_generation;
+    return 0;
+}
+
+int leadership_try(struct leadership *l, uint64_t *ret_term, struct error *err)
+{
+    const struct machine *m = here();
+    assert(l->term == 0 && l->process == process_current());
+    fiber_sleep(TRY_MIN_US + sim_random(STREAM_SCHEDULE, TRY_SPAN_US));
+    if (model_daemon(m)->state != DAEMON_JOINED)
+        return 0;
+    if (m->path_lost) {
+        fiber_sleep(model_sb.io_timeout_s * SIM_S);
+        return error_set(err, LUNAR_E_INDETERMINATE, "the LUN did not answer sanlock in time");
+    }
+    if (!model_acquire(l->process))
+        return 0;
+    int rc = learn_term(l, model_lease.lver, err);
+    if (rc < 0) {
+        l->term = 0;
+        model_release(l->process);
+        return rc;
+    }
+    *ret_term = l->term;
+    return 1;
+}
+
+int leadership_fd(const struct leadership *l)
+{
+    return l->fd;
+}
+
+int leadership_check(struct leadership *l, uint64_t term, struct error *err)
+{
+    struct leader_record leader;
+    here();
+    if (l->term == 0 || term != l->term)
+        return error_set(err, LUNAR_E_STALE, "term %" PRIu64 " is not this process's", term);
+    int rc = read_leader(l, &leader, err);
+    if (rc < 0)
+        return rc;
+    if (leader.lver != term || leader.owner_id != l->owner_id ||
+        leader.owner_generation != l->owner_generation || leader.timestamp == 0)
+        return error_set(err, LUNAR_E_STALE, "term %" PRIu64 " is over, the LUN says %" PRIu64,
+                         term, leader.lver);
+    return 0;
+}
+
+int leadership_release(struct leadership *l, struct error *err)
+{
+    (void)err;
+    l->term = 0;
+    model_release(l->process);
+    return 0;
+}
+
+void leadership_close(struct leadership *l)
+{
+    if (!l)
+        return;
+    model_release(l->process);
+    free(l);
+}
