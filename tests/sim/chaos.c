@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Faults that are planned rather than drawn per operation: kills, pauses, resets, lost paths,
+ * drifting clocks, dying QSDs, forged pages, clean leaves.
+ *
+ * Once a virtual second each kind may strike, by its weight of this seed. Failure modes: none; what
+ * a fault finds nobody to strike is not counted.
+ */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "diskrpc/page.h"
+#include "sim/ghost.h"
+
+#define PERIOD_US SIM_S
+
+/* --- whom to strike --- */
+
+static struct machine *some_machine(enum sim_fault kind)
+{
+    return machine_at(1 + (uint32_t)sim_fault_random(kind, world_machines()));
+}
+
+/* Not all at once: at least one machine stays as it is, or nothing would ever be completed. */
+static uint32_t machines_struck(void)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 1; i <= world_machines(); i++) {
+        const struct machine *m = machine_at(i);
+        n += m->state != MACHINE_UP || m->path_lost;
+    }
+    return n;
+}
+
+static struct machine *victim(enum sim_fault kind)
+{
+    struct machine *m = some_machine(kind);
+    bool well = m->state == MACHINE_UP && !m->path_lost;
+    return well && machines_struck() + 1 < world_machines() ? m : NULL;
+}
+
+/* Half of all faults last a moment, the other half so long that sanlock may notice. */
+static uint64_t some_time(enum sim_fault kind)
+{
+    bool brief = sim_fault_random(kind, 2) == 0;
+    return brief ? 10 * SIM_MS + sim_fault_random(kind, 3 * SIM_S)
+                 : 3 * SIM_S + sim_fault_random(kind, 45 * SIM_S);
+}
+
+/* --- processes --- */
+
+static void kill_process(void)
+{
+    struct machine *m = some_machine(FAULT_PROCESS_KILL);
+    enum process_kind kind =
+        sim_fault_random(FAULT_PROCESS_KILL, 3) ? PROCESS_AGENT : PROCESS_COORDINATOR;
+    struct process *p = machine_process(m, kind);
+    if (!p || p->ending)
+        return;
+    sim_count_fault(FAULT_PROCESS_KILL);
+    process_kill(p);
+}
+
+static void do_resign(void *data)
+{
+    struct process *p = data;
+    if (process_coordinator(p))
+        coordinator_resign(process_coordinator(p));
+}
+
+static void change_coordinator(void)
+{
+    struct process *p = sanlock_leader();
+    if (!p || p->ending)
+        return;
+    sim_count_fault(FAULT_COORDINATOR_CHANGE);
+    if (sim_fault_random(FAULT_COORDINATOR_CHANGE, 2))
+        process_kill(p);
+    else
+        process_at(p, sim_now_us(), do_resign, p);
+}
+
+static void do_leave(void *data)
+{
+    struct process *p = data;
+    if (process_agent(p))
+        agent_leave(process_agent(p), 0);
+}
+
+/* Not a fault, but as rare: `lunarctl node leave`. */
+static void leave(void)
+{
+    struct process *p = machine_process(some_machine(FAULT_NODE_RESET), PROCESS_AGENT);
+    if (p && !p->ending)
+        process_at(p, sim_now_us(), do_leave, p);
+}
+
+/* --- machines --- */
+
+static void on_resume(void *data)
+{
+    struct machine *m = data;
+    if (m->state == MACHINE_PAUSED)
+        machine_resume(m);
+}
+
+static void pause_machine(void)
+{
+    struct machine *m = victim(FAULT_NODE_PAUSE);
+    if (!m)
+        return;
+    sim_count_fault(FAULT_NODE_PAUSE);
+    machine_pause(m, sim_fault_random(FAULT_NODE_PAUSE, 2) == 0);
+    sim_at(sim_now_us() + some_time(FAULT_NODE_PAUSE), on_resume, m);
+}
+
+static void reset_machine(void)
+{
+    struct machine *m = victim(FAULT_NODE_RESET);
+    if (!m)
+        return;
+    sim_count_fault(FAULT_NODE_RESET);
+    world_power_cycle(m, some_time(FAULT_NODE_RESET), "power cut");
+}
+
+static void on_path_back(void *data)
+{
+    struct machine *m = data;
+    m->path_lost = m->path_errors = false;
+    sim_trace("%s has its path again", m->name);
+}
+
+static void lose_path(void)
+{
+    struct machine *m = victim(FAULT_PATH_LOSS);
+    if (!m)
+        return;
+    sim_count_fault(FAULT_PATH_LOSS);
+    m->path_lost = true;
+    m->path_errors = sim_fault_random(FAULT_PATH_LOSS, 2) == 0;
+    sim_trace("%s loses its path%s", m->name, m->path_errors ? ", I/O fails" : "");
+    sim_at(sim_now_us() + some_time(FAULT_PATH_LOSS), on_path_back, m);
+}
+
+static void drift(void)
+{
+    struct machine *m = some_machine(FAULT_CLOCK_DRIFT);
+    sim_count_fault(FAULT_CLOCK_DRIFT);
+    m->drift_ppm = (int32_t)sim_fault_random(FAULT_CLOCK_DRIFT, 401) - 200;
+}
+
+static void exit_qsd(void)
+{
+    struct machine *m = some_machine(FAULT_QSD_EXIT);
+    if (m->state == MACHINE_UP && stack_model_qsd_exit(m))
+        sim_count_fault(FAULT_QSD_EXIT);
+}
+
+/* --- forged pages: none of them may ever be believed --- */
+
+static void spoil(uint8_t *bytes, struct page *page, uint64_t how)
+{
+    switch (how) {
+    case 0: /* of another pool */
+        page->pool_id.b[3] ^= 1;
+        break;
+    case 1: /* of an older incarnation, with much to say */
+        if (page->kind == PAGE_UP && page->writer.run_or_term > 1)
+            page->writer.run_or_term--;
+        else if (page->kind == PAGE_DOWN && page->writer.run_or_term > 1)
+            page->term = --page->writer.run_or_term;
+        else
+            page->pool_id.b[3] ^= 1;
+        page->page_seq += 1000;
+        break;
+    case 2: /* of the same term or run, by another host */
+        page->writer.host_id = page->writer.host_id % WORLD_MAX_NODES + 1;
+        page->page_seq += 1000;
+        break;
+    case 3: /* it acknowledges what was never sent */
+        page->ack_seq += 1u << 20;
+        page->page_seq += 1000;
+        break;
+    default: /* a bad checksum */
+        page->page_seq += 1000;
+    }
+    page_out(page, bytes);
+    if (how >= 4)
+        bytes[sim_fault_random(FAULT_FORGED_PAGE, PAGE_SIZE_BYTES)] ^= 0x10;
+}
+
+static void forge_page(void)
+{
+    uint32_t host = 1 + (uint32_t)sim_fault_random(FAULT_FORGED_PAGE, WORLD_MAX_NODES);
+    bool up = sim_fault_random(FAULT_FORGED_PAGE, 2);
+    uint64_t at =
+        up ? layout_up_page(&world_sb.layout, host) : layout_down_page(&world_sb.layout, host);
+    uint8_t bytes[PAGE_SIZE_BYTES];
+    struct page *page = calloc(1, sizeof *page);
+
+    lun_peek(at, bytes, sizeof bytes);
+    if (page_in(bytes, up ? PAGE_UP : PAGE_DOWN, host, &world_sb.pool_id, page, NULL) == 0) {
+        sim_count_fault(FAULT_FORGED_PAGE);
+        spoil(bytes, page, sim_fault_random(FAULT_FORGED_PAGE, 6));
+        lun_poke(at, bytes, sizeof bytes);
+        sim_trace("forged %s page of host %u", up ? "up" : "down", host);
+    }
+    free(page);
+}
+
+/* --- the schedule --- */
+
+static const struct {
+    enum sim_fault kind;
+    uint32_t per_mille; /* and second, at full weight */
+    void (*strike)(void);
+} strikes[] = {
+    {FAULT_PROCESS_KILL, 120, kill_process}, {FAULT_COORDINATOR_CHANGE, 60, change_coordinator},
+    {FAULT_NODE_PAUSE, 60, pause_machine},   {FAULT_NODE_RESET, 30, reset_machine},
+    {FAULT_PATH_LOSS, 50, lose_path},        {FAULT_CLOCK_DRIFT, 100, drift},
+    {FAULT_QSD_EXIT, 150, exit_qsd},         {FAULT_FORGED_PAGE, 400, forge_page},
+};
+
+static uint64_t chaos_end_us;
+
+static void on_second(void *data)
+{
+    (void)data;
+    if (sim_faults_ended() || sim_now_us() >= chaos_end_us)
+        return;
+    for (size_t i = 0; i < sizeof strikes / sizeof *strikes; i++) {
+        uint64_t limit = (uint64_t)(sim_weight(strikes[i].kind) * strikes[i].per_mille);
+        if (sim_fault_random(strikes[i].kind, 1000) < limit)
+            strikes[i].strike();
+    }
+    if (sim_random(STREAM_WORLD, 60) == 0)
+        leave();
+    sim_at(sim_now_us() + PERIOD_US, on_second, NULL);
+}
+
+void chaos_start(uint64_t chaos_us)
+{
+    chaos_end_us = sim_now_us() + chaos_us;
+    sim_at(sim_now_us() + PERIOD_US, on_second, NULL);
+}

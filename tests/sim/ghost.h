@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The invariants: state that the code under test cannot see, fed by hooks and by the models. Each
+ * breach ends the run with the invariant's name (docs/ARCHITECTURE.md lists them).
+ */
+#ifndef LUNAR_TESTS_SIM_GHOST_H
+#define LUNAR_TESTS_SIM_GHOST_H
+
+#include "sim/world.h"
+
+void ghost_start(void);
+
+/* --- who leads (ghost.c) --- */
+/* Fails the run if p may not act as coordinator now; `what` names the act. */
+void ghost_acts(const struct process *p, const char *what);
+void ghost_commit_begins(const struct process *p); /* or a restore */
+/* The same for lvm that is about to write. */
+void ghost_commits(const struct process *p);
+uint64_t ghost_term_of(const struct process *p); /* given by sanlock; 0: none */
+uint64_t ghost_term(void);                       /* the highest that was ever given */
+struct process *ghost_leader(void);              /* whom; it may have died */
+
+/* --- metadata (ghost_metadata.c) --- */
+/* lvm made `text` out of `base` (NULL: out of nothing). */
+void ghost_metadata_built(const struct process *p, const char *base, const char *text);
+/* A restore of `want` made `text`. */
+void ghost_metadata_restored(const struct process *p, const char *want, const char *text);
+/* The coordinator took `text` for the truth: its copy is in the reserved area. */
+void ghost_metadata_accepted(const struct process *p, const char *text);
+/* The LV's tags in the accepted truth. */
+enum ghost_volume {
+    GHOST_VOLUME_ABSENT,
+    GHOST_VOLUME_NEW,
+    GHOST_VOLUME_READY,
+    GHOST_VOLUME_DELETING
+};
+enum ghost_volume ghost_volume_state(const struct uuid *volume);
+/* Since when a volume of that name is ready without a break, of one id; UINT64_MAX: it is not. */
+uint64_t ghost_ready_since(const char *name);
+/* Nothing half-made is left, and nothing at all if `empty`. */
+bool ghost_metadata_is_settled(bool empty, char *why, size_t size);
+
+/* --- what is open (ghost_grants.c) --- */
+void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool job);
+void ghost_mapped(void); /* something new is mapped: checks for two writers */
+void ghost_formatted(const struct stack_spec *spec);
+bool ghost_is_formatted(const struct uuid *volume);
+bool ghost_nothing_granted(char *why, size_t size);
+void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *bytes, uint32_t len);
+
+/* --- messages (ghost_messages.c) --- */
+void ghost_messages_check(void); /* after each event: cheap */
+
+/* --- requests (workload.c) --- */
+bool ghost_delete_requested(const struct uuid *volume);
+/* A detach that names it was answered with success. */
+bool ghost_detach_confirmed(const struct uuid *attachment);
+
+#endif

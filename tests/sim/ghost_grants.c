@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Invariants of grants and of what is open (SAFETY 2, 3, 17, 18).
+ *
+ * No byte of the LUN is mapped writable on two machines. Whoever maps has its grant: in a table of
+ * the leader of that moment. A grant leaves the leader's tables only when the node has nothing of
+ * it mapped, or when that life of the node is proved dead. What was formatted and is in use is
+ * never formatted again. A detach that was answered is for ever.
+ */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "sim/ghost.h"
+
+#define GRANTED_MAX   512u
+#define FORMATTED_MAX 512u
+
+struct granted {
+    uint32_t host;
+    struct uuid volume, attachment;
+    uint64_t generation;
+};
+
+static struct granted granted[GRANTED_MAX];
+static uint32_t n_granted;
+static struct {
+    struct uuid volume;
+    bool opened;
+} formatted[FORMATTED_MAX];
+static uint32_t n_formatted;
+
+static uint32_t formatted_index(const struct uuid *volume)
+{
+    uint32_t i = 0;
+    while (i < n_formatted && !uuid_equal(&formatted[i].volume, volume))
+        i++;
+    return i;
+}
+
+bool ghost_is_formatted(const struct uuid *volume)
+{
+    return formatted_index(volume) < n_formatted;
+}
+
+void ghost_formatted(const struct stack_spec *spec)
+{
+    uint32_t i = formatted_index(&spec->volume_id);
+    if (i < n_formatted)
+        return;
+    assert(n_formatted < FORMATTED_MAX);
+    formatted[n_formatted++].volume = spec->volume_id;
+}
+
+/* --- mapping --- */
+
+static struct granted *find(uint32_t host, const struct uuid *attachment)
+{
+    for (uint32_t i = 0; i < n_granted; i++)
+        if (granted[i].host == host && uuid_equal(&granted[i].attachment, attachment))
+            return &granted[i];
+    return NULL;
+}
+
+void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool job)
+{
+    uint32_t host = sanlock_host_id(m);
+    const struct granted *g = find(host, &spec->attachment_id);
+    enum ghost_volume state = ghost_volume_state(&spec->volume_id);
+    uint32_t f = formatted_index(&spec->volume_id);
+    char id[UUID_TEXT_SIZE];
+
+    uuid_format(&spec->volume_id, id);
+    if (!g || g->generation != sanlock_generation(m))
+        sim_violation("opens-under-a-grant", "%s (host %u) maps volume %s without a grant", m->name,
+                      host, id);
+    if (ghost_detach_confirmed(&spec->attachment_id))
+        sim_violation("no-request-takes-effect-twice",
+                      "%s maps volume %s under an attachment whose detach was answered", m->name,
+                      id);
+    if (job && f < n_formatted && formatted[f].opened)
+        sim_violation("formatted-before-ready", "%s formats volume %s, which is in use", m->name,
+                      id);
+    if (!job && state != GHOST_VOLUME_READY)
+        sim_violation("formatted-before-ready", "%s attaches volume %s, which is not ready",
+                      m->name, id);
+    if (!job && f < n_formatted)
+        formatted[f].opened = true;
+}
+
+struct pair {
+    const struct mapped_view *one;
+};
+
+static bool overlap(const struct stack_spec *a, const struct stack_spec *b)
+{
+    for (uint32_t i = 0; i < a->n_layers; i++)
+        for (uint32_t k = 0; k < b->n_layers; k++)
+            for (uint32_t s = 0; s < a->layers[i].n_segments; s++)
+                for (uint32_t t = 0; t < b->layers[k].n_segments; t++) {
+                    const struct stack_segment *x = &a->layers[i].segments[s];
+                    const struct stack_segment *y = &b->layers[k].segments[t];
+                    if (x->lun_offset < y->lun_offset + y->length &&
+                        y->lun_offset < x->lun_offset + x->length)
+                        return true;
+                }
+    return false;
+}
+
+static void compare(void *data, const struct mapped_view *two)
+{
+    const struct mapped_view *one = ((struct pair *)data)->one;
+    if (one->spec == two->spec || !overlap(one->spec, two->spec))
+        return;
+    sim_violation("one-writer-per-byte", "volume '%s' on %s and volume '%s' on %s share extents",
+                  one->spec->name, one->machine->name, two->spec->name, two->machine->name);
+}
+
+static void compare_with_all(void *data, const struct mapped_view *v)
+{
+    struct pair pair = {v};
+    (void)data;
+    stack_model_each(compare, &pair);
+}
+
+void ghost_mapped(void)
+{
+    stack_model_each(compare_with_all, NULL);
+}
+
+/* --- grants --- */
+
+struct search {
+    uint32_t host;
+    const struct uuid *attachment;
+    bool found;
+};
+
+static void search(void *data, const struct mapped_view *v)
+{
+    struct search *s = data;
+    if (v->host == s->host && uuid_equal(&v->spec->attachment_id, s->attachment))
+        s->found = true;
+}
+
+static void check_erase(const struct process *p, const struct granted *g)
+{
+    struct search s = {g->host, &g->attachment, false};
+    char id[UUID_TEXT_SIZE];
+
+    stack_model_each(search, &s);
+    if (s.found && !sanlock_proved_dead(g->host, g->generation))
+        sim_violation("a-grant-moves-after-proof",
+                      "%s erases the grant of volume %s on host %u, which has it mapped", p->name,
+                      uuid_format(&g->volume, id), g->host);
+}
+
+static void add(uint32_t host, const struct table_entry *e)
+{
+    struct granted *g = find(host, &e->attachment_id);
+    if (!g) {
+        assert(n_granted < GRANTED_MAX);
+        g = &granted[n_granted++];
+    }
+    *g = (struct granted){host, e->volume_id, e->attachment_id, e->generation};
+}
+
+void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *bytes, uint32_t len)
+{
+    struct table t = {0};
+
+    if (table_in(bytes, len, TABLE_GRANTS, host, &world_sb.pool_id, &t, NULL) < 0)
+        sim_violation("pages-have-one-writer", "%s writes grants that are none", p->name);
+    if (t.term != ghost_term_of(p))
+        sim_violation("pages-have-one-writer", "%s writes grants of another term", p->name);
+    if (p == ghost_leader()) {
+        for (uint32_t i = 0; i < n_granted; i++)
+            if (granted[i].host == host && !table_find_attachment(&t, &granted[i].attachment)) {
+                check_erase(p, &granted[i]);
+                granted[i--] = granted[--n_granted];
+            }
+        for (uint32_t i = 0; i < t.n_entries; i++)
+            add(host, &t.entries[i]);
+    }
+    table_free(&t);
+}
+
+bool ghost_nothing_granted(char *why, size_t size)
+{
+    char id[UUID_TEXT_SIZE];
+    if (n_granted > 0)
+        snprintf(why, size, "volume %s is still granted to host %u",
+                 uuid_format(&granted[0].volume, id), granted[0].host);
+    return n_granted == 0;
+}

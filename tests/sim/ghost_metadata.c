@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Invariants of LVM's metadata (SAFETY 4, 6, 17).
+ *
+ * Every text that lvm makes has a parent: the text that it read. The truth is the text that a
+ * coordinator took for it by storing its copy in the reserved area; each such text must descend
+ * from the one before. So no commit that was answered is ever lost, whatever lands late. Each step
+ * of the truth must be one that was asked for: nothing vanishes that nobody wanted deleted, and one
+ * request makes one volume.
+ */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/crc32c.h"
+#include "coordinator/tags.h"
+#include "diskrpc/mdcopy.h"
+#include "sim/ghost.h"
+#include "sim/lvm_text.h"
+
+#define TEXTS_MAX   16384u
+#define VOLUMES_MAX 512u
+
+struct text {
+    uint64_t hash, parent; /* hashes; parent 0: the first one */
+};
+
+/* A volume that was ever in the truth. */
+struct volume {
+    struct uuid id, request;
+    char name[VOLUME_NAME_MAX + 1];
+    enum ghost_volume state;
+    uint64_t ready_us;
+    bool was_ready;
+};
+
+static struct text texts[TEXTS_MAX];
+static uint32_t n_texts;
+static uint64_t head; /* the accepted one */
+static struct volume volumes[VOLUMES_MAX];
+static uint32_t n_volumes;
+
+static uint64_t hash_of(const char *text)
+{
+    uint64_t h = 14695981039346656037ull;
+    for (; *text; text++)
+        h = (h ^ (uint8_t)*text) * 1099511628211ull;
+    return h;
+}
+
+static void add(uint64_t parent, uint64_t hash)
+{
+    for (uint32_t i = 0; i < n_texts; i++)
+        if (texts[i].hash == hash && texts[i].parent == parent)
+            return;
+    assert(n_texts < TEXTS_MAX);
+    texts[n_texts++] = (struct text){hash, parent};
+}
+
+void ghost_metadata_built(const struct process *p, const char *base, const char *text)
+{
+    if (p)
+        ghost_commits(p);
+    add(base ? hash_of(base) : 0, hash_of(text));
+}
+
+void ghost_metadata_restored(const struct process *p, const char *want, const char *text)
+{
+    ghost_commits(p);
+    add(hash_of(want), hash_of(text));
+}
+
+/* seqno rises with every step, so there are no rings. */
+static bool descends(uint64_t from, uint64_t hash, int depth)
+{
+    if (hash == from)
+        return true;
+    for (uint32_t i = 0; depth > 0 && i < n_texts; i++)
+        if (texts[i].hash == hash && texts[i].parent != 0 &&
+            descends(from, texts[i].parent, depth - 1))
+            return true;
+    return false;
+}
+
+/* --- volumes of the truth --- */
+
+static struct volume *find(const struct uuid *id)
+{
+    for (uint32_t i = 0; i < n_volumes; i++)
+        if (uuid_equal(&volumes[i].id, id))
+            return &volumes[i];
+    return NULL;
+}
+
+enum ghost_volume ghost_volume_state(const struct uuid *volume)
+{
+    const struct volume *v = find(volume);
+    return v ? v->state : GHOST_VOLUME_ABSENT;
+}
+
+uint64_t ghost_ready_since(const char *name)
+{
+    for (uint32_t i = 0; i < n_volumes; i++)
+        if (volumes[i].state == GHOST_VOLUME_READY && strcmp(volumes[i].name, name) == 0)
+            return volumes[i].ready_us;
+    return UINT64_MAX;
+}
+
+static _Noreturn void broken(const struct volume *v, const char *invariant, const char *what)
+{
+    char id[UUID_TEXT_SIZE];
+    sim_violation(invariant, "volume %s (%s): %s", v->name, uuid_format(&v->id, id), what);
+}
+
+/* Another volume that the same request made. */
+static void check_request(const struct volume *v)
+{
+    for (uint32_t i = 0; i < n_volumes; i++) {
+        const struct volume *o = &volumes[i];
+        if (o == v || !uuid_equal(&o->request, &v->request))
+            continue;
+        if (o->state != GHOST_VOLUME_ABSENT || (o->was_ready && !ghost_delete_requested(&o->id)))
+            broken(v, "no-request-takes-effect-twice", "its request has made another volume");
+    }
+}
+
+static struct volume *volume_new(const struct uuid *id, const struct lvm_lv *lv)
+{
+    assert(n_volumes < VOLUMES_MAX);
+    struct volume *v = &volumes[n_volumes++];
+    *v = (struct volume){.id = *id};
+    tags_uuid(lv, "q", &v->request);
+    tag_unescape(tags_value(lv, "n"), v->name, sizeof v->name);
+    check_request(v);
+    return v;
+}
+
+static void check_move(const struct volume *v, enum ghost_volume to)
+{
+    if (v->state == to)
+        return;
+    if (v->state == GHOST_VOLUME_READY && !ghost_delete_requested(&v->id))
+        broken(v, "no-acknowledged-create-is-lost", "it was ready and nobody deleted it");
+    if (v->was_ready && to == GHOST_VOLUME_NEW)
+        broken(v, "no-acknowledged-create-is-lost", "it was ready and is new again");
+    if (v->state == GHOST_VOLUME_DELETING && to == GHOST_VOLUME_READY)
+        broken(v, "no-request-takes-effect-twice", "its deletion was taken back");
+}
+
+static void move(struct volume *v, enum ghost_volume to)
+{
+    check_move(v, to);
+    if (v->state != GHOST_VOLUME_READY && to == GHOST_VOLUME_READY) {
+        v->was_ready = true;
+        v->ready_us = sim_now_us();
+        if (!ghost_is_formatted(&v->id))
+            broken(v, "formatted-before-ready", "it is ready and was never formatted");
+    }
+    v->state = to;
+}
+
+static enum ghost_volume state_of(const struct lvm_lv *lv)
+{
+    return tags_has(lv, "lunar.del")   ? GHOST_VOLUME_DELETING
+           : tags_has(lv, "lunar.new") ? GHOST_VOLUME_NEW
+                                       : GHOST_VOLUME_READY;
+}
+
+static void take_truth(const struct vg *vg)
+{
+    bool seen[VOLUMES_MAX] = {false};
+    for (uint32_t i = 0; i < vg->lvm.n_lvs; i++) {
+        const struct lvm_lv *lv = &vg->lvm.lvs[i];
+        struct uuid id;
+        bool ours = tags_uuid(lv, "v", &id);
+        assert(ours);
+        struct volume *v = find(&id);
+        if (!v)
+            v = volume_new(&id, lv);
+        move(v, state_of(lv));
+        seen[v - volumes] = true;
+    }
+    for (uint32_t i = 0; i < n_volumes; i++)
+        if (!seen[i])
+            move(&volumes[i], GHOST_VOLUME_ABSENT);
+}
+
+void ghost_metadata_accepted(const struct process *p, const char *text)
+{
+    uint64_t hash = hash_of(text);
+    struct vg vg;
+
+    if (p && p != ghost_leader())
+        return; /* deposed: its successor decides */
+    if (head != 0 && !descends(head, hash, 64))
+        sim_violation("metadata-is-linear",
+                      "%s took seqno %llu for the truth, which does not descend from the last one",
+                      p->name, (unsigned long long)vg_text_seqno(text));
+    head = hash;
+    if (!vg_in(text, &vg))
+        sim_violation("metadata-is-linear", "%s took a damaged text for the truth", p->name);
+    sim_trace("ghost: the truth is seqno %llu", (unsigned long long)vg.lvm.seqno);
+    take_truth(&vg);
+    vg_free(&vg);
+}
+
+int __real_mdcopy_store(int fd, const struct layout *layout, const struct uuid *pool_id,
+                        const struct mdcopy *previous, uint64_t term, uint64_t vg_seqno,
+                        const char *text, size_t len, struct mdcopy *ret, struct error *err);
+int __wrap_mdcopy_store(int fd, const struct layout *layout, const struct uuid *pool_id,
+                        const struct mdcopy *previous, uint64_t term, uint64_t vg_seqno,
+                        const char *text, size_t len, struct mdcopy *ret, struct error *err);
+int __wrap_mdcopy_store(int fd, const struct layout *layout, const struct uuid *pool_id,
+                        const struct mdcopy *previous, uint64_t term, uint64_t vg_seqno,
+                        const char *text, size_t len, struct mdcopy *ret, struct error *err)
+{
+    struct process *p = process_current();
+    int rc =
+        __real_mdcopy_store(fd, layout, pool_id, previous, term, vg_seqno, text, len, ret, err);
+    if (rc == 0)
+        ghost_metadata_accepted(p, text);
+    return rc;
+}
+
+bool ghost_metadata_is_settled(bool empty, char *why, size_t size)
+{
+    for (uint32_t i = 0; i < n_volumes; i++) {
+        const struct volume *v = &volumes[i];
+        if (v->state == GHOST_VOLUME_ABSENT || (v->state == GHOST_VOLUME_READY && !empty))
+            continue;
+        snprintf(why, size, "volume %s is %s", v->name,
+                 v->state == GHOST_VOLUME_READY ? "still there"
+                 : v->state == GHOST_VOLUME_NEW ? "half-made"
+                                                : "half-deleted");
+        return false;
+    }
+    return true;
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What agent.c and agent_end.c do with processes and sockets of a real system. */
+#include <stdlib.h>
+
+#include "sim/ghost.h"
+
+#define RESIGN_WAIT_S 8u /* agent_end.c's */
+
+_Noreturn void agent_exit(void)
+{
+    process_kill(process_current());
+    abort(); /* not reached */
+}
+
+bool agent_was_last(void)
+{
+    return true;
+}
+
+static void resign(void *data)
+{
+    struct coordinator *c = process_coordinator(data);
+    if (c)
+        coordinator_resign(c);
+}
+
+void agent_resign_coordinator(const char *path)
+{
+    struct process *p = machine_process(process_current()->machine, PROCESS_COORDINATOR);
+    (void)path;
+    if (!p || p->ending)
+        return;
+    process_at(p, sim_now_us(), resign, p);
+    for (uint32_t i = 0; i < RESIGN_WAIT_S * 10 && !p->gone; i++)
+        fiber_sleep(100 * SIM_MS);
+}
+
+_Noreturn void coordinator_die(const char *why, const char *text)
+{
+    sim_trace("%s ends: %s: %s", process_current()->name, why, text);
+    process_kill(process_current());
+    abort();
+}
+
+_Noreturn void coordinator_exit(void)
+{
+    process_kill(process_current());
+    abort();
+}
+
+/* An external effect of a coordinator: the ghost learns of commits, and here a coordinator change
+ * is most interesting. */
+void effect_point(const char *name)
+{
+    struct process *p = process_current();
+    if (strncmp(name, "commit ", 7) == 0 && strstr(name, " begin"))
+        ghost_commit_begins(p);
+    if (!sim_fault(FAULT_COORDINATOR_CHANGE, 10))
+        return;
+    sim_trace("%s dies at \"%s\"", p->name, name);
+    process_kill(p);
+}

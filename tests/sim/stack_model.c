@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What nodes map: agent/stack.h on a list of attachments per machine, which survives the agent's
+ * process and dies with the machine.
+ *
+ * A thing is *mapped* from before its first L map to after its last one is gone: in between the
+ * node may write to the volume, and the ghost looks for a second writer. Happy path: each step
+ * takes a while, and a killed agent leaves it where it was, for the next one's stack_recover.
+ * Failure modes (STACK_FAULT): a step fails and all is torn down again; not all can be
+ * (INDETERMINATE, it stays mapped); a consumer has it open (IN_USE); a step takes long. A QSD that
+ * dies makes its descriptor ready.
+ */
+#include "agent/stack.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "sim/ghost.h"
+
+struct mapped {
+    struct mapped *next;
+    const struct machine *machine;
+    uint32_t host;
+    uint64_t generation;
+    struct stack_spec spec;
+    bool job, complete;
+    bool qsd_alive;
+    uint32_t qsd_pid;
+    int pidfd;
+    uint32_t restarts;
+};
+
+static struct mapped *all;
+static uint32_t last_pid;
+
+static struct machine *here(void)
+{
+    return process_current()->machine;
+}
+
+static struct mapped *find(const struct machine *m, const struct uuid *attachment)
+{
+    for (struct mapped *x = all; x; x = x->next)
+        if (x->machine == m && uuid_equal(&x->spec.attachment_id, attachment))
+            return x;
+    return NULL;
+}
+
+static void drop(struct mapped *x)
+{
+    struct mapped **p = &all;
+    while (*p != x)
+        p = &(*p)->next;
+    *p = x->next;
+    stack_spec_free(&x->spec);
+    free(x);
+}
+
+void stack_model_machine_off(const struct machine *m)
+{
+    for (struct mapped *x = all, *next; x; x = next) {
+        next = x->next;
+        if (x->machine == m)
+            drop(x);
+    }
+}
+
+void stack_model_each(void (*each)(void *data, const struct mapped_view *v), void *data)
+{
+    for (struct mapped *x = all; x; x = x->next)
+        each(data, &(struct mapped_view){.machine = x->machine,
+                                         .spec = &x->spec,
+                                         .host = x->host,
+                                         .generation = x->generation,
+                                         .job = x->job,
+                                         .open = x->complete});
+}
+
+bool stack_model_qsd_exit(struct machine *m)
+{
+    for (struct mapped *x = all; x; x = x->next) {
+        if (x->machine != m || !x->qsd_alive)
+            continue;
+        x->qsd_alive = false;
+        sim_trace("qsd exit %s pid=%u", m->name, x->qsd_pid);
+        struct process *agent = machine_process(m, PROCESS_AGENT);
+        if (agent && !agent->ending)
+            sim_fd_ready(agent, x->pidfd);
+        return true;
+    }
+    return false;
+}
+
+/* A step's time, and whether it fails. */
+static int step(const char *what, struct error *err)
+{
+    bool fault = sim_fault(FAULT_STACK_FAULT, 60);
+    uint64_t us = 2 * SIM_MS + sim_random(STREAM_WORLD, 20 * SIM_MS);
+
+    if (fault && sim_fault_random(FAULT_STACK_FAULT, 3) == 0) {
+        fiber_sleep(sim_fault_random(FAULT_STACK_FAULT, 15 * SIM_S));
+        fault = false;
+    }
+    fiber_sleep(us);
+    return fault ? error_set(err, -EIO, "%s: made to fail", what) : 0;
+}
+
+static struct mapped *map(const struct stack_spec *spec, bool job)
+{
+    struct mapped *x = calloc(1, sizeof *x);
+    x->machine = here();
+    x->host = sanlock_host_id(x->machine);
+    x->generation = sanlock_generation(x->machine);
+    x->job = job;
+    x->pidfd = -1;
+    stack_spec_copy(&x->spec, spec);
+    ghost_mapping(x->machine, spec, job);
+    x->next = all;
+    all = x;
+    sim_trace("map %s volume=%016llx %s", x->machine->name,
+              (unsigned long long)uuid_short(&spec->volume_id), job ? "job" : "attach");
+    ghost_mapped();
+    return x;
+}
+
+static void unmap(struct mapped *x)
+{
+    sim_trace("unmap %s volume=%016llx", x->machine->name,
+              (unsigned long long)uuid_short(&x->spec.volume_id));
+    drop(x);
+}
+
+static void start_qsd(struct mapped *x)
+{
+    x->qsd_alive = true;
+    x->qsd_pid = ++last_pid;
+    x->pidfd = sim_fd_new();
+}
+
+/* The process's own handle of what is mapped. */
+static struct stack *handle(const struct mapped *x)
+{
+    struct stack *s = calloc(1, sizeof *s);
+    stack_spec_copy(&s->spec, &x->spec);
+    s->qsd = (struct qsd){.pidfd = -1};
+    if (x->qsd_alive)
+        s->qsd = (struct qsd){.pid = (pid_t)x->qsd_pid, .start_time = 1, .pidfd = x->pidfd};
+    s->qsd_restarts = x->restarts;
+    snprintf(s->link, sizeof s->link, "/dev/lunar/sim/%s", x->spec.name);
+    return s;
+}
+
+void stack_free(struct stack *stack)
+{
+    if (!stack)
+        return;
+    stack_spec_free(&stack->spec);
+    free(stack);
+}
+
+/* What was built is torn down again, or is not. */
+static int give_up(struct mapped *x, int rc, struct error *err)
+{
+    fiber_sleep(5 * SIM_MS);
+    if (sim_fault(FAULT_STACK_FAULT, 200))
+        return error_set(err, LUNAR_E_INDETERMINATE, "failed, and not all could be torn down");
+    unmap(x);
+    return rc;
+}
+
+/* What stands of the volume on this machine. */
+static struct mapped *find_volume(const struct stack_spec *spec)
+{
+    for (struct mapped *x = all; x; x = x->next)
+        if (x->machine == here() && uuid_equal(&x->spec.volume_id, &spec->volume_id))
+            return x;
+    return NULL;
+}
+
+int stack_attach(const char *root, const struct stack_spec *spec, struct stack **ret,
+                 struct error *err)
+{
+    (void)root;
+    int rc = stack_spec_check(spec, err);
+    if (rc == 0 && find(here(), &spec->attachment_id))
+        rc = error_set(err, LUNAR_E_EXISTS, "this attachment stands");
+    else if (rc == 0 && find_volume(spec))
+        rc = error_set(err, LUNAR_E_IN_USE, "another attachment of this volume stands");
+    if (rc == 0)
+        rc = step("state", err);
+    if (rc < 0)
+        return rc;
+    struct mapped *x = map(spec, false);
+    rc = step("L maps", err);
+    if (rc == 0) {
+        if (!spec->thick)
+            start_qsd(x);
+        rc = step("QSD", err);
+    }
+    if (rc < 0)
+        return give_up(x, rc, err);
+    x->complete = true;
+    *ret = handle(x);
+    return 0;
+}
+
+int stack_detach(const char *root, struct stack *stack, struct error *err)
+{
+    (void)root;
+    struct mapped *x = find(here(), &stack->spec.attachment_id);
+
+    if (x && x->complete && sim_fault(FAULT_STACK_FAULT, 60))
+        return error_set(err, LUNAR_E_IN_USE, "a consumer has it open");
+    int rc = step("H", err);
+    if (rc < 0)
+        return rc;
+    if (x) {
+        x->complete = false;
+        rc = step("QSD", err);
+        if (rc < 0)
+            return rc;
+        x->qsd_alive = false;
+        rc = step("L maps", err);
+        if (rc < 0)
+            return rc;
+        unmap(x);
+    }
+    stack_free(stack);
+    return 0;
+}
+
+int stack_teardown(const char *root, const struct uuid *pool_id, const struct uuid *attachment,
+                   const struct stack *stack, struct error *err)
+{
+    (void)root;
+    (void)pool_id;
+    (void)stack;
+    struct mapped *x = find(here(), attachment);
+    int rc = step("teardown", err);
+    if (rc == 0 && x)
+        unmap(x);
+    return rc;
+}
+
+int stack_restart_qsd(const char *root, struct stack *stack, struct error *err)
+{
+    (void)root;
+    struct mapped *x = find(here(), &stack->spec.attachment_id);
+    if (!x)
+        return error_set(err, LUNAR_E_NOT_FOUND, "nothing stands of this attachment");
+    if (!x->qsd_alive) {
+        int rc = step("restart", err);
+        if (rc < 0)
+            return rc;
+        start_qsd(x);
+        x->restarts++;
+    }
+    stack->qsd = (struct qsd){.pid = (pid_t)x->qsd_pid, .start_time = 1, .pidfd = x->pidfd};
+    stack->qsd_restarts = x->restarts;
+    return 0;
+}
+
+/* The first of this machine's that was not looked at yet; the list changes while we sleep. */
+static struct mapped *next_unseen(const struct mapped *const *seen, uint32_t n)
+{
+    for (struct mapped *x = all; x; x = x->next) {
+        bool known = x->machine != here();
+        for (uint32_t i = 0; i < n; i++)
+            known |= seen[i] == x;
+        if (!known)
+            return x;
+    }
+    return NULL;
+}
+
+static int recover_one(struct mapped *x, bool teardown, struct error *err)
+{
+    int rc = step("recover", err);
+    if (rc < 0)
+        return rc;
+    if (teardown) {
+        unmap(x);
+        return 0;
+    }
+    if (!x->spec.thick && !x->qsd_alive && step("restart", NULL) == 0)
+        start_qsd(x);
+    return 0;
+}
+
+int stack_recover(const char *root, const struct uuid *pool_id, bool teardown_all,
+                  void (*adopted)(void *data, struct stack *stack), void *data, struct error *err)
+{
+    const struct mapped *seen[64];
+    uint32_t n = 0;
+    struct mapped *x;
+    int rc = 0;
+
+    (void)root;
+    (void)pool_id;
+    while ((x = next_unseen(seen, n))) {
+        assert(n < 64);
+        bool teardown = teardown_all || !x->complete;
+        struct error why = ERROR_INIT;
+        int one = recover_one(x, teardown, &why);
+        if (one < 0 || !teardown)
+            seen[n++] = x;
+        if (one == 0 && !teardown)
+            adopted(data, handle(x));
+        if (one < 0 && rc == 0)
+            rc = error_set(err, one, "%s", why.text);
+    }
+    return rc;
+}
+
+int stack_format(const char *root, const struct stack_spec *spec, struct error *err)
+{
+    (void)root;
+    int rc = stack_spec_check(spec, err);
+    struct mapped *x = rc == 0 ? find_volume(spec) : NULL;
+
+    if (rc < 0)
+        return rc;
+    if (x && !x->job)
+        return error_set(err, LUNAR_E_IN_USE, "the layer is attached here");
+    if (x)
+        unmap(x); /* of an earlier job: its map is removed first */
+    x = map(spec, true);
+    rc = step("zeroing", err);
+    if (rc == 0)
+        rc = step("qemu-img", err);
+    if (rc < 0)
+        return give_up(x, rc, err);
+    ghost_formatted(spec);
+    unmap(x);
+    return 0;
+}

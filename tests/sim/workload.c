@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The requests of the workload and what their answers must say.
+ *
+ * Happy path: a random operation on what is known of a random name; the answer's volume and
+ * attachment become what everybody knows. What an answer of success must mean is compared with the
+ * ghost (the accepted metadata, what is mapped where); an error must be one that the situation can
+ * bring about. The finale empties the pool by the same operations, each until it succeeds.
+ */
+#include "sim/workload.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "sim/ghost.h"
+
+static struct request *all; /* newest first */
+static uint32_t n_requests;
+static char last_state[16]; /* of the volume in the last answer; "" if none */
+static int last_code;
+
+const struct request *request_by_id(const struct uuid *id)
+{
+    for (const struct request *r = all; r; r = r->next)
+        if (uuid_equal(&r->id, id))
+            return r;
+    return NULL;
+}
+
+bool ghost_delete_requested(const struct uuid *volume)
+{
+    for (const struct request *r = all; r; r = r->next)
+        if (r->op == CLIENT_DELETE && r->sent_us > 0 && uuid_equal(&r->volume, volume))
+            return true;
+    return false;
+}
+
+static uint32_t detaches_of(const struct uuid *volume)
+{
+    uint32_t n = 0;
+    for (const struct request *r = all; r; r = r->next)
+        n += r->op == CLIENT_DETACH && r->sent_us > 0 && uuid_equal(&r->volume, volume);
+    return n;
+}
+
+bool ghost_detach_confirmed(const struct uuid *attachment)
+{
+    for (const struct request *r = all; r; r = r->next)
+        if (r->op == CLIENT_DETACH && r->over && r->code == 0 && r->sent_us > 0 &&
+            uuid_equal(&r->attachment, attachment))
+            return true;
+    return false;
+}
+
+/* --- making them --- */
+
+static struct request *request_new(enum client_op op, uint32_t name)
+{
+    struct request *r = calloc(1, sizeof *r);
+    r->number = ++n_requests;
+    r->id = uuid_random();
+    r->op = op;
+    r->name = name;
+    r->volume = workload_names[name].volume;
+    r->attachment = workload_names[name].attachment;
+    r->code = 1; /* not answered */
+    r->next = all;
+    all = r;
+    return r;
+}
+
+static struct request *attach_new(uint32_t name)
+{
+    struct request *r = request_new(CLIENT_ATTACH, name);
+    r->node = machine_at(1 + (uint32_t)sim_random(STREAM_CLIENTS, world_machines()));
+    r->named_node = true;
+    return r;
+}
+
+static struct request *ping_new(void)
+{
+    struct request *r = request_new(CLIENT_PING, 0);
+    bool big = sim_random(STREAM_CLIENTS, 4) == 0;
+    r->ping_len = 8 + (uint32_t)sim_random(STREAM_CLIENTS, big ? 20000 : 200);
+    return r;
+}
+
+struct request *request_random(void)
+{
+    uint32_t name = (uint32_t)sim_random(STREAM_CLIENTS, FINALE_NAME);
+    const struct volume_name *v = &workload_names[name];
+    uint64_t dice = sim_random(STREAM_CLIENTS, 100);
+
+    if (dice < 10)
+        return ping_new();
+    if (dice < 13)
+        return request_new(CLIENT_LIST, name);
+    if (dice < 23)
+        return request_new(CLIENT_GET, name);
+    if (uuid_is_zero(&v->volume) || dice < 28)
+        return request_new(CLIENT_CREATE, name);
+    if (!uuid_is_zero(&v->attachment) && dice < 65)
+        return request_new(CLIENT_DETACH, name);
+    if (dice < 80)
+        return attach_new(name);
+    return request_new(CLIENT_DELETE, name);
+}
+
+/* Some volumes are thick; one name always means one size and kind. */
+static uint64_t size_of(uint32_t name)
+{
+    return (4ull + 40 * name) << 20;
+}
+
+static bool is_thick(uint32_t name)
+{
+    return name % 2 == 1;
+}
+
+static uint8_t ping_byte(const struct request *r, uint32_t i)
+{
+    return (uint8_t)(r->number * 31 + i * 7 + (i >> 8));
+}
+
+static void pack_op(const struct request *r, Lunar__Request *m, uint8_t *payload)
+{
+    static Lunar__Ping ping;
+    static Lunar__VolumeGet get;
+    static Lunar__VolumeList list;
+    static Lunar__VolumeCreate create;
+    static Lunar__VolumeAttach attach;
+    static Lunar__VolumeDetach detach;
+    static Lunar__VolumeDelete remove_;
+    char *name = workload_names[r->name].text;
+
+    lunar__ping__init(&ping);
+    lunar__volume_get__init(&get);
+    lunar__volume_list__init(&list);
+    lunar__volume_create__init(&create);
+    lunar__volume_attach__init(&attach);
+    lunar__volume_detach__init(&detach);
+    lunar__volume_delete__init(&remove_);
+    switch (r->op) {
+    case CLIENT_PING:
+        for (uint32_t i = 0; i < r->ping_len; i++)
+            payload[i] = ping_byte(r, i);
+        ping.payload = (ProtobufCBinaryData){r->ping_len, payload};
+        m->op_case = LUNAR__REQUEST__OP_PING;
+        m->ping = &ping;
+        break;
+    case CLIENT_GET:
+        get.name = name;
+        m->op_case = LUNAR__REQUEST__OP_VOLUME_GET;
+        m->volume_get = &get;
+        break;
+    case CLIENT_LIST:
+        m->op_case = LUNAR__REQUEST__OP_VOLUME_LIST;
+        m->volume_list = &list;
+        break;
+    case CLIENT_CREATE:
+        create.name = name;
+        create.size = size_of(r->name);
+        create.thick = is_thick(r->name);
+        m->op_case = LUNAR__REQUEST__OP_VOLUME_CREATE;
+        m->volume_create = &create;
+        break;
+    case CLIENT_ATTACH:
+        attach.volume_id = uuid_to_pb(&r->volume);
+        attach.node = r->node->name;
+        m->op_case = LUNAR__REQUEST__OP_VOLUME_ATTACH;
+        m->volume_attach = &attach;
+        break;
+    case CLIENT_DETACH:
+        detach.volume_id = uuid_to_pb(&r->volume);
+        detach.attachment_id = uuid_to_pb(&r->attachment);
+        m->op_case = LUNAR__REQUEST__OP_VOLUME_DETACH;
+        m->volume_detach = &detach;
+        break;
+    default:
+        remove_.volume_id = uuid_to_pb(&r->volume);
+        m->op_case = LUNAR__REQUEST__OP_VOLUME_DELETE;
+        m->volume_delete = &remove_;
+    }
+}
+
+void request_pack(const struct request *r, uint8_t **ret, uint32_t *ret_len)
+{
+    Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
+    Lunar__Request m = LUNAR__REQUEST__INIT;
+    static uint8_t payload[32768];
+
+    m.id = uuid_to_pb(&r->id);
+    pack_op(r, &m, payload);
+    e.body_case = LUNAR__ENVELOPE__BODY_REQUEST;
+    e.request = &m;
+    if (envelope_pack(&e, ret, ret_len, NULL) < 0)
+        abort();
+}
+
+void request_sent(struct request *r)
+{
+    if (r->sent_us > 0)
+        return;
+    r->sent_us = sim_now_us();
+    r->node_boot = r->node ? r->node->boot : 0;
+    r->detaches = r->op == CLIENT_ATTACH ? detaches_of(&r->volume) : 0;
+}
+
+/* --- judging the answers --- */
+
+static _Noreturn void wrong(const struct request *r, const char *invariant, const char *what)
+{
+    char id[UUID_TEXT_SIZE];
+    sim_violation(invariant, "request %u (%s %s, volume %s): %s", r->number, client_op_name(r->op),
+                  workload_names[r->name].text, uuid_format(&r->volume, id), what);
+}
+
+static void check_error(const struct request *r, const Lunar__Response *response)
+{
+    int code = response->error->code;
+    if (code > LUNAR_E_BASE || error_retryable(code) || code == LUNAR_E_METADATA ||
+        code == LUNAR_E_NO_SPACE || code == LUNAR_E_IN_USE)
+        return;
+    if (code == LUNAR_E_NOT_FOUND && (r->op == CLIENT_GET || r->op == CLIENT_ATTACH)) {
+        uint64_t since = ghost_ready_since(workload_names[r->name].text);
+        if (r->op == CLIENT_GET && response->term == ghost_term() && since < r->sent_us)
+            wrong(r, "no-acknowledged-create-is-lost", "a volume that is ready was not found");
+        return;
+    }
+    wrong(r, "answers-match-requests", response->error->text);
+}
+
+static void check_ping(const struct request *r, const Lunar__Response *response)
+{
+    if (response->op_case != LUNAR__RESPONSE__OP_PING || response->ping->payload.len != r->ping_len)
+        wrong(r, "answers-match-requests", "another payload came back");
+    for (uint32_t i = 0; i < r->ping_len; i++)
+        if (response->ping->payload.data[i] != ping_byte(r, i))
+            wrong(r, "answers-match-requests", "another payload came back");
+}
+
+static void learn(uint32_t name, const Lunar__Volume *v)
+{
+    struct volume_name *n = &workload_names[name];
+    memset(&n->attachment, 0, sizeof n->attachment);
+    n->volume = uuid_from_pb(v->volume_id);
+    if (v->n_attachments > 0)
+        n->attachment = uuid_from_pb(v->attachments[0]->attachment_id);
+    snprintf(last_state, sizeof last_state, "%s", v->state);
+}
+
+static void check_volume(const struct request *r, const Lunar__Response *response)
+{
+    if (response->op_case != LUNAR__RESPONSE__OP_VOLUME ||
+        strcmp(response->volume->name, workload_names[r->name].text) != 0)
+        wrong(r, "answers-match-requests", "the answer is about another volume");
+    struct uuid id = uuid_from_pb(response->volume->volume_id);
+    if (r->op == CLIENT_ATTACH && !uuid_equal(&id, &r->volume))
+        wrong(r, "answers-match-requests", "the answer has another volume's id");
+    if (response->volume->size != size_of(r->name) ||
+        (bool)response->volume->thick != is_thick(r->name))
+        wrong(r, "answers-match-requests", "the volume has another size or kind");
+}
+
+static void check_create(const struct request *r, const Lunar__Response *response)
+{
+    struct uuid id = uuid_from_pb(response->volume->volume_id);
+    if (ghost_volume_state(&id) != GHOST_VOLUME_READY && !ghost_delete_requested(&id) &&
+        response->term == ghost_term())
+        wrong(r, "no-acknowledged-create-is-lost",
+              "created, says the answer, but the metadata does not have it ready");
+}
+
+struct looked_for {
+    const struct request *r;
+    bool open;
+};
+
+static void look_for(void *data, const struct mapped_view *v)
+{
+    struct looked_for *l = data;
+    if (v->machine == l->r->node && v->open && uuid_equal(&v->spec->volume_id, &l->r->volume))
+        l->open = true;
+}
+
+static void check_attach(const struct request *r)
+{
+    struct looked_for l = {r, false};
+    if (r->node->state == MACHINE_OFF || r->node->boot != r->node_boot ||
+        detaches_of(&r->volume) != r->detaches)
+        return;
+    for (const struct request *d = all; d; d = d->next)
+        if (d->op == CLIENT_DETACH && !d->over && uuid_equal(&d->volume, &r->volume))
+            return;
+    stack_model_each(look_for, &l);
+    if (!l.open)
+        wrong(r, "answers-match-requests", "attached, says the answer, but it is not open there");
+}
+
+static void look_for_attachment(void *data, const struct mapped_view *v)
+{
+    struct looked_for *l = data;
+    if (uuid_equal(&v->spec->attachment_id, &l->r->attachment))
+        l->open = true;
+}
+
+static void check_detach(const struct request *r)
+{
+    struct looked_for l = {r, false};
+    stack_model_each(look_for_attachment, &l);
+    if (l.open)
+        wrong(r, "answers-match-requests", "detached, says the answer, but it is mapped");
+    memset(&workload_names[r->name].attachment, 0, sizeof workload_names[r->name].attachment);
+}
+
+static void check_delete(const struct request *r)
+{
+    enum ghost_volume state = ghost_volume_state(&r->volume);
+    if (state == GHOST_VOLUME_NEW || state == GHOST_VOLUME_READY)
+        wrong(r, "answers-match-requests", "deleted, says the answer, but the metadata has it");
+    if (uuid_equal(&workload_names[r->name].volume, &r->volume))
+        memset(&workload_names[r->name].volume, 0, sizeof r->volume);
+    memset(&workload_names[r->name].attachment, 0, sizeof r->attachment);
+}
+
+void request_check(struct request *r, const Lunar__Response *response)
+{
+    last_code = response->error ? response->error->code : 0;
+    last_state[0] = '\0';
+    if (last_code != 0) {
+        check_error(r, response);
+        if (last_code == LUNAR_E_NOT_FOUND && r->op == CLIENT_GET)
+            memset(&workload_names[r->name].volume, 0, sizeof r->volume);
+        return;
+    }
+    if (r->op == CLIENT_GET || r->op == CLIENT_CREATE || r->op == CLIENT_ATTACH) {
+        check_volume(r, response);
+        learn(r->name, response->volume);
+    }
+    switch (r->op) {
+    case CLIENT_PING:
+        check_ping(r, response);
+        break;
+    case CLIENT_LIST:
+        if (response->op_case != LUNAR__RESPONSE__OP_VOLUMES)
+            wrong(r, "answers-match-requests", "no list came back");
+        break;
+    case CLIENT_CREATE:
+        check_create(r, response);
+        break;
+    case CLIENT_ATTACH:
+        check_attach(r);
+        break;
+    case CLIENT_DETACH:
+        check_detach(r);
+        break;
+    case CLIENT_DELETE:
+        check_delete(r);
+        break;
+    default:
+        break;
+    }
+}
+
+/* --- the finale --- */
+
+enum finale_step {
+    FINALE_EMPTY,
+    FINALE_CREATE,
+    FINALE_ATTACH,
+    FINALE_PING,
+    FINALE_LIST,
+    FINALE_CLEAN,
+    FINALE_OVER
+};
+
+static enum finale_step step;
+static uint32_t finale_name;
+static struct request *last;
+
+bool request_finale_over(void)
+{
+    return step == FINALE_OVER;
+}
+
+/* Whatever is there of the name is detached and deleted, by asking again and again. NULL: nothing
+ * is. */
+static struct request *empty_name(uint32_t name)
+{
+    const struct volume_name *v = &workload_names[name];
+    if (!last || last->op != CLIENT_GET || last->name != name)
+        return request_new(CLIENT_GET, name);
+    if (last_code == LUNAR_E_NOT_FOUND)
+        return NULL;
+    if (last_code != 0 || strcmp(last_state, "ready") != 0)
+        return request_new(CLIENT_GET, name);
+    return request_new(uuid_is_zero(&v->attachment) ? CLIENT_DELETE : CLIENT_DETACH, name);
+}
+
+static struct request *next_of_finale(void)
+{
+    bool ok = last && last_code == 0;
+    struct request *r;
+
+    switch (step) {
+    case FINALE_EMPTY:
+        while (finale_name < FINALE_NAME) {
+            if ((r = empty_name(finale_name)))
+                return r;
+            finale_name++;
+        }
+        step = FINALE_CREATE;
+        return request_new(CLIENT_CREATE, FINALE_NAME);
+    case FINALE_CREATE:
+        if (!ok)
+            return request_new(CLIENT_CREATE, FINALE_NAME);
+        step = FINALE_ATTACH;
+        return attach_new(FINALE_NAME);
+    case FINALE_ATTACH:
+        if (!ok)
+            return attach_new(FINALE_NAME);
+        step = FINALE_PING;
+        return ping_new();
+    case FINALE_PING:
+        step = FINALE_LIST;
+        return request_new(CLIENT_LIST, FINALE_NAME);
+    case FINALE_LIST:
+        step = FINALE_CLEAN;
+        last = NULL;
+        return empty_name(FINALE_NAME);
+    case FINALE_CLEAN:
+        if ((r = empty_name(FINALE_NAME)))
+            return r;
+        step = FINALE_OVER;
+        return NULL;
+    default:
+        return NULL;
+    }
+}
+
+struct request *request_finale(void)
+{
+    last = next_of_finale();
+    return last;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The world around the daemons, shared by its files: daemons.c (what a supervisor does),
+ * lvm_model.c (LVM on the virtual LUN), stack_model.c (what a node maps), local_model.c (local
+ * sockets), clients.c (the workload), chaos.c (faults that are planned), ghost*.c (the invariants),
+ * outside.c (the rest of what production code calls).
+ */
+#ifndef LUNAR_TESTS_SIM_WORLD_H
+#define LUNAR_TESTS_SIM_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/agent_internal.h"
+#include "coordinator/coordinator_internal.h"
+#include "sim/sim.h"
+
+#define WORLD_MAX_NODES 8u /* host ids of the pool */
+#define WORLD_LUN_SIZE  (6ull << 30)
+
+extern struct superblock world_sb;
+
+/* --- daemons.c --- */
+/* Formats the LUN, makes the machines and starts what runs on them. */
+void world_start(uint32_t n_machines, uint32_t n_candidates);
+uint32_t world_machines(void);
+/* The agent or coordinator that a process is; NULL: not that kind, or not begun. */
+struct agent *process_agent(const struct process *p);
+struct coordinator *process_coordinator(const struct process *p);
+/* The newest process of a kind on a machine, or NULL; it may be ending. */
+struct process *machine_process(const struct machine *m, enum process_kind kind);
+/* Cuts the power; boots again after `off_us`. */
+void world_power_cycle(struct machine *m, uint64_t off_us, const char *why);
+/* All agents have joined and one coordinator leads; else a sentence about who does not. */
+bool world_is_whole(char *why, size_t size);
+
+/* --- lvm_model.c --- */
+void lvm_model_format(void);
+/* The newest sound text on the LUN, by the world's own eyes; NULL: none. malloc'ed. */
+char *lvm_model_peek(void);
+bool lvm_model_owns(uint64_t offset); /* one of the metadata areas or the label */
+
+/* --- stack_model.c --- */
+void stack_model_machine_off(const struct machine *m);
+/* A QSD of the machine dies, if one runs there. */
+bool stack_model_qsd_exit(struct machine *m);
+/* Calls back for what is mapped writable, on any machine. */
+struct mapped_view {
+    const struct machine *machine;
+    const struct stack_spec *spec;
+    uint32_t host; /* and generation: as they were when it was mapped */
+    uint64_t generation;
+    bool job, open; /* open: complete */
+};
+void stack_model_each(void (*each)(void *data, const struct mapped_view *v), void *data);
+
+/* --- local_model.c --- */
+struct local_conn; /* of a client that is no process */
+struct local_conn_callbacks {
+    void (*message)(void *data, const uint8_t *bytes, uint32_t len);
+    void (*gone)(void *data); /* once, unless closed from here */
+};
+/* NULL: nobody listens there. */
+struct local_conn *local_model_connect(struct machine *m, const char *path,
+                                       const struct local_conn_callbacks *callbacks, void *data);
+void local_model_send(struct local_conn *c, const uint8_t *bytes, uint32_t len);
+void local_model_close(struct local_conn *c);
+void local_model_process_ended(struct process *p);
+#define WORLD_AGENT_SOCKET       "/run/agent-sim.sock"
+#define WORLD_COORDINATOR_SOCKET "/run/coordinator-sim.sock"
+
+/* --- clients.c --- */
+void clients_start(uint32_t n_clients, uint32_t n_requests);
+bool clients_done(char *why, size_t size);
+/* After the faults: a last round through every kind of operation, which must succeed. */
+void clients_begin_finale(void);
+void clients_stop_requesting(void);
+enum client_op {
+    CLIENT_PING,
+    CLIENT_GET,
+    CLIENT_LIST,
+    CLIENT_CREATE,
+    CLIENT_ATTACH,
+    CLIENT_DETACH,
+    CLIENT_DELETE,
+    CLIENT_OPS
+};
+const char *client_op_name(enum client_op op);
+uint64_t clients_completed(enum client_op op); /* answered with success */
+
+/* --- chaos.c --- */
+void chaos_start(uint64_t chaos_us);
+
+#endif
