@@ -259,7 +259,7 @@ void sim_run(uint64_t until_us)
 {
     while (heap_n > 0 && heap[1].at_us <= until_us)
         run_first();
-    if (heap_n > 0 && now_us < until_us)
+    if (until_us != UINT64_MAX && now_us < until_us)
         now_us = until_us;
 }
 

@@ -11,6 +11,9 @@
 #include "base/alarm.h"
 #include "base/worker.h"
 #include "sim/internal.h"
+#if __has_include("base/parallel.h")
+#include "base/parallel.h"
+#endif
 
 /* --- alarms --- */
 
@@ -173,3 +176,43 @@ void worker_close(struct worker *worker)
     assert(worker->outstanding == 0);
     worker->closed = true;
 }
+
+/* --- blocking work side by side (base/parallel.h): a fiber each --- */
+
+#if __has_include("base/parallel.h")
+struct parallel {
+    void (*fn)(void *data, int index);
+    void *data;
+    struct fiber *waiting; /* NULL: nobody yet */
+    int left;
+};
+
+struct branch {
+    struct parallel *all;
+    int index;
+};
+
+static void branch_run(void *data)
+{
+    struct branch *b = data;
+    b->all->fn(b->all->data, b->index);
+    if (--b->all->left == 0 && b->all->waiting)
+        fiber_wake(b->all->waiting);
+}
+
+void parallel_run(int n, void (*fn)(void *data, int index), void *data)
+{
+    struct parallel all = {.fn = fn, .data = data, .left = n};
+    struct branch branches[PARALLEL_MAX];
+    assert(n >= 1 && n <= PARALLEL_MAX);
+    for (int i = 0; i < n; i++)
+        branches[i] = (struct branch){&all, i};
+    for (int i = 1; i < n; i++)
+        fiber_start(process_current(), "parallel", branch_run, NULL, &branches[i]);
+    branch_run(&branches[0]);
+    if (all.left == 0)
+        return;
+    all.waiting = fiber_self();
+    fiber_stop();
+}
+#endif

@@ -92,7 +92,8 @@ uint64_t sim_now_us(void);
 struct sim_event;
 struct sim_event *sim_at(uint64_t at_us, void (*fn)(void *data), void *data);
 void sim_cancel(struct sim_event *event); /* not once it has fired */
-/* Runs until `until_us` or until nothing is left; calls the hook after each event. */
+/* Runs until `until_us`, or with UINT64_MAX until nothing is left; calls the hook after each event.
+ */
 void sim_run(uint64_t until_us);
 /* Forgets an earlier run of this process, its hooks too. */
 void sim_start(const struct sim_options *options);
