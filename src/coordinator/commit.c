@@ -18,8 +18,9 @@
  *  - lvm killed or timed out: it may have committed, perhaps to one area alone. What is there is
  * adopted, as nobody else writes while we lead and the child is dead, and the areas are made equal
  * again.
- *  - The copy cannot be stored: the commit stands, the caller gets INDETERMINATE, the next commit
- * stores it first.
+ *  - The copy cannot be stored: the commit stands, the caller gets INDETERMINATE. Nothing may be
+ * built on it, an answer to a client least of all, until committer_settle has stored it: a late
+ * write could otherwise bring back the metadata before it.
  *  - The device cannot be read: an error and nothing else.
  */
 #include <inttypes.h>
@@ -43,6 +44,7 @@ struct committer {
     bool copy_due; /* `known` is newer than the copy */
     bool unsure;   /* a command of ours ended we know not how: `known` is no basis until we have
                       looked */
+    bool settled;  /* the disk holds `known` in every area, and so does the copy */
 };
 
 static int check_leader(const struct committer *c, struct error *err)
@@ -245,6 +247,7 @@ int committer_run(struct committer *c, const char *const *args, struct error *er
     struct error after = ERROR_INIT;
 
     point(args[0], "begin");
+    c->settled = false;
     int rc = check_before(c, args[0], err);
     if (rc < 0)
         return rc;
@@ -257,11 +260,29 @@ int committer_run(struct committer *c, const char *const *args, struct error *er
     if (looked == 0)
         looked = store_copy(c, &after);
     point(args[0], "copied");
+    c->settled = looked == 0;
     if (looked == 0 || rc == LUNAR_E_INDETERMINATE)
         return rc;
     if (looked == LUNAR_E_METADATA)
         return error_set(err, looked, "after lvm %s: %s", args[0], after.text);
     return error_set(err, LUNAR_E_INDETERMINATE, "lvm %s ended, but %s", args[0], after.text);
+}
+
+int committer_settle(struct committer *c, struct error *err)
+{
+    if (c->settled)
+        return 0;
+    if (lvm_is_stuck(c->config.lvm))
+        return error_set(err, LUNAR_E_INDETERMINATE, "a killed lvm hangs in its I/O");
+    int rc = check_leader(c, err);
+    if (rc == 0 && c->unsure)
+        rc = resync(c, err);
+    if (rc == 0 || rc == LUNAR_E_METADATA) /* whether it was restored is looked at */
+        rc = check_disk(c, err);
+    if (rc == 0)
+        rc = store_copy(c, err);
+    c->settled = rc == 0;
+    return rc;
 }
 
 /* The tag that says under whose term the texts are written from now on. */

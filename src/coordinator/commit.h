@@ -40,6 +40,10 @@ void committer_close(struct committer *c);
 /* LUNAR_E_METADATA: what was on the disk was not ours; it was restored, nothing or nothing lasting
  * was done, try again. */
 int committer_run(struct committer *c, const char *const *args, struct error *err);
+/* After a committer_run that failed: looks, restores and copies until what the disk holds is known
+ * and stands in the copy. 0; else no catalogue that is read from the disk may be acted upon, since
+ * it may yet be undone; try again. Free of I/O after a commit that ended well. */
+int committer_settle(struct committer *c, struct error *err);
 uint64_t committer_seqno(const struct committer *c);
 
 /* --- numbered kill points around every external effect (commit, grant write, command) --- */

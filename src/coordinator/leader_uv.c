@@ -4,17 +4,21 @@
  * hub, answers to nodes or to local clients. See leader.h for what each must promise.
  *
  * Failure modes: a commit that says STALE, a hub that meets a higher term, a grant table of a
- * higher term: deposed, the process ends. A catalogue that cannot be read after a commit is tried
- * again; then the process ends too, for it would act blindly.
+ * higher term: deposed, the process ends. A catalogue that cannot be read after a commit, or whose
+ * copy cannot be stored, is tried again; then the process ends too, for it would act blindly.
  */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "coordinator/coordinator_internal.h"
 
 #define REPORT_TRIES 3
+/* An error of the LUN that lasts longer is for the next leader, who begins by looking at all. */
+#define SETTLE_TRIES   4
+#define SETTLE_PAUSE_S 1
 
 struct commit_job {
     struct worker_job job;
@@ -55,11 +59,28 @@ static struct catalogue *read_catalogue(struct lvm *lvm)
     return NULL;
 }
 
+/* A catalogue counts only if what it was read from stands in the copy, too (SAFETY 4). */
+static bool settle(struct commit_job *j)
+{
+    struct error err = ERROR_INIT;
+    int rc = -1;
+    for (int i = 0; i < SETTLE_TRIES && rc < 0 && rc != LUNAR_E_STALE; i++) {
+        if (i > 0)
+            sleep(SETTLE_PAUSE_S);
+        rc = committer_settle(j->c->takeover.committer, &err);
+    }
+    if (rc < 0)
+        log_error("metadata_unsettled code=%s text=\"%s\"", error_name(rc), err.text);
+    return rc == 0;
+}
+
 static void commit_run(struct worker_job *job)
 {
     struct commit_job *j = job->data;
     j->rc = committer_run(j->c->takeover.committer, j->args.argv, &j->err);
-    for (int i = 0; i < REPORT_TRIES && !j->fresh && j->rc != LUNAR_E_STALE; i++)
+    if (j->rc == LUNAR_E_STALE || !settle(j))
+        return;
+    for (int i = 0; i < REPORT_TRIES && !j->fresh; i++)
         j->fresh = read_catalogue(j->c->takeover.lvm);
 }
 
@@ -72,7 +93,7 @@ static void commit_done(struct worker_job *job)
     if (j->rc == LUNAR_E_STALE)
         coordinator_die("deposed before a commit", j->err.text);
     if (!j->fresh)
-        coordinator_die("the catalogue cannot be read", j->err.text);
+        coordinator_die("the catalogue cannot be read or is not safe", j->err.text);
     if (j->rc < 0)
         log_error("commit_failed code=%s text=\"%s\"", error_name(j->rc), j->err.text);
     leader_commit_done(c->leader, j->token, j->rc, &j->err, j->fresh, coordinator_now_ms(c));
