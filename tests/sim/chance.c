@@ -145,7 +145,7 @@ static void draw_weight(enum sim_fault kind)
 /* All are drawn always, so that giving one leaves the others as they are. */
 static void fill_in(void)
 {
-    uint64_t chaos_us = 30 * SIM_S + sim_random(STREAM_CONFIG, 60 * SIM_S);
+    uint64_t chaos_us = (30000 + sim_random(STREAM_CONFIG, 60000)) * SIM_MS;
     uint32_t nodes = 2 + (uint32_t)sim_random(STREAM_CONFIG, 4);
     uint32_t requests = 20 + (uint32_t)sim_random(STREAM_CONFIG, 60);
     if (options.chaos_us == 0)

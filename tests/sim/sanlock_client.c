@@ -255,7 +255,6 @@ int membership_leave(struct membership *m, struct error *err)
 {
     struct machine *machine = here();
     struct model_daemon *d = model_daemon(machine);
-    struct process *leader = model_lease.holder;
 
     d->member = NULL;
     fiber_sleep(LEAVE_US);
@@ -263,7 +262,7 @@ int membership_leave(struct membership *m, struct error *err)
         free(m);
         return 0;
     }
-    if (leader && leader == model_lease.holder && leader->machine == machine && !leader->gone) {
+    if (model_lease.holder && model_lease.holder->machine == machine) {
         int rc = acquire_member(m, err);
         return rc < 0 ? rc
                       : error_set(err, LUNAR_E_IN_USE,

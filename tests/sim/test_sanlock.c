@@ -403,6 +403,40 @@ static void a_released_lease_is_free_at_once(void)
     CHECK_EQ(b.term, 2);
 }
 
+struct leaver {
+    struct membership *m;
+    int rc;
+};
+
+static void leaver_life(void *data)
+{
+    struct leaver *l = data;
+    struct membership_config config = {.device = "/dev/lun", .superblock = &sb, .node_name = "n"};
+    if (membership_join(&config, &l->m, NULL) < 0)
+        return;
+    fiber_sleep(5 * SIM_S);
+    l->rc = membership_leave(l->m, NULL);
+    for (;;)
+        fiber_sleep(SIM_S);
+}
+
+static void a_node_whose_candidate_leads_does_not_leave(void)
+{
+    for (int leads = 0; leads < 2; leads++) {
+        struct leaver l = {NULL, 1};
+        struct candidate c;
+        start(1, 1);
+        test_process(machine_at(1), PROCESS_AGENT, leaver_life, &l);
+        if (leads)
+            run_candidate(&c, 1);
+        forward(20 * SIM_S);
+        CHECK_EQ(l.rc, leads ? LUNAR_E_IN_USE : 0);
+        CHECK_EQ(sanlock_host_id(machine_at(1)) != 0, leads);
+        forward(100 * SIM_S);
+        CHECK_EQ(sanlock_host_id(machine_at(1)) != 0, leads);
+    }
+}
+
 TEST_MAIN(TEST(records_are_those_of_a_real_sanlock),
           TEST(a_machine_keeps_its_host_id_and_gets_a_new_generation_per_boot),
           TEST(an_agent_restarted_in_one_boot_keeps_its_generation),
@@ -414,4 +448,4 @@ TEST_MAIN(TEST(records_are_those_of_a_real_sanlock),
           TEST(a_killed_leader_keeps_its_lease_until_its_write_has_landed),
           TEST(the_lease_of_a_lost_machine_is_free_after_8n_and_w),
           TEST(a_leader_that_slept_through_its_death_is_told_by_the_lun),
-          TEST(a_released_lease_is_free_at_once))
+          TEST(a_released_lease_is_free_at_once), TEST(a_node_whose_candidate_leads_does_not_leave))

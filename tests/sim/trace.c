@@ -116,9 +116,8 @@ static void print_options(FILE *to)
 {
     const struct sim_options *o = sim_options();
     fprintf(to,
-            "--seed %" PRIu64 " --nodes %u --requests %u --chaos-us %" PRIu64
-            " --fault-mask 0x%" PRIx64,
-            o->seed, o->nodes, o->requests, o->chaos_us, o->fault_mask);
+            "--seed %" PRIu64 " --nodes %u --requests %u --chaos-ms %" PRIu64 " --mask 0x%" PRIx64,
+            o->seed, o->nodes, o->requests, o->chaos_us / SIM_MS, o->fault_mask);
 }
 
 _Noreturn void sim_violation(const char *invariant, const char *format, ...)
