@@ -73,7 +73,7 @@ const char *uv_err_name(int err)
 
 /* --- handles --- */
 
-static void handle_init(uv_loop_t *loop, uv_handle_t *handle, uv_handle_type type)
+void fake_uv_handle_init(uv_loop_t *loop, uv_handle_t *handle, uv_handle_type type)
 {
     process_of_loop(loop); /* asserts */
     handle->loop = loop;
@@ -119,6 +119,8 @@ void uv_close(uv_handle_t *handle, uv_close_cb close_cb)
         uv_timer_stop((uv_timer_t *)handle);
     else if (handle->type == UV_POLL || handle->type == UV_SIGNAL)
         watch_drop(handle);
+    else if (handle->type == UV_UDP)
+        fake_udp_closed(handle);
     handle->flags = CLOSING;
     handle->close_cb = close_cb;
     process_at(process_of_loop(handle->loop), sim_now_us(), on_close, handle);
@@ -128,7 +130,7 @@ void uv_close(uv_handle_t *handle, uv_close_cb close_cb)
 
 int uv_timer_init(uv_loop_t *loop, uv_timer_t *timer)
 {
-    handle_init(loop, (uv_handle_t *)timer, UV_TIMER);
+    fake_uv_handle_init(loop, (uv_handle_t *)timer, UV_TIMER);
     timer->timer_cb = NULL;
     timer->heap_node[0] = NULL;
     timer->timeout = timer->repeat = 0;
@@ -197,7 +199,7 @@ uint64_t uv_timer_get_due_in(const uv_timer_t *timer)
 
 int uv_async_init(uv_loop_t *loop, uv_async_t *async, uv_async_cb cb)
 {
-    handle_init(loop, (uv_handle_t *)async, UV_ASYNC);
+    fake_uv_handle_init(loop, (uv_handle_t *)async, UV_ASYNC);
     async->async_cb = cb;
     async->pending = 0;
     async->flags |= ACTIVE;
@@ -265,7 +267,7 @@ static void watch_add(uv_handle_t *handle, int number)
 
 int uv_poll_init(uv_loop_t *loop, uv_poll_t *poll, int fd)
 {
-    handle_init(loop, (uv_handle_t *)poll, UV_POLL);
+    fake_uv_handle_init(loop, (uv_handle_t *)poll, UV_POLL);
     watch_add((uv_handle_t *)poll, fd);
     return 0;
 }
@@ -286,7 +288,7 @@ int uv_poll_stop(uv_poll_t *poll)
 
 int uv_signal_init(uv_loop_t *loop, uv_signal_t *handle)
 {
-    handle_init(loop, (uv_handle_t *)handle, UV_SIGNAL);
+    fake_uv_handle_init(loop, (uv_handle_t *)handle, UV_SIGNAL);
     return 0;
 }
 
@@ -380,4 +382,5 @@ void fake_uv_reset(void)
         free(w);
     }
     next_fd = SIM_FD_FIRST;
+    fake_udp_reset();
 }

@@ -46,6 +46,11 @@ _Noreturn void fiber_abandon(void);
 
 /* --- fake_uv.c --- */
 void fake_uv_reset(void);
+void fake_uv_handle_init(uv_loop_t *loop, uv_handle_t *handle, uv_handle_type type);
+
+/* --- fake_udp.c --- */
+void fake_udp_reset(void);
+void fake_udp_closed(uv_handle_t *handle);
 
 /* --- lun.c --- */
 void lun_reset(void);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The engine of the simulator does what its header says: time, fibers, death, and the LUN's faults.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -200,6 +201,66 @@ static void alarms_can_be_cleared_and_set_anew(void)
     alarm_clear(alarms, &b);
     sim_run(SIM_S);
     CHECK_EQ(rang_at, now + 20);
+}
+
+/* --- the network --- */
+
+static int arrived;
+
+static void on_buffer(uv_handle_t *handle, size_t suggested, uv_buf_t *ret)
+{
+    static char buffer[64];
+    (void)handle;
+    (void)suggested;
+    *ret = uv_buf_init(buffer, sizeof buffer);
+}
+
+static void on_datagram(uv_udp_t *udp, ssize_t len, const uv_buf_t *buf,
+                        const struct sockaddr *from, unsigned flags)
+{
+    (void)udp;
+    (void)flags;
+    arrived += len == 5 && from && memcmp(buf->base, "hello", 5) == 0;
+}
+
+/* A thousand datagrams from one machine to another. */
+static void send_datagrams(void)
+{
+    static uv_udp_t a, b;
+    struct process *p = process_start(PROCESS_AGENT, machine_new());
+    struct process *q = process_start(PROCESS_AGENT, machine_new());
+    struct sockaddr_in at = {.sin_family = AF_INET};
+    int len = sizeof at;
+    char hello[] = "hello";
+    uv_buf_t buf = uv_buf_init(hello, 5);
+
+    arrived = 0;
+    uv_udp_init(&p->loop, &a);
+    at.sin_addr.s_addr = htonl(0x0a000001);
+    uv_udp_bind(&a, (struct sockaddr *)&at, 0);
+    uv_udp_init(&q->loop, &b);
+    at.sin_addr.s_addr = htonl(0x0a000002);
+    uv_udp_bind(&b, (struct sockaddr *)&at, 0);
+    uv_udp_getsockname(&b, (struct sockaddr *)&at, &len);
+    uv_udp_recv_start(&b, on_buffer, on_datagram);
+    for (int i = 0; i < 1000; i++) {
+        uv_udp_try_send(&a, &buf, 1, (struct sockaddr *)&at);
+        sim_run(sim_now_us() + SIM_MS);
+    }
+    sim_run(sim_now_us() + 10 * SIM_S);
+}
+
+static void datagrams_arrive_are_lost_and_are_forged(void)
+{
+    test_start(1, 0);
+    send_datagrams();
+    CHECK_EQ(arrived, 1000);
+    test_start_with(FAULT_HINT_LOST);
+    send_datagrams();
+    CHECK(arrived > 300 && arrived < 950 && sim_fault_count(FAULT_HINT_LOST) > 100);
+    test_start_with(FAULT_HINT_FORGED);
+    send_datagrams();
+    CHECK(arrived > 1100);
 }
 
 /* --- death --- */
@@ -619,4 +680,5 @@ TEST_MAIN(TEST(a_seed_gives_one_trace_and_another_seed_another),
           TEST(no_fault_is_drawn_after_the_end_of_faults), TEST(a_torn_read_sees_half_of_a_write),
           TEST(a_power_cut_lets_writes_land_wholly_in_part_or_never),
           TEST(a_buffer_touched_in_flight_is_a_violation), TEST(a_stale_write_waits_for_a_new_term),
-          TEST(of_a_group_one_region_rots_until_it_is_rewritten), TEST(uuids_come_from_the_seed))
+          TEST(of_a_group_one_region_rots_until_it_is_rewritten), TEST(uuids_come_from_the_seed),
+          TEST(datagrams_arrive_are_lost_and_are_forged))
