@@ -59,9 +59,34 @@ void leader_set_grants(struct leader *leader, uint32_t host_id, struct table *gr
     n->has_grants = true;
 }
 
+/* A grant of a volume that is gone, or a job's on one that is made: a report or a copy that could
+ * not be written, or was written late, left it, and a takeover took it for what the node has. The
+ * node is asked to be rid of it. */
+static bool is_orphan(struct leader *leader, const struct table_entry *e)
+{
+    const struct catalogue_volume *v = catalogue_by_id(leader->catalogue, &e->volume_id);
+    bool wanted = v && (e->mode == TABLE_MODE_ATTACH || catalogue_volume_is_new(v));
+    return !wanted && !op_by_volume(leader, &e->volume_id);
+}
+
+/* One per node at a time: the tables change underneath. */
+static void reconcile_grants(struct leader *leader)
+{
+    for (uint32_t h = 1; h <= leader->sb->layout.max_nodes; h++) {
+        const struct node *n = &leader->nodes[h];
+        uint32_t i = 0;
+        while (n->has_grants && i < n->grants.n_entries &&
+               !is_orphan(leader, &n->grants.entries[i]))
+            i++;
+        if (n->has_grants && i < n->grants.n_entries)
+            detach_resume(leader, h, &n->grants.entries[i]);
+    }
+}
+
 /* What is half-made or half-deleted and has no operation: begun again. */
 static void reconcile(struct leader *leader)
 {
+    reconcile_grants(leader);
     for (uint32_t i = 0; i < leader->catalogue->n_volumes; i++) {
         const struct catalogue_volume *v = &leader->catalogue->volumes[i];
         if (op_by_volume(leader, &v->id))

@@ -187,6 +187,25 @@ static struct table_entry *detach_target(struct leader *l, const struct waiter *
     return e;
 }
 
+/* The node is asked first, unless it has left the pool, which it does with nothing open. Nothing is
+ * answered inline. */
+static struct op *detach_new(struct leader *l, uint32_t host, const struct table_entry *e)
+{
+    struct op *op = op_new(l, OP_DETACH, &e->volume_id);
+    bool left = node_left(l, host, e->generation);
+
+    op->host_id = host;
+    op->attachment_id = e->attachment_id;
+    op->command_id = uuid_random();
+    if (left) {
+        grant_drop(l, op);
+        op_write_grants(l, op, OP_STATE_UNGRANT);
+    } else {
+        op_send_command(l, op);
+    }
+    return op;
+}
+
 void detach_request(struct leader *l, const struct waiter *w, const Lunar__VolumeDetach *m)
 {
     struct uuid volume_id = uuid_from_pb(m->volume_id);
@@ -205,8 +224,7 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
     const struct table_entry *e = detach_target(l, w, &volume_id, &attachment_id, &host);
     if (!e)
         return;
-    bool left = node_left(l, host, e->generation);
-    if (!left && !node_usable(l, host)) {
+    if (!node_left(l, host, e->generation) && !node_usable(l, host)) {
         char text[512];
         snprintf(
             text, sizeof text,
@@ -216,17 +234,13 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
         reply_error(l, w, LUNAR_E_NOT_JOINED, text);
         return;
     }
-    op = op_new(l, OP_DETACH, &volume_id);
-    op->host_id = host;
-    op->attachment_id = e->attachment_id;
-    op->command_id = uuid_random();
-    op_add_waiter(l, op, w);
-    if (!left) {
-        op_send_command(l, op);
-        return;
-    }
-    grant_drop(l, op);
-    op_write_grants(l, op, OP_STATE_UNGRANT);
+    op_add_waiter(l, detach_new(l, host, e), w);
+}
+
+void detach_resume(struct leader *l, uint32_t host, const struct table_entry *e)
+{
+    if (node_left(l, host, e->generation) || node_usable(l, host))
+        detach_new(l, host, e);
 }
 
 void detach_step(struct leader *l, struct op *op, int rc, const struct error *err)

@@ -267,6 +267,40 @@ static void safety_6_a_detach_must_name_its_attachment(void)
     CHECK_EQ(w.n_held[2], 1);
 }
 
+/* A late report or grant copy brings back entries that stand for nothing. */
+static void grants_that_stand_for_nothing_are_erased_without_a_request(void)
+{
+    world_reset();
+    struct uuid id = made("disk"), gone = uuid_random();
+    struct table_entry e = {.generation = 1, .mode = TABLE_MODE_JOB, .state = TABLE_STATE_GRANTED};
+    e.volume_id = id; /* formatted long ago */
+    e.attachment_id = uuid_random();
+    *table_add(&w.grants[2]) = e;
+    e.volume_id = gone;
+    e.mode = TABLE_MODE_ATTACH;
+    e.attachment_id = uuid_random();
+    *table_add(&w.grants[2]) = e;
+    elect();
+    settle();
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(w.grants[2].n_entries, 2u - (unsigned)i);
+        w.now += LEADER_RECONCILE_MS;
+        for (uint32_t h = 1; h <= 3; h++)
+            leader_heard(w.leader, h, w.now);
+        leader_tick(w.leader, w.now);
+        settle();
+    }
+    CHECK_EQ(w.grants[2].n_entries, 0);
+    struct waiter from = client();
+    ask_attach(&from, &id, "node1");
+    settle();
+    CHECK_EQ(w.code, 0);
+    w.now += LEADER_RECONCILE_MS;
+    leader_tick(w.leader, w.now);
+    settle();
+    CHECK_EQ(w.grants[1].n_entries, 1); /* this one is wanted */
+}
+
 TEST_MAIN(TEST(an_older_grant_survives_a_refusal), TEST(safety_2_every_entry_of_a_volume_counts),
           TEST(a_grant_whose_erasure_failed_stands),
           TEST(safety_3_a_grant_that_failed_to_be_written_is_written_before_the_command),
@@ -279,4 +313,5 @@ TEST_MAIN(TEST(an_older_grant_survives_a_refusal), TEST(safety_2_every_entry_of_
           TEST(a_clean_leave_is_proof_for_the_life_that_left),
           TEST(a_job_moves_on_when_its_node_has_left),
           TEST(safety_17_a_volume_that_is_not_made_yet_is_never_attached),
-          TEST(safety_6_a_detach_must_name_its_attachment))
+          TEST(safety_6_a_detach_must_name_its_attachment),
+          TEST(grants_that_stand_for_nothing_are_erased_without_a_request))
