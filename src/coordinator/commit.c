@@ -285,6 +285,13 @@ int committer_settle(struct committer *c, struct error *err)
     return rc;
 }
 
+int committer_confirm(struct committer *c, struct error *err)
+{
+    int rc = check_disk(c, err);
+    c->settled &= rc == 0;
+    return rc;
+}
+
 /* The tag that says under whose term the texts are written from now on. */
 static int stamp(struct committer *c, struct error *err)
 {

@@ -44,6 +44,9 @@ int committer_run(struct committer *c, const char *const *args, struct error *er
  * and stands in the copy. 0; else no catalogue that is read from the disk may be acted upon, since
  * it may yet be undone; try again. Free of I/O after a commit that ended well. */
 int committer_settle(struct committer *c, struct error *err);
+/* 0: the disk still holds in every area what settled; so did it when it was last read. Else as
+ * committer_run: restored, try again. */
+int committer_confirm(struct committer *c, struct error *err);
 uint64_t committer_seqno(const struct committer *c);
 
 /* --- numbered kill points around every external effect (commit, grant write, command) --- */

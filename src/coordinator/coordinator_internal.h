@@ -116,6 +116,10 @@ _Noreturn void coordinator_die(const char *why, const char *text);
 /* Having resigned: the socket closes with the process, which frees the lease. */
 _Noreturn void coordinator_exit(void);
 
+/* truth.c: blocking, LVM thread. The catalogue, malloc'ed, once it is certain that no late write
+ * can undo or has changed what it was read from; NULL and *err: nothing may be acted upon. */
+struct catalogue *truth_read(struct lvm *lvm, struct committer *committer, struct error *err);
+
 /* takeover.c: blocking, LVM thread. On failure nothing is held. */
 int takeover_run(struct coordinator *c, struct takeover *ret, struct error *err);
 

@@ -10,15 +10,9 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "coordinator/coordinator_internal.h"
-
-#define REPORT_TRIES 3
-/* An error of the LUN that lasts longer is for the next leader, who begins by looking at all. */
-#define SETTLE_TRIES   4
-#define SETTLE_PAUSE_S 1
 
 struct commit_job {
     struct worker_job job;
@@ -26,7 +20,7 @@ struct commit_job {
     uint64_t token;
     struct catalogue_args args;
     int rc;
-    struct error err;
+    struct error err, fresh_err;
     struct catalogue *fresh;
 };
 
@@ -39,49 +33,13 @@ struct grants_job {
     struct error err;
 };
 
-static struct catalogue *read_catalogue(struct lvm *lvm)
-{
-    struct lvm_report report = {0};
-    struct error err = ERROR_INIT;
-    struct catalogue *fresh = calloc(1, sizeof *fresh);
-
-    if (!fresh)
-        abort();
-    int rc = lvm_report(lvm, &report, &err);
-    if (rc == 0) {
-        rc = catalogue_build(&report, fresh, &err);
-        lvm_report_free(&report);
-    }
-    if (rc == 0)
-        return fresh;
-    log_error("catalogue_unreadable text=\"%s\"", err.text);
-    free(fresh);
-    return NULL;
-}
-
-/* A catalogue counts only if what it was read from stands in the copy, too (SAFETY 4). */
-static bool settle(struct commit_job *j)
-{
-    struct error err = ERROR_INIT;
-    int rc = -1;
-    for (int i = 0; i < SETTLE_TRIES && rc < 0 && rc != LUNAR_E_STALE; i++) {
-        if (i > 0)
-            sleep(SETTLE_PAUSE_S);
-        rc = committer_settle(j->c->takeover.committer, &err);
-    }
-    if (rc < 0)
-        log_error("metadata_unsettled code=%s text=\"%s\"", error_name(rc), err.text);
-    return rc == 0;
-}
-
 static void commit_run(struct worker_job *job)
 {
     struct commit_job *j = job->data;
-    j->rc = committer_run(j->c->takeover.committer, j->args.argv, &j->err);
-    if (j->rc == LUNAR_E_STALE || !settle(j))
-        return;
-    for (int i = 0; i < REPORT_TRIES && !j->fresh; i++)
-        j->fresh = read_catalogue(j->c->takeover.lvm);
+    const struct takeover *t = &j->c->takeover;
+    j->rc = committer_run(t->committer, j->args.argv, &j->err);
+    if (j->rc != LUNAR_E_STALE)
+        j->fresh = truth_read(t->lvm, t->committer, &j->fresh_err);
 }
 
 static void commit_done(struct worker_job *job)
@@ -93,7 +51,7 @@ static void commit_done(struct worker_job *job)
     if (j->rc == LUNAR_E_STALE)
         coordinator_die("deposed before a commit", j->err.text);
     if (!j->fresh)
-        coordinator_die("the catalogue cannot be read or is not safe", j->err.text);
+        coordinator_die("the catalogue cannot be read", j->fresh_err.text);
     if (j->rc < 0)
         log_error("commit_failed code=%s text=\"%s\"", error_name(j->rc), j->err.text);
     leader_commit_done(c->leader, j->token, j->rc, &j->err, j->fresh, coordinator_now_ms(c));

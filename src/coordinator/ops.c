@@ -93,6 +93,8 @@ static void answer(struct leader *l, const struct op *op, const struct waiter *w
 
     if (op->error.code != 0)
         reply_error(l, w, op->error.code, op->error.text);
+    else if (!v && (op->kind == OP_CREATE || op->kind == OP_ATTACH))
+        reply_error(l, w, LUNAR_E_METADATA, "the volume is not in the metadata any more");
     else if (v && op->kind != OP_DETACH)
         reply_volume(l, w, v, op->device);
     else

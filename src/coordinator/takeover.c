@@ -3,7 +3,7 @@
  * What a new leader reads and writes before it answers anybody, in this order, after its acquire:
  *
  *   1. the LVM metadata against its stored copy (committer_open: adopt or restore, SAFETY 4);
- *   2. the catalogue;
+ *   2. the catalogue (truth.c);
  *   3. both grant copies and the report of every host id that was ever used, united (SAFETY 2);
  *   4. both grant copies rewritten under the new term and read back (SAFETY 3).
  *
@@ -182,20 +182,6 @@ static int take_grants(struct coordinator *c, struct takeover *t, struct error *
     return rc;
 }
 
-static int take_catalogue(struct takeover *t, struct error *err)
-{
-    struct lvm_report report = {0};
-    int rc = lvm_report(t->lvm, &report, err);
-    if (rc < 0)
-        return rc;
-    t->catalogue = calloc(1, sizeof *t->catalogue);
-    if (!t->catalogue)
-        abort();
-    rc = catalogue_build(&report, t->catalogue, err);
-    lvm_report_free(&report);
-    return rc;
-}
-
 static void undo(struct takeover *t)
 {
     for (uint32_t h = 1; t->grants && h <= t->n; h++)
@@ -227,8 +213,10 @@ int takeover_run(struct coordinator *c, struct takeover *ret, struct error *err)
                                              .term = c->self.run_or_term};
         rc = committer_open(&committer, &ret->committer, err);
     }
-    if (rc == 0)
-        rc = take_catalogue(ret, err);
+    if (rc == 0) {
+        ret->catalogue = truth_read(ret->lvm, ret->committer, err);
+        rc = ret->catalogue ? 0 : err->code;
+    }
     if (rc == 0)
         rc = take_grants(c, ret, err);
     if (rc == 0)

@@ -8,6 +8,7 @@
  * newer lunar, is an error even beside a valid one: nobody knows what it says, and a reader that
  * guesses could give away a disk.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -105,7 +106,7 @@ int table_write(int fd, const struct layout *layout, const struct table *table, 
     if (rc == 0)
         rc = io_read(fd, back, len, offset, err);
     if (rc == 0 && memcmp(buffer, back, len) != 0)
-        rc = error_set(err, LUNAR_E_CORRUPT, "it reads back otherwise than written");
+        rc = error_set(err, -EIO, "it reads back otherwise than written");
     free(buffer);
     free(back);
     return rc < 0 ? prefix(err, table->kind, table->slot, copy, rc) : 0;
