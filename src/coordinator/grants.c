@@ -6,10 +6,12 @@
  * Happy path: all three say the same and the union is that. Failure modes: a predecessor died
  * between copy A and copy B, or between the grant and the attach: the entry stands, because the
  * node may have it open. A report alone also stands: the node wrote "opening" before it looked for
- * the grant. One attachment id under two volumes, which no
- * honest writer leaves: both entries stand, since either volume may be open there. More entries
- * than one table holds, which no agent brings about: an error, and nobody leads until it is looked
- * into.
+ * the grant. One attachment id under two volumes, which no honest writer leaves: both entries
+ * stand, since either volume may be open there. An entry of the older copy alone was erased after
+ * the node had confirmed, and either the erasure failed half-way or a late write brought it back:
+ * it still stands, but as left over: it is not attached under any more (SAFETY 6: its detach may
+ * have been answered) and taken back as soon as the node has confirmed once more. More entries than
+ * one table holds, which no agent brings about: an error, and nobody leads until it is looked into.
  */
 #include <stdlib.h>
 
@@ -24,13 +26,28 @@ static struct table_entry *find(struct table *t, const struct table_entry *e)
     return NULL;
 }
 
-static int unite(struct table *into, const struct table *from, struct error *err)
+enum source { NEWER_COPY, REPORT, OLDER_COPY };
+
+/* What the term of an entry says after `from` has named it, too. The node's word makes it stand by
+ * right, whatever term it knows: a stack that was adopted has forgotten its own. */
+static uint64_t term_of(const struct table *from, enum source source, const struct table_entry *e,
+                        const struct table_entry *mine)
+{
+    if (source == REPORT && (!mine || mine->term == TABLE_TERM_LEFT_OVER))
+        return e->term ? e->term : from->term + 1;
+    if (mine)
+        return mine->term;
+    return source == OLDER_COPY ? TABLE_TERM_LEFT_OVER : e->term;
+}
+
+static int unite(struct table *into, const struct table *from, enum source source,
+                 struct error *err)
 {
     for (uint32_t i = 0; from && i < from->n_entries; i++) {
         const struct table_entry *e = &from->entries[i];
         struct table_entry *mine = find(into, e);
-        if (mine && mine->n_layers >= e->n_layers)
-            continue;
+        uint64_t term = term_of(from, source, e, mine);
+        bool copied = !mine || mine->n_layers < e->n_layers;
         if (!mine)
             mine = table_add(into);
         if (!mine)
@@ -38,8 +55,10 @@ static int unite(struct table *into, const struct table *from, struct error *err
                 err, LUNAR_E_TOO_BIG,
                 "the grants and the report of host %u name more attachments than a table holds",
                 into->slot);
-        *mine = *e;
+        if (copied)
+            *mine = *e;
         mine->state = TABLE_STATE_GRANTED;
+        mine->term = term;
     }
     return 0;
 }
@@ -47,9 +66,11 @@ static int unite(struct table *into, const struct table *from, struct error *err
 int grants_merge(const struct table *a, const struct table *b, const struct table *report,
                  uint32_t host_id, const struct uuid *pool_id, struct table *ret, struct error *err)
 {
+    bool a_is_older = !a || (b && table_newer(b, a));
+
     table_init(ret, TABLE_GRANTS, host_id, pool_id);
-    int rc = unite(ret, a, err);
+    int rc = unite(ret, a_is_older ? b : a, NEWER_COPY, err);
     if (rc == 0)
-        rc = unite(ret, b, err);
-    return rc < 0 ? rc : unite(ret, report, err);
+        rc = unite(ret, report, REPORT, err);
+    return rc < 0 ? rc : unite(ret, a_is_older ? a : b, OLDER_COPY, err);
 }

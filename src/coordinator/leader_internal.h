@@ -125,8 +125,9 @@ void delete_step(struct leader *l, struct op *op, int rc, const struct error *er
 void attach_request(struct leader *l, const struct waiter *w, const Lunar__VolumeAttach *m);
 void attach_step(struct leader *l, struct op *op, int rc, const struct error *err);
 void detach_request(struct leader *l, const struct waiter *w, const Lunar__VolumeDetach *m);
-/* A grant that nobody asked to be rid of, but that stands for nothing any more. */
-void detach_resume(struct leader *l, uint32_t host, const struct table_entry *e);
+/* A grant that nobody asked to be rid of, but that stands for nothing any more. False: its node
+ * cannot be asked now. */
+bool detach_resume(struct leader *l, uint32_t host, const struct table_entry *e);
 void detach_step(struct leader *l, struct op *op, int rc, const struct error *err);
 
 /* --- nodes and grants --- */

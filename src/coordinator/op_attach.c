@@ -118,6 +118,10 @@ void attach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
         return;
     }
     const struct table_entry *held = grant_conflict(l, &volume_id, host, &held_by);
+    if (held && held->term == TABLE_TERM_LEFT_OVER && detach_resume(l, held_by, held)) {
+        reply_busy(l, w, op_by_volume(l, &volume_id));
+        return;
+    }
     if (held) {
         refuse_held(l, w, v, held_by, held);
         return;
@@ -237,10 +241,12 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
     op_add_waiter(l, detach_new(l, host, e), w);
 }
 
-void detach_resume(struct leader *l, uint32_t host, const struct table_entry *e)
+bool detach_resume(struct leader *l, uint32_t host, const struct table_entry *e)
 {
-    if (node_left(l, host, e->generation) || node_usable(l, host))
+    bool may = node_left(l, host, e->generation) || node_usable(l, host);
+    if (may)
         detach_new(l, host, e);
+    return may;
 }
 
 void detach_step(struct leader *l, struct op *op, int rc, const struct error *err)

@@ -321,7 +321,8 @@ struct table_entry *grant_conflict(struct leader *l, const struct uuid *volume_i
             struct table_entry *e = &n->grants.entries[i];
             if (!uuid_equal(&e->volume_id, volume_id))
                 continue;
-            if (h == host && e->mode == TABLE_MODE_ATTACH && !own_seen) {
+            if (h == host && e->mode == TABLE_MODE_ATTACH && !own_seen &&
+                e->term != TABLE_TERM_LEFT_OVER) {
                 own_seen = true;
                 continue;
             }

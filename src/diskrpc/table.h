@@ -39,6 +39,10 @@ enum table_state {
     TABLE_STATE_GRANTED = 4, /* grants only */
 };
 
+/* In a grant, as its term: an older copy alone named it (grants.c). No coordinator has this term.
+ */
+#define TABLE_TERM_LEFT_OVER 0u
+
 /* A layer is an LV: the short id of the volume that made it, and its number within that volume. */
 struct table_layer {
     uint64_t volume_short;
@@ -51,7 +55,7 @@ struct table_entry {
     struct uuid attachment_id;
     uint64_t generation; /* sanlock generation of the node the entry is for: another one gives
                             nothing (SAFETY 3) */
-    uint64_t term;       /* the term under which it was granted or is being opened */
+    uint64_t term;       /* under which it was granted or is being opened; TABLE_TERM_LEFT_OVER */
     enum table_mode mode;
     enum table_state state;
     uint16_t n_layers;

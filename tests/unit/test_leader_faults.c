@@ -301,6 +301,47 @@ static void grants_that_stand_for_nothing_are_erased_without_a_request(void)
     CHECK_EQ(w.grants[1].n_entries, 1); /* this one is wanted */
 }
 
+/* The newer copy has an entry erased, the older one still names it. */
+static void safety_6_an_erased_grant_that_comes_back_is_not_attached_under(void)
+{
+    struct table a, b, report, merged;
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    ask_attach(&from, &id, "node2");
+    settle();
+    table_copy(&a, &w.grants[2]);
+    struct uuid first = a.entries[0].attachment_id;
+    ask_detach(&from, &id);
+    settle();
+    table_copy(&b, &w.grants[2]); /* a late write brings `a` back into the other copy */
+    grants_merge(&a, &b, NULL, 2, &w.sb.pool_id, &merged, NULL);
+    CHECK_EQ(merged.n_entries, 1);
+    CHECK_EQ(merged.entries[0].term, TABLE_TERM_LEFT_OVER);
+    table_init(&report, TABLE_REPORTS, 2, &w.sb.pool_id);
+    *table_add(&report) = a.entries[0];
+    report.entries[0].term = 0; /* an agent that adopted the stack has forgotten the term */
+    struct table reported;
+    grants_merge(&b, &a, &report, 2, &w.sb.pool_id, &reported, NULL);
+    CHECK_EQ(reported.n_entries, 1);
+    CHECK(reported.entries[0].term != TABLE_TERM_LEFT_OVER);
+    table_free(&reported);
+    table_free(&report);
+
+    table_free(&w.grants[2]);
+    w.grants[2] = merged;
+    elect();
+    ask_attach(&from, &id, "node2");
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    settle(); /* the node confirms, the entry goes */
+    ask_attach(&from, &id, "node2");
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK(!granted(2, &first));
+    table_free(&a);
+    table_free(&b);
+}
+
 TEST_MAIN(TEST(an_older_grant_survives_a_refusal), TEST(safety_2_every_entry_of_a_volume_counts),
           TEST(a_grant_whose_erasure_failed_stands),
           TEST(safety_3_a_grant_that_failed_to_be_written_is_written_before_the_command),
@@ -314,4 +355,5 @@ TEST_MAIN(TEST(an_older_grant_survives_a_refusal), TEST(safety_2_every_entry_of_
           TEST(a_job_moves_on_when_its_node_has_left),
           TEST(safety_17_a_volume_that_is_not_made_yet_is_never_attached),
           TEST(safety_6_a_detach_must_name_its_attachment),
-          TEST(grants_that_stand_for_nothing_are_erased_without_a_request))
+          TEST(grants_that_stand_for_nothing_are_erased_without_a_request),
+          TEST(safety_6_an_erased_grant_that_comes_back_is_not_attached_under))
