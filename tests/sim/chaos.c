@@ -173,16 +173,21 @@ static void spoil(uint8_t *bytes, struct page *page, uint64_t how)
             page->pool_id.b[3] ^= 1;
         page->page_seq += 1000;
         break;
-    case 2: /* of the same term or run, by another host */
+    case 2:
+        /* Of the same run, by another host. Not of the same term: an agent that has just started
+         * and knows of no coordinator cannot tell which of two is the one that sanlock chose. */
+        if (page->kind == PAGE_DOWN)
+            page->pool_id.b[5] ^= 1;
         page->writer.host_id = page->writer.host_id % WORLD_MAX_NODES + 1;
         page->page_seq += 1000;
         break;
-    case 3: /* it acknowledges what was never sent */
+    case 3:
+        /* It acknowledges what was never sent. Without a higher number: a page of the very
+         * incarnation, checksum and all, that its writer never wrote, is beyond what a LUN does. */
         page->ack_seq += 1u << 20;
-        page->page_seq += 1000;
         break;
-    default: /* a bad checksum */
-        page->page_seq += 1000;
+    default: /* a bad checksum; no higher number, or half of the next write could make it good */
+        break;
     }
     page_out(page, bytes);
     if (how >= 4)
@@ -201,9 +206,10 @@ static void forge_page(void)
     lun_peek(at, bytes, sizeof bytes);
     if (page_in(bytes, up ? PAGE_UP : PAGE_DOWN, host, &world_sb.pool_id, page, NULL) == 0) {
         sim_count_fault(FAULT_FORGED_PAGE);
-        spoil(bytes, page, sim_fault_random(FAULT_FORGED_PAGE, 6));
+        uint64_t how = sim_fault_random(FAULT_FORGED_PAGE, 6);
+        spoil(bytes, page, how);
         lun_poke(at, bytes, sizeof bytes);
-        sim_trace("forged %s page of host %u", up ? "up" : "down", host);
+        sim_trace("forged %s page of host %u, %d", up ? "up" : "down", host, (int)how);
     }
     free(page);
 }

@@ -96,6 +96,7 @@ static void abandon(struct client *c)
 {
     sim_trace("client%u gives up on %u", c->index, c->request->number);
     c->request->over = true;
+    c->request->over_us = UINT64_MAX;
     c->request = NULL;
     set_timer(c, sim_random(STREAM_CLIENTS, PAUSE_US), start_next);
 }
@@ -136,6 +137,7 @@ static void finish(struct client *c, int code)
 {
     struct request *r = c->request;
     r->over = true;
+    r->over_us = sim_now_us();
     r->code = code;
     completed[r->op] += code == 0;
     c->request = NULL;

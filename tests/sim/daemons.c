@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "base/io.h"
+#include "diskrpc/mdcopy.h"
 #include "sim/ghost.h"
 
 #define IO_TIMEOUT_S 2u
@@ -243,6 +244,31 @@ static void format_lun(void)
     sanlock_start(&world_sb);
 }
 
+/* Where bits may rot. Copies of one thing form a group, of which one is damaged at a time: two at
+ * once are beyond what is promised. */
+static void name_rot_regions(void)
+{
+    const struct layout *l = &world_sb.layout;
+    uint32_t group = 1;
+
+    lun_rot_region(group, l->area_start, SUPERBLOCK_SIZE);
+    lun_rot_region(group++, l->area_start + LAYOUT_SUPERBLOCK_B_OFFSET, SUPERBLOCK_SIZE);
+    lvm_model_rot_regions(group);
+    lun_rot_region(group, l->metadata_a, 2 * MDCOPY_HEADER_SIZE);
+    lun_rot_region(group++, l->metadata_b, 2 * MDCOPY_HEADER_SIZE);
+    for (uint32_t h = 1; h <= WORLD_MAX_NODES; h++) {
+        for (int copy = 0; copy < 2; copy++)
+            lun_rot_region(group, layout_grants(l, h, copy), LAYOUT_PAGE_SIZE);
+        for (int copy = 0; copy < 2; copy++)
+            lun_rot_region(group + 1, layout_reports(l, h, copy), LAYOUT_PAGE_SIZE);
+        group += 2;
+        lun_rot_region(0, layout_up_page(l, h), LAYOUT_PAGE_SIZE);
+        lun_rot_region(0, layout_down_page(l, h), LAYOUT_PAGE_SIZE);
+        lun_rot_region(0, layout_up_spill(l, h), 2 * LAYOUT_PAGE_SIZE);
+        lun_rot_region(0, layout_down_spill(l, h), 2 * LAYOUT_PAGE_SIZE);
+    }
+}
+
 void world_start(uint32_t machines, uint32_t candidates)
 {
     n_machines = machines;
@@ -252,6 +278,7 @@ void world_start(uint32_t machines, uint32_t candidates)
     for (uint32_t i = 0; i < machines; i++)
         machine_new();
     format_lun();
+    name_rot_regions();
     for (uint32_t i = 1; i <= machines; i++) {
         plan_start(machine_at(i), PROCESS_AGENT, sim_random(STREAM_WORLD, SIM_S));
         plan_start(machine_at(i), PROCESS_COORDINATOR, sim_random(STREAM_WORLD, 3 * SIM_S));

@@ -71,7 +71,7 @@ static void on_elected(struct process *p, uint64_t term)
     highest_term = term;
     elected_us = sim_now_us();
     leader = p;
-    seat_of(p)->term = term;
+    *seat_of(p) = (struct seat){.term = term}; /* it may have had the lease before */
 }
 
 static void leadership_checked(struct process *p, uint64_t began_us, int rc)

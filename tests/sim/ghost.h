@@ -43,6 +43,7 @@ bool ghost_metadata_is_settled(bool empty, char *why, size_t size);
 /* --- what is open (ghost_grants.c) --- */
 void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool job);
 void ghost_mapped(void); /* something new is mapped: checks for two writers */
+void ghost_detached(const struct machine *m, const struct stack_spec *spec, uint64_t mapped_us);
 void ghost_formatted(const struct stack_spec *spec);
 bool ghost_is_formatted(const struct uuid *volume);
 bool ghost_nothing_granted(char *why, size_t size);
@@ -53,7 +54,7 @@ void ghost_messages_check(void); /* after each event: cheap */
 
 /* --- requests (workload.c) --- */
 bool ghost_delete_requested(const struct uuid *volume);
-/* A detach that names it was answered with success. */
-bool ghost_detach_confirmed(const struct uuid *attachment);
+/* A detach that names it is under way, or was until after `since_us`. */
+bool ghost_detach_wanted(const struct uuid *attachment, uint64_t since_us);
 
 #endif

@@ -73,10 +73,6 @@ void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool 
     if (!g || g->generation != sanlock_generation(m))
         sim_violation("opens-under-a-grant", "%s (host %u) maps volume %s without a grant", m->name,
                       host, id);
-    if (ghost_detach_confirmed(&spec->attachment_id))
-        sim_violation("no-request-takes-effect-twice",
-                      "%s maps volume %s under an attachment whose detach was answered", m->name,
-                      id);
     if (job && f < n_formatted && formatted[f].opened)
         sim_violation("formatted-before-ready", "%s formats volume %s, which is in use", m->name,
                       id);
@@ -85,6 +81,15 @@ void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool 
                       m->name, id);
     if (!job && f < n_formatted)
         formatted[f].opened = true;
+}
+
+void ghost_detached(const struct machine *m, const struct stack_spec *spec, uint64_t mapped_us)
+{
+    char id[UUID_TEXT_SIZE];
+    if (!ghost_detach_wanted(&spec->attachment_id, mapped_us))
+        sim_violation("no-request-takes-effect-twice",
+                      "%s detaches volume %s, which nobody asked for since it was attached",
+                      m->name, uuid_format(&spec->volume_id, id));
 }
 
 struct pair {
@@ -147,6 +152,8 @@ static void check_erase(const struct process *p, const struct granted *g)
     struct search s = {g->host, &g->attachment, false};
     char id[UUID_TEXT_SIZE];
 
+    sim_trace("ghost: host %u is no more granted %016llx", g->host,
+              (unsigned long long)uuid_short(&g->volume));
     stack_model_each(search, &s);
     if (s.found && !sanlock_proved_dead(g->host, g->generation))
         sim_violation("a-grant-moves-after-proof",
@@ -160,6 +167,9 @@ static void add(uint32_t host, const struct table_entry *e)
     if (!g) {
         assert(n_granted < GRANTED_MAX);
         g = &granted[n_granted++];
+        sim_trace("ghost: host %u is granted %016llx, %s", host,
+                  (unsigned long long)uuid_short(&e->volume_id),
+                  e->mode == TABLE_MODE_JOB ? "job" : "attach");
     }
     *g = (struct granted){host, e->volume_id, e->attachment_id, e->generation};
 }

@@ -78,6 +78,12 @@ bool lvm_model_owns(uint64_t offset)
            (offset >= area_at(1) && offset < area_at(1) + AREA_SIZE);
 }
 
+void lvm_model_rot_regions(uint32_t group)
+{
+    for (int i = 0; i < AREAS; i++)
+        lun_rot_region(group, area_at(i), 4096);
+}
+
 /* --- codecs --- */
 
 static void header_out(const struct header *h, uint8_t *page)

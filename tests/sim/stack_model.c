@@ -24,6 +24,7 @@ struct mapped {
     const struct machine *machine;
     uint32_t host;
     uint64_t generation;
+    uint64_t mapped_us;
     struct stack_spec spec;
     bool job, complete;
     bool qsd_alive;
@@ -113,6 +114,7 @@ static struct mapped *map(const struct stack_spec *spec, bool job)
     x->machine = here();
     x->host = sanlock_host_id(x->machine);
     x->generation = sanlock_generation(x->machine);
+    x->mapped_us = sim_now_us();
     x->job = job;
     x->pidfd = -1;
     stack_spec_copy(&x->spec, spec);
@@ -217,6 +219,7 @@ int stack_detach(const char *root, struct stack *stack, struct error *err)
     if (rc < 0)
         return rc;
     if (x) {
+        ghost_detached(x->machine, &x->spec, x->mapped_us);
         x->complete = false;
         rc = step("QSD", err);
         if (rc < 0)

@@ -43,11 +43,11 @@ static uint32_t detaches_of(const struct uuid *volume)
     return n;
 }
 
-bool ghost_detach_confirmed(const struct uuid *attachment)
+bool ghost_detach_wanted(const struct uuid *attachment, uint64_t since_us)
 {
     for (const struct request *r = all; r; r = r->next)
-        if (r->op == CLIENT_DETACH && r->over && r->code == 0 && r->sent_us > 0 &&
-            uuid_equal(&r->attachment, attachment))
+        if (r->op == CLIENT_DETACH && r->sent_us > 0 && uuid_equal(&r->attachment, attachment) &&
+            (!r->over || r->over_us >= since_us))
             return true;
     return false;
 }

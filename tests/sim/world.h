@@ -38,6 +38,7 @@ bool world_is_whole(char *why, size_t size);
 void lvm_model_format(void);
 /* The newest sound text on the LUN, by the world's own eyes; NULL: none. malloc'ed. */
 char *lvm_model_peek(void);
+void lvm_model_rot_regions(uint32_t group);
 bool lvm_model_owns(uint64_t offset); /* one of the metadata areas or the label */
 
 /* --- stack_model.c --- */
