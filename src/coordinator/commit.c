@@ -292,6 +292,42 @@ int committer_confirm(struct committer *c, struct error *err)
     return rc;
 }
 
+/* The copy on the LUN is the one that was stored last; else it is stored again, into the other
+ * slot.
+ */
+static int check_copy(struct committer *c, struct error *err)
+{
+    struct error local = ERROR_INIT;
+    struct mdcopy found;
+    char *text = NULL;
+    int rc = mdcopy_read(c->config.fd, &c->config.superblock->layout,
+                         &c->config.superblock->pool_id, &found, &text, &local);
+    free(text);
+    bool lost = rc == LUNAR_E_CORRUPT || rc == LUNAR_E_NOT_FOUND || rc == LUNAR_E_FOREIGN;
+    if (rc < 0 && !lost)
+        return error_set(err, rc, "cannot read the copy of LVM's metadata: %s", local.text);
+    if (rc == 0 && found.seq == c->copy.seq && found.text_crc == c->known.crc)
+        return 0;
+    log_error("metadata_copy_lost text=\"%s; stored again\"",
+              rc < 0 ? local.text : "another one is there");
+    c->copy_due = true;
+    return store_copy(c, err);
+}
+
+int committer_tend(struct committer *c, struct error *err)
+{
+    if (lvm_is_stuck(c->config.lvm))
+        return 0; /* the next commit says so */
+    int rc = check_leader(c, err);
+    if (rc == 0 && c->settled)
+        rc = check_disk(c, err);
+    if (rc == LUNAR_E_METADATA)
+        c->settled = false;
+    if ((rc == 0 || rc == LUNAR_E_METADATA) && !c->settled)
+        rc = committer_settle(c, err);
+    return rc == 0 ? check_copy(c, err) : rc;
+}
+
 /* The tag that says under whose term the texts are written from now on. */
 static int stamp(struct committer *c, struct error *err)
 {

@@ -47,6 +47,9 @@ int committer_settle(struct committer *c, struct error *err);
 /* 0: the disk still holds in every area what settled; so did it when it was last read. Else as
  * committer_run: restored, try again. */
 int committer_confirm(struct committer *c, struct error *err);
+/* Now and then while nothing is committed: damage to areas or copy is repaired before a second one
+ * meets it. 0: all is well (again); LUNAR_E_STALE: deposed; else try later. */
+int committer_tend(struct committer *c, struct error *err);
 uint64_t committer_seqno(const struct committer *c);
 
 /* --- numbered kill points around every external effect (commit, grant write, command) --- */

@@ -42,6 +42,11 @@
  */
 #define COORDINATOR_RECHECK_NODES 4u
 
+/* How often the metadata on the LUN is looked at while nothing is committed (SAFETY 4): two areas
+ * and the copy's two slots survive any one damage, so one is repaired before the next. Four small
+ * reads, unless there are thousands of volumes. */
+#define COORDINATOR_TEND_MS 5000
+
 enum coordinator_state {
     COORDINATOR_STATE_CANDIDATE,
     COORDINATOR_STATE_TAKEOVER,
@@ -72,8 +77,11 @@ struct coordinator {
     enum coordinator_state state;
 
     struct worker *lease_worker, *lvm_worker, *grants_worker;
-    struct worker_job lease_job, takeover_job, recheck_job;
-    bool lease_busy, recheck_busy;
+    struct worker_job lease_job, takeover_job, recheck_job, tend_job;
+    bool lease_busy, recheck_busy, tend_busy;
+    uint64_t tended_ms;
+    int tend_rc;
+    struct error tend_err;
     bool lease_trying; /* what the lease job does, fixed when it is submitted */
     uv_timer_t timer, resign_timer;
     int resign_waited_ms;
@@ -126,6 +134,7 @@ int takeover_run(struct coordinator *c, struct takeover *ret, struct error *err)
 /* leader_uv.c */
 int leader_uv_open(struct coordinator *c, struct error *err);
 void leader_uv_request(struct coordinator *c, uint64_t client, const Lunar__Request *request);
+void leader_uv_tend(struct coordinator *c);
 
 /* recheck.c: one job in the grants thread; `recheck_busy` until it has ended. */
 void recheck_start(struct coordinator *c);

@@ -163,6 +163,7 @@ static void on_timer(uv_timer_t *timer)
     leader_tick(c->leader, coordinator_now_ms(c));
     if (!c->recheck_busy)
         recheck_start(c);
+    leader_uv_tend(c);
 }
 
 /* --- resigning --- */

@@ -256,3 +256,34 @@ int leader_uv_open(struct coordinator *c, struct error *err)
     leader_start(c->leader, coordinator_now_ms(c));
     return 0;
 }
+
+/* --- the metadata on the LUN, while nothing is committed (SAFETY 4) --- */
+
+static void tend_run(struct worker_job *job)
+{
+    struct coordinator *c = job->data;
+    memset(&c->tend_err, 0, sizeof c->tend_err);
+    c->tend_rc = committer_tend(c->takeover.committer, &c->tend_err);
+}
+
+static void tend_done(struct worker_job *job)
+{
+    struct coordinator *c = job->data;
+    if (c->tend_rc == LUNAR_E_STALE)
+        coordinator_die("deposed", c->tend_err.text);
+    if (c->tend_rc < 0)
+        log_warn("metadata_unsettled code=%s text=\"%s\"", error_name(c->tend_rc),
+                 c->tend_err.text);
+    c->tend_busy = false;
+}
+
+/* In the LVM thread, so that it never meets a commit. */
+void leader_uv_tend(struct coordinator *c)
+{
+    if (c->tend_busy || coordinator_now_ms(c) - c->tended_ms < COORDINATOR_TEND_MS)
+        return;
+    c->tended_ms = coordinator_now_ms(c);
+    c->tend_busy = true;
+    c->tend_job = (struct worker_job){.run = tend_run, .done = tend_done, .data = c};
+    worker_submit(c->lvm_worker, &c->tend_job);
+}

@@ -39,11 +39,13 @@ static struct table *read_copy(struct coordinator *c, enum table_kind kind, uint
     int rc = copy < 0 ? table_read_newest(c->fd, &c->sb.layout, kind, host, &c->sb.pool_id, t, err)
                       : table_read(c->fd, &c->sb.layout, kind, host, copy, &c->sb.pool_id, t, err);
     sources->told += rc == 0 || rc == LUNAR_E_NOT_FOUND;
-    sources->damaged += rc == LUNAR_E_CORRUPT;
+    /* Damage may hit the magic, too, which is looked at before the checksum. */
+    bool damaged = rc == LUNAR_E_CORRUPT || rc == LUNAR_E_FOREIGN;
+    sources->damaged += damaged;
     if (rc == 0)
         return t;
     free(t);
-    if (rc == LUNAR_E_CORRUPT)
+    if (damaged)
         log_error("table_damaged kind=%d host=%u copy=%d text=\"%s\"", (int)kind, host, copy,
                   err->text);
     else if (rc != LUNAR_E_NOT_FOUND)
