@@ -17,12 +17,14 @@
 /* The heartbeat looks at the lease every second; a look may take a long-tailed I/O, which ends
  * within 8 s or so. */
 #define BLIND_MAX_US (15 * SIM_S)
+/* From the thread that has looked to the loop that ends the process. */
+#define TOLD_US (2 * SIM_MS)
 
 struct seat {
-    uint64_t term;                           /* 0: never elected */
-    uint64_t taken_us;                       /* when somebody else was elected; 0: not yet */
-    uint64_t ran_at_taken;                   /* of its machine */
-    bool knows;                              /* that it was deposed */
+    uint64_t term;         /* 0: never elected */
+    uint64_t taken_us;     /* when somebody else was elected; 0: not yet */
+    uint64_t ran_at_taken; /* of its machine */
+    uint64_t knows_us;     /* since when it knows that it was deposed; 0: not yet */
     uint64_t check_began_us, check_ended_us; /* of the last good look at the lease */
     uint64_t commit_began_us;
 };
@@ -87,8 +89,8 @@ static void leadership_checked(struct process *p, uint64_t began_us, int rc)
         s->check_began_us = began_us;
         s->check_ended_us = sim_now_us();
     }
-    if (rc == LUNAR_E_STALE && s->taken_us > 0)
-        s->knows = true;
+    if (rc == LUNAR_E_STALE && s->taken_us > 0 && s->knows_us == 0)
+        s->knows_us = sim_now_us();
 }
 
 int __real_leadership_check(struct leadership *l, uint64_t term, struct error *err);
@@ -115,7 +117,8 @@ void ghost_acts(const struct process *p, const char *what)
     if (s->taken_us == 0)
         return;
     uint64_t blind = ran_us[p->machine->index] - s->ran_at_taken;
-    if (s->knows || blind > BLIND_MAX_US)
+    bool knows = s->knows_us > 0 && sim_now_us() > s->knows_us + TOLD_US;
+    if (knows || blind > BLIND_MAX_US)
         sim_violation("one-coordinator-acts",
                       "%s %s under term %llu, %llu ms after term %llu was given to %s", p->name,
                       what, (unsigned long long)s->term,
