@@ -108,6 +108,11 @@ void held_report_done(struct node *n, struct held *h, int rc, const struct error
                 h->mode == TABLE_MODE_JOB ? NODE_TASK_FORMAT : NODE_TASK_ATTACH);
             return;
         }
+        if (h->may_stand) {
+            h->step = HELD_STUCK;
+            answer_once(n, h, LUNAR_E_INDETERMINATE, err->text);
+            return;
+        }
         send_result(n, &h->command_id, rc, err->text, "");
         held_free(n, h);
         return;
@@ -168,11 +173,13 @@ void held_task_done(struct node *n, struct held *h, int rc, const struct error *
         report(n, h, HELD_OPEN_REPORT);
         return;
     }
-    bool half_built = h->step == HELD_OPENING_TASK && rc == LUNAR_E_INDETERMINATE;
+    /* An attempt that failed before it came to the map of the one before says nothing about it. */
+    bool half_built =
+        h->step == HELD_OPENING_TASK && (rc == LUNAR_E_INDETERMINATE || (rc < 0 && h->may_stand));
     if (half_built || (h->step == HELD_CLOSING_TASK && rc < 0)) {
         /* It may still reach the LUN: held, and reported, until a detach has gone through. */
         h->step = HELD_STUCK;
-        answer_once(n, h, half_built ? rc : LUNAR_E_INDETERMINATE, err->text);
+        answer_once(n, h, LUNAR_E_INDETERMINATE, err->text);
         return;
     }
     if (h->step == HELD_OPENING_TASK && rc == 0 && h->mode == TABLE_MODE_ATTACH) {
@@ -274,6 +281,7 @@ static void open_again(struct node *n, struct held *h, uint64_t term, const stru
                    h->step == HELD_OPEN_REPORT;
     if (h->step == HELD_STUCK && h->mode == TABLE_MODE_JOB) {
         /* Formatting again is how a half-done format is healed. */
+        h->may_stand = true;
         h->command_id = *command_id;
         h->term = term;
         report(n, h, HELD_OPENING_REPORT);

@@ -35,6 +35,7 @@ struct held {
     struct error error; /* of an opening that failed, told after the report */
     bool qsd_exited;    /* while a task was running */
     bool close_wanted;  /* a detach came while its QSD was being restarted */
+    bool may_stand;     /* a job: an attempt before this one may have left its map */
 };
 
 struct pending {

@@ -255,6 +255,54 @@ static void a_half_built_stack_is_held_until_a_detach_took_it_down(void)
     CHECK_EQ(w.code, 0);
 }
 
+static void format(const struct ids *ids)
+{
+    Lunar__Command c = LUNAR__COMMAND__INIT;
+    Lunar__FormatJob m = LUNAR__FORMAT_JOB__INIT;
+    Lunar__Layer layer = LUNAR__LAYER__INIT;
+    Lunar__Segment segment = LUNAR__SEGMENT__INIT, *segments = &segment;
+
+    segment.start = 1 << 20;
+    segment.length = 1 << 20;
+    layer.n_segments = 1;
+    layer.segments = &segments;
+    m.volume_id = uuid_to_pb(&ids->volume);
+    m.attachment_id = uuid_to_pb(&ids->attachment);
+    m.name = (char *)(uintptr_t) "disk";
+    m.size = 1 << 20;
+    m.layer = &layer;
+    c.op_case = LUNAR__COMMAND__OP_FORMAT_JOB;
+    c.format_job = &m;
+    command(&c);
+}
+
+static void a_job_whose_map_stands_is_held_until_an_attempt_succeeds(void)
+{
+    struct ids ids = new_ids();
+    struct error err = ERROR_INIT;
+    reset();
+    format(&ids);
+    report_ok();
+    task_ends(LUNAR_E_INDETERMINATE);
+    CHECK_EQ(w.code, LUNAR_E_INDETERMINATE);
+    format(&ids);
+    report_ok();
+    task_ends(-5); /* it could not even read its grant: nothing was done about the map */
+    CHECK_EQ(w.code, LUNAR_E_INDETERMINATE);
+    format(&ids);
+    CHECK_EQ(w.report_entries, 1);
+    error_set(&err, -5, "EIO");
+    node_report_done(w.node, w.report_token, -5, &err);
+    CHECK_EQ(w.code, LUNAR_E_INDETERMINATE);
+    format(&ids);
+    CHECK_EQ(w.report_entries, 1);
+    report_ok();
+    task_ends(0);
+    CHECK_EQ(w.report_entries, 0);
+    report_ok();
+    CHECK_EQ(w.code, 0);
+}
+
 static void the_same_attach_again_joins_and_is_answered_when_open(void)
 {
     struct ids ids = new_ids();
@@ -462,6 +510,7 @@ TEST_MAIN(TEST(safety_2_nothing_is_mapped_before_opening_is_on_the_lun),
           TEST(a_report_that_cannot_be_written_stops_the_opening),
           TEST(a_refused_task_is_reported_as_gone_before_it_is_answered),
           TEST(a_half_built_stack_is_held_until_a_detach_took_it_down),
+          TEST(a_job_whose_map_stands_is_held_until_an_attempt_succeeds),
           TEST(the_same_attach_again_joins_and_is_answered_when_open),
           TEST(safety_2_nothing_is_opened_that_the_report_has_no_room_for),
           TEST(another_attachment_of_the_volume_is_refused),
