@@ -73,6 +73,7 @@ static void on_elected(struct process *p, uint64_t term)
     highest_term = term;
     elected_us = sim_now_us();
     leader = p;
+    ghost_order_elected(term);
     *seat_of(p) = (struct seat){.term = term}; /* it may have had the lease before */
 }
 
@@ -229,6 +230,16 @@ static void on_submitted(struct process *p, uint64_t offset, const uint8_t *byte
                       (unsigned long long)offset);
 }
 
+static void on_landed(const struct process *p, uint64_t offset, const uint8_t *bytes, uint32_t len,
+                      bool late)
+{
+    (void)p;
+    (void)bytes;
+    (void)len;
+    (void)late;
+    ghost_order_landed(offset);
+}
+
 /* --- after each event --- */
 
 static void count_running(void)
@@ -254,5 +265,6 @@ void ghost_start(void)
 {
     sim_hooks.after_event = after_event;
     sim_hooks.lun_submitted = on_submitted;
+    sim_hooks.lun_landed = on_landed;
     sim_hooks.elected = on_elected;
 }

@@ -49,6 +49,16 @@ bool ghost_is_formatted(const struct uuid *volume);
 bool ghost_nothing_granted(char *why, size_t size);
 void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *bytes, uint32_t len);
 
+/* --- the order of writes (ghost_order.c) --- */
+void ghost_order_landed(uint64_t offset); /* bytes of a write have reached the LUN there */
+void ghost_order_elected(uint64_t term);
+/* The coordinator `p` of `term` is about to send it. */
+void ghost_order_command(const struct process *p, uint32_t host, uint64_t term,
+                         const Lunar__Command *c);
+void ghost_order_mapping(const struct machine *m, uint32_t host, const struct uuid *attachment);
+/* `first`: of the present leader, about to be written; calls after the first say nothing. */
+void ghost_order_grants(const struct process *p, uint32_t host, struct table *first);
+
 /* --- messages (ghost_messages.c) --- */
 void ghost_messages_check(void); /* after each event: cheap */
 

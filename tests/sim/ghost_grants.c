@@ -73,6 +73,7 @@ void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool 
     if (!g || g->generation != sanlock_generation(m))
         sim_violation("opens-under-a-grant", "%s (host %u) maps volume %s without a grant", m->name,
                       host, id);
+    ghost_order_mapping(m, host, &spec->attachment_id);
     if (job && f < n_formatted && formatted[f].opened)
         sim_violation("formatted-before-ready", "%s formats volume %s, which is in use", m->name,
                       id);
@@ -183,6 +184,7 @@ void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *byt
     if (t.term != ghost_term_of(p))
         sim_violation("pages-have-one-writer", "%s writes grants of another term", p->name);
     if (p == ghost_leader()) {
+        ghost_order_grants(p, host, &t);
         for (uint32_t i = 0; i < n_granted; i++)
             if (granted[i].host == host && !table_find_attachment(&t, &granted[i].attachment)) {
                 check_erase(p, &granted[i]);

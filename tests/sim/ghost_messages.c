@@ -128,6 +128,16 @@ void __wrap_channel_free(struct channel *channel)
     __real_channel_free(channel);
 }
 
+static void check_command(const struct watched *w, const uint8_t *data, uint32_t len)
+{
+    Lunar__Envelope *e;
+    if (w->process->kind != PROCESS_COORDINATOR || envelope_unpack(data, len, &e, NULL) < 0)
+        return;
+    if (e->body_case == LUNAR__ENVELOPE__BODY_COMMAND)
+        ghost_order_command(w->process, w->peer.host_id, w->self.run_or_term, e->command);
+    envelope_free(e);
+}
+
 int __real_channel_submit(struct channel *channel, const uint8_t *data, uint32_t len);
 int __wrap_channel_submit(struct channel *channel, const uint8_t *data, uint32_t len);
 int __wrap_channel_submit(struct channel *channel, const uint8_t *data, uint32_t len)
@@ -136,6 +146,7 @@ int __wrap_channel_submit(struct channel *channel, const uint8_t *data, uint32_t
     if (w->process->kind == PROCESS_COORDINATOR)
         ghost_acts(w->process, "sends a message");
     follow(w);
+    check_command(w, data, len);
     int rc = __real_channel_submit(channel, data, len);
     if (rc < 0)
         return rc;
