@@ -131,39 +131,60 @@ static int write_hello(struct agent *a, const struct page *page, uint8_t *buffer
 }
 
 /* The run of our last report in this generation; 0: none. A second witness, should the up page be
- * damaged. */
-static uint64_t last_reported_run(struct agent *a, const struct join *j)
+ * damaged. What cannot be read is not "none": the join fails and is tried again. */
+static int last_reported_run(struct agent *a, const struct join *j, uint64_t *ret,
+                             struct error *err)
 {
     struct table t = {0};
-    uint64_t run = 0;
 
-    if (table_read_newest(a->fd, &a->sb.layout, TABLE_REPORTS, j->self.host_id, &a->sb.pool_id, &t,
-                          NULL) < 0)
+    *ret = 0;
+    int rc = table_read_newest(a->fd, &a->sb.layout, TABLE_REPORTS, j->self.host_id, &a->sb.pool_id,
+                               &t, err);
+    if (rc == LUNAR_E_NOT_FOUND || rc == LUNAR_E_CORRUPT || rc == LUNAR_E_FOREIGN)
         return 0;
-    if (t.writer.generation == j->self.generation)
-        run = t.writer.run_or_term;
+    if (rc == 0 && t.writer.generation == j->self.generation)
+        *ret = t.writer.run_or_term;
     table_free(&t);
-    return run;
+    return rc;
+}
+
+/* A damaged page hides the runs since the last report: attempts to join that came as far as their
+ * hello and no further, one every AGENT_JOIN_RETRY_MS. This many are more than an hour of them. */
+#define RUNS_HIDDEN_MAX 1000u
+
+static int find_last_run(struct agent *a, const struct join *j, struct page *page, uint64_t *ret,
+                         struct error *err)
+{
+    uint8_t *buffer = io_alloc(PAGE_SIZE_BYTES);
+    uint32_t slot = j->self.host_id;
+
+    int rc = last_reported_run(a, j, ret, err);
+    if (rc == 0)
+        rc = io_read(a->fd, buffer, PAGE_SIZE_BYTES, layout_up_page(&a->sb.layout, slot), err);
+    int sound = rc == 0 ? page_in(buffer, PAGE_UP, slot, &a->sb.pool_id, page, NULL) : rc;
+    if (rc == 0 && sound < 0 && sound != LUNAR_E_NOT_FOUND)
+        *ret += RUNS_HIDDEN_MAX;
+    if (sound == 0 && page->writer.generation == j->self.generation &&
+        page->writer.run_or_term > *ret)
+        *ret = page->writer.run_or_term;
+    free(buffer);
+    return rc;
 }
 
 static int take_run(struct agent *a, struct join *j, struct error *err)
 {
     struct page *page = calloc(1, sizeof *page);
     uint8_t *buffer = io_alloc(PAGE_SIZE_BYTES);
-    uint32_t slot = j->self.host_id;
+    uint64_t last = 0;
 
     if (!page)
         abort();
-    j->self.run_or_term = last_reported_run(a, j) + 1;
-    int rc = io_read(a->fd, buffer, PAGE_SIZE_BYTES, layout_up_page(&a->sb.layout, slot), err);
-    if (rc == 0 && page_in(buffer, PAGE_UP, slot, &a->sb.pool_id, page, NULL) == 0 &&
-        page->writer.generation == j->self.generation &&
-        page->writer.run_or_term >= j->self.run_or_term)
-        j->self.run_or_term = page->writer.run_or_term + 1;
+    int rc = find_last_run(a, j, page, &last, err);
     if (rc == 0) {
+        j->self.run_or_term = last + 1;
         memset(page, 0, sizeof *page);
         page->kind = PAGE_UP;
-        page->slot = slot;
+        page->slot = j->self.host_id;
         page->pool_id = a->sb.pool_id;
         page->writer = j->self;
         page->page_seq = j->page_seq = 1;
