@@ -158,22 +158,50 @@ static void exit_qsd(void)
 
 /* --- forged pages: none of them may ever be believed --- */
 
+/* The last page of each of the last few incarnations that wrote a slot. */
+#define OLD_PAGES 4u
+
+struct old_pages {
+    struct incarnation writers[OLD_PAGES]; /* newest first */
+    uint8_t bytes[OLD_PAGES][PAGE_SIZE_BYTES];
+};
+static struct old_pages *old_pages[2][WORLD_MAX_NODES + 1];
+
+void chaos_saw_page(bool up, uint32_t host, const struct incarnation *writer, const uint8_t *bytes)
+{
+    struct old_pages *o = old_pages[up][host];
+    if (!o)
+        o = old_pages[up][host] = calloc(1, sizeof *o);
+    const struct incarnation *last = &o->writers[0];
+    if (last->host_id != writer->host_id || last->generation != writer->generation ||
+        last->run_or_term != writer->run_or_term) {
+        memmove(o->writers + 1, o->writers, (OLD_PAGES - 1) * sizeof *o->writers);
+        memmove(o->bytes[1], o->bytes[0], (OLD_PAGES - 1) * PAGE_SIZE_BYTES);
+        o->writers[0] = *writer;
+    }
+    memcpy(o->bytes[0], bytes, PAGE_SIZE_BYTES);
+}
+
+/* A true page of an older incarnation, as a late write would leave it. */
+static bool bring_back(bool up, uint32_t host, uint8_t *bytes)
+{
+    const struct old_pages *o = old_pages[up][host];
+    uint32_t n = 0;
+    while (o && n + 1 < OLD_PAGES && o->writers[n + 1].host_id)
+        n++;
+    if (n == 0)
+        return false;
+    memcpy(bytes, o->bytes[1 + sim_fault_random(FAULT_FORGED_PAGE, n)], PAGE_SIZE_BYTES);
+    return true;
+}
+
 static void spoil(uint8_t *bytes, struct page *page, uint64_t how)
 {
     switch (how) {
     case 0: /* of another pool */
         page->pool_id.b[3] ^= 1;
         break;
-    case 1: /* of an older incarnation, with much to say */
-        if (page->kind == PAGE_UP && page->writer.run_or_term > 1)
-            page->writer.run_or_term--;
-        else if (page->kind == PAGE_DOWN && page->writer.run_or_term > 1)
-            page->term = --page->writer.run_or_term;
-        else
-            page->pool_id.b[3] ^= 1;
-        page->page_seq += 1000;
-        break;
-    case 2:
+    case 1:
         /* Of the same run, by another host. Not of the same term: an agent that has just started
          * and knows of no coordinator cannot tell which of two is the one that sanlock chose. */
         if (page->kind == PAGE_DOWN)
@@ -181,7 +209,7 @@ static void spoil(uint8_t *bytes, struct page *page, uint64_t how)
         page->writer.host_id = page->writer.host_id % WORLD_MAX_NODES + 1;
         page->page_seq += 1000;
         break;
-    case 3:
+    case 2:
         /* It acknowledges what was never sent. Without a higher number: a page of the very
          * incarnation, checksum and all, that its writer never wrote, is beyond what a LUN does. */
         page->ack_seq += 1u << 20;
@@ -190,7 +218,7 @@ static void spoil(uint8_t *bytes, struct page *page, uint64_t how)
         break;
     }
     page_out(page, bytes);
-    if (how >= 4)
+    if (how == 3)
         bytes[sim_fault_random(FAULT_FORGED_PAGE, PAGE_SIZE_BYTES)] ^= 0x10;
 }
 
@@ -204,14 +232,20 @@ static void forge_page(void)
     struct page *page = calloc(1, sizeof *page);
 
     lun_peek(at, bytes, sizeof bytes);
-    if (page_in(bytes, up ? PAGE_UP : PAGE_DOWN, host, &world_sb.pool_id, page, NULL) == 0) {
-        sim_count_fault(FAULT_FORGED_PAGE);
-        uint64_t how = sim_fault_random(FAULT_FORGED_PAGE, 6);
+    uint64_t how = sim_fault_random(FAULT_FORGED_PAGE, 5);
+    bool done = false;
+    if (how == 4) {
+        done = bring_back(up, host, bytes);
+    } else if (page_in(bytes, up ? PAGE_UP : PAGE_DOWN, host, &world_sb.pool_id, page, NULL) == 0) {
         spoil(bytes, page, how);
-        lun_poke(at, bytes, sizeof bytes);
-        sim_trace("forged %s page of host %u, %d", up ? "up" : "down", host, (int)how);
+        done = true;
     }
     free(page);
+    if (!done)
+        return;
+    sim_count_fault(FAULT_FORGED_PAGE);
+    lun_poke(at, bytes, sizeof bytes);
+    sim_trace("forged %s page of host %u, %d", up ? "up" : "down", host, (int)how);
 }
 
 /* --- the schedule --- */

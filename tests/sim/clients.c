@@ -98,6 +98,9 @@ static void abandon(struct client *c)
     c->request->over = true;
     c->request->over_us = UINT64_MAX;
     c->request = NULL;
+    if (c->conn)
+        local_model_close(c->conn);
+    c->conn = NULL;
     set_timer(c, sim_random(STREAM_CLIENTS, PAUSE_US), start_next);
 }
 

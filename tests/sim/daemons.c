@@ -18,6 +18,9 @@
 #define IO_TIMEOUT_S 2u
 #define WATCHDOG_S   10u
 
+/* Texts of the few volumes of a run are shorter. */
+#define METADATA_COPY_IN_USE (MDCOPY_HEADER_SIZE + 32u * 1024)
+
 struct superblock world_sb;
 
 static uint32_t n_machines, n_candidates;
@@ -254,8 +257,8 @@ static void name_rot_regions(void)
     lun_rot_region(group, l->area_start, SUPERBLOCK_SIZE);
     lun_rot_region(group++, l->area_start + LAYOUT_SUPERBLOCK_B_OFFSET, SUPERBLOCK_SIZE);
     lvm_model_rot_regions(group);
-    lun_rot_region(group, l->metadata_a, 2 * MDCOPY_HEADER_SIZE);
-    lun_rot_region(group++, l->metadata_b, 2 * MDCOPY_HEADER_SIZE);
+    lun_rot_region(group, l->metadata_a, METADATA_COPY_IN_USE);
+    lun_rot_region(group++, l->metadata_b, METADATA_COPY_IN_USE);
     for (uint32_t h = 1; h <= WORLD_MAX_NODES; h++) {
         for (int copy = 0; copy < 2; copy++)
             lun_rot_region(group, layout_grants(l, h, copy), LAYOUT_PAGE_SIZE);

@@ -184,6 +184,7 @@ static void up_page_submitted(struct process *p, uint32_t host, const uint8_t *b
     if (page_in(bytes, PAGE_UP, host, &world_sb.pool_id, page, NULL) < 0)
         sim_violation("pages-have-one-writer", "%s writes a page that is none", p->name);
     check_writer(p, &page->writer, a->join.self.run_or_term, "the up page");
+    chaos_saw_page(true, host, &page->writer, bytes);
     free(page);
 }
 
@@ -195,6 +196,7 @@ static void down_page_submitted(struct process *p, uint32_t host, const uint8_t 
     if (page_in(bytes, PAGE_DOWN, host, &world_sb.pool_id, page, NULL) < 0)
         sim_violation("pages-have-one-writer", "%s writes a page that is none", p->name);
     check_writer(p, &page->writer, ghost_term_of(p), "a down page");
+    chaos_saw_page(false, host, &page->writer, bytes);
     free(page);
 }
 

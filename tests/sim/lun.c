@@ -187,8 +187,12 @@ uint32_t lun_writes_pending(void)
 bool lun_in_flight(uint64_t offset, uint64_t len)
 {
     struct lun_op *op;
+    struct late *l;
     LIST_FOREACH(op, &ops, link)
     if (op->write && op->offset < offset + len && offset < op->offset + op->len)
+        return true;
+    LIST_FOREACH(l, &lates, link)
+    if (l->offset < offset + len && offset < l->offset + l->len)
         return true;
     return false;
 }

@@ -81,7 +81,7 @@ bool lvm_model_owns(uint64_t offset)
 void lvm_model_rot_regions(uint32_t group)
 {
     for (int i = 0; i < AREAS; i++)
-        lun_rot_region(group, area_at(i), 4096);
+        lun_rot_region(group, area_at(i), AREA_SIZE);
 }
 
 /* --- codecs --- */

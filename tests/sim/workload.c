@@ -401,6 +401,7 @@ static struct request *next_of_finale(void)
 {
     bool ok = last && last_code == 0;
     struct request *r;
+    char why[128];
 
     switch (step) {
     case FINALE_EMPTY:
@@ -431,6 +432,12 @@ static struct request *next_of_finale(void)
     case FINALE_CLEAN:
         if ((r = empty_name(FINALE_NAME)))
             return r;
+        if (!ghost_metadata_is_settled(true, why, sizeof why)) {
+            /* A request that was given up took effect meanwhile. */
+            step = FINALE_EMPTY;
+            finale_name = 0;
+            return next_of_finale();
+        }
         step = FINALE_OVER;
         return NULL;
     default:

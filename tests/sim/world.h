@@ -91,5 +91,7 @@ uint64_t clients_completed(enum client_op op); /* answered with success */
 
 /* --- chaos.c --- */
 void chaos_start(uint64_t chaos_us);
+/* A page as it was written, to be brought back when it is old. */
+void chaos_saw_page(bool up, uint32_t host, const struct incarnation *writer, const uint8_t *bytes);
 
 #endif
