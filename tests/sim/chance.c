@@ -147,7 +147,7 @@ static void fill_in(void)
 {
     uint64_t chaos_us = (30000 + sim_random(STREAM_CONFIG, 60000)) * SIM_MS;
     uint32_t nodes = 2 + (uint32_t)sim_random(STREAM_CONFIG, 4);
-    uint32_t requests = 20 + (uint32_t)sim_random(STREAM_CONFIG, 60);
+    uint32_t requests = 40 + (uint32_t)sim_random(STREAM_CONFIG, 260);
     if (options.chaos_us == 0)
         options.chaos_us = chaos_us;
     if (options.nodes == 0)

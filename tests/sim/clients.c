@@ -16,10 +16,11 @@
 #include "sim/ghost.h"
 #include "sim/workload.h"
 
-#define PATIENCE    12u
-#define PAUSE_US    (1500 * SIM_MS) /* between two requests of a client, at most */
-#define PING_BIG    9000u           /* more than a page: it takes the spill */
-#define CLIENTS_MAX 16u
+#define PATIENCE 12u
+/* Between two requests of a client, at most: from 50 ms to 3.2 s, one of these per seed. */
+#define PAUSE_MIN_US    (50 * SIM_MS)
+#define PAUSE_DOUBLINGS 7u
+#define CLIENTS_MAX     16u
 
 struct client {
     uint32_t index;
@@ -34,6 +35,7 @@ static struct client clients[CLIENTS_MAX];
 static uint32_t n_clients, requests_left;
 static uint64_t completed[CLIENT_OPS];
 static bool finale;
+static uint64_t pause_us;
 
 static void start_next(void *data);
 static void send_now(void *data);
@@ -101,7 +103,7 @@ static void abandon(struct client *c)
     if (c->conn)
         local_model_close(c->conn);
     c->conn = NULL;
-    set_timer(c, sim_random(STREAM_CLIENTS, PAUSE_US), start_next);
+    set_timer(c, sim_random(STREAM_CLIENTS, pause_us), start_next);
 }
 
 static void send_now(void *data)
@@ -148,7 +150,7 @@ static void finish(struct client *c, int code)
         local_model_close(c->conn);
         c->conn = NULL;
     }
-    set_timer(c, sim_random(STREAM_CLIENTS, finale ? 50 * SIM_MS : PAUSE_US), start_next);
+    set_timer(c, sim_random(STREAM_CLIENTS, finale ? 50 * SIM_MS : pause_us), start_next);
 }
 
 static void on_message(void *data, const uint8_t *bytes, uint32_t len)
@@ -202,6 +204,7 @@ void clients_start(uint32_t n, uint32_t n_requests)
 {
     n_clients = n < CLIENTS_MAX ? n : CLIENTS_MAX;
     requests_left = n_requests;
+    pause_us = PAUSE_MIN_US << sim_random(STREAM_CONFIG, PAUSE_DOUBLINGS);
     for (uint32_t i = 0; i < WORKLOAD_NAMES; i++)
         snprintf(workload_names[i].text, sizeof workload_names[i].text, "vol%u", i);
     for (uint32_t i = 0; i < n_clients; i++) {
@@ -248,5 +251,6 @@ void clients_begin_finale(void)
 
 void clients_stop_requesting(void)
 {
-    requests_left = 0;
+    if (requests_left > n_clients)
+        requests_left = n_clients; /* one each in peace */
 }

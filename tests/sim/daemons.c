@@ -257,6 +257,8 @@ static void name_rot_regions(void)
     lun_rot_region(group, l->area_start, SUPERBLOCK_SIZE);
     lun_rot_region(group++, l->area_start + LAYOUT_SUPERBLOCK_B_OFFSET, SUPERBLOCK_SIZE);
     lvm_model_rot_regions(group);
+    /* Two areas and two slots of the copy, one of them older: two may be lost at once. */
+    lun_bound_late(group, 2);
     lun_rot_region(group, l->metadata_a, METADATA_COPY_IN_USE);
     lun_rot_region(group++, l->metadata_b, METADATA_COPY_IN_USE);
     for (uint32_t h = 1; h <= WORLD_MAX_NODES; h++) {

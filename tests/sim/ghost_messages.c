@@ -17,6 +17,11 @@
 /* A message unacknowledged for CHANNEL_RESEND_MS is written again, and its page when it seems lost:
  * two a second at the very most. */
 #define RESENDS_PER_10_S 20u
+/* An agent that nothing was heard from and nothing is asked of reads its page once a second
+ * (CHANNEL_POLL_IDLE_MS); one more for a window that is cut, one for a clock that runs fast. */
+#define IDLE_READS_PER_10_S 12u
+#define IDLE_WINDOW_US      (10 * SIM_S)
+#define IDLE_AFTER_US       (3 * SIM_S) /* CHANNEL_HOT_MS and a second */
 
 /* One direction between two incarnations. */
 struct session {
@@ -33,6 +38,8 @@ struct watched {
     struct incarnation self, peer; /* peer: of `out` and `in` */
     struct session *out, *in;
     uint64_t resends, resends_since_us;
+    uint64_t busy_us; /* when last something was to do */
+    uint64_t reads, reads_since_us, heard_ms;
 };
 
 static struct session *sessions;
@@ -114,8 +121,10 @@ struct channel *__wrap_channel_new(const struct channel_config *config)
 {
     assert(n_channels < CHANNELS_MAX);
     struct watched *w = &channels[n_channels++];
-    *w = (struct watched){
-        .channel = __real_channel_new(config), .process = process_current(), .self = config->self};
+    *w = (struct watched){.channel = __real_channel_new(config),
+                          .process = process_current(),
+                          .self = config->self,
+                          .busy_us = sim_now_us()};
     return w->channel;
 }
 
@@ -164,6 +173,7 @@ bool __wrap_channel_receive(struct channel *channel, const uint8_t **ret_data, u
     if (!__real_channel_receive(channel, ret_data, ret_len))
         return false;
     follow(w);
+    w->busy_us = sim_now_us();
     struct session *s = w->in;
     uint64_t hash = hash_of(*ret_data, *ret_len);
     if (s->taken >= s->submitted)
@@ -192,10 +202,35 @@ static void check_bounds(struct watched *w, const struct channel_stats *stats)
     w->resends_since_us = sim_now_us();
 }
 
+/* Agents alone: a coordinator's idle channels do not read at all. */
+static void check_idle(struct watched *w, const struct channel_stats *stats)
+{
+    const struct agent *a = process_agent(w->process);
+    bool busy = !a || !a->node || node_pending(a->node) > 0 || stats->queued > 0 ||
+                stats->last_heard_ms != w->heard_ms || w->process->machine->state != MACHINE_UP;
+
+    w->heard_ms = stats->last_heard_ms;
+    if (busy)
+        w->busy_us = sim_now_us();
+    if (sim_now_us() < w->busy_us + IDLE_AFTER_US || w->reads_since_us < w->busy_us) {
+        w->reads_since_us = sim_now_us();
+        w->reads = stats->pages_read;
+    }
+    if (sim_now_us() - w->reads_since_us < IDLE_WINDOW_US)
+        return;
+    if (stats->pages_read - w->reads > IDLE_READS_PER_10_S)
+        sim_violation("polling-is-bounded", "%s has read %llu pages within 10 s with nothing to do",
+                      w->process->name, (unsigned long long)(stats->pages_read - w->reads));
+    w->reads_since_us = sim_now_us();
+    w->reads = stats->pages_read;
+}
+
 static void check_channel(struct watched *w)
 {
     const struct channel_stats *stats = channel_stats(w->channel);
     check_bounds(w, stats);
+    if (w->process->kind == PROCESS_AGENT)
+        check_idle(w, stats);
     if (!w->out || !same(&stats->peer, &w->peer))
         return;
     uint32_t acknowledged = w->out->submitted - stats->queued;

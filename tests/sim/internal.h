@@ -81,6 +81,8 @@ int lun_plan_power_cut(uint64_t offset, uint32_t len, uint64_t *ret_delay_us);
 void lun_rot_heal(uint64_t offset, uint32_t len, bool whole);
 /* A write ended with a part of it on the LUN. */
 void lun_rot_torn(uint64_t offset, uint32_t len);
+/* May this late write land? See lun_bound_late. */
+bool lun_late_allowed(uint64_t offset, const uint8_t *from, uint32_t len);
 void lun_faults_reset(void);
 uint8_t *lun_bytes(uint64_t offset, uint64_t len);
 bool lun_in_flight(uint64_t offset, uint64_t len);

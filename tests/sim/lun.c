@@ -136,8 +136,8 @@ static void on_late(void *data)
 {
     struct late *l = data;
     LIST_REMOVE(l, link);
-    land(l->process, l->offset, l->bytes, l->len, true);
-    lun_rot_heal(l->offset, l->len, true);
+    if (lun_late_allowed(l->offset, l->bytes, l->len))
+        land(l->process, l->offset, l->bytes, l->len, true);
     free(l);
 }
 

@@ -38,11 +38,13 @@ struct region {
     uint64_t offset;
     uint32_t len, group;
     bool rotten, torn;
+    bool late; /* a late write has put something else there */
 };
 
 static struct region regions[ROT_REGIONS_MAX];
 static uint32_t n_regions;
 static bool rot_scheduled;
+static uint32_t bounded_group, damaged_max;
 
 /* Between min and min * 2^doublings, evenly over the doublings. */
 static uint64_t log_uniform(enum sim_fault kind, uint64_t min, uint32_t doublings)
@@ -80,7 +82,35 @@ void lun_rot_heal(uint64_t offset, uint32_t len, bool whole)
 {
     for (uint32_t i = 0; whole && i < n_regions; i++)
         if (overlaps(&regions[i], offset, len) && offset <= regions[i].offset)
-            regions[i].rotten = regions[i].torn = false;
+            regions[i].rotten = regions[i].torn = regions[i].late = false;
+}
+
+void lun_bound_late(uint32_t group, uint32_t max)
+{
+    bounded_group = group;
+    damaged_max = max;
+}
+
+bool lun_late_allowed(uint64_t offset, const uint8_t *from, uint32_t len)
+{
+    struct region *hit = NULL;
+    uint32_t damaged = 0;
+    if (memcmp(lun_bytes(offset, len), from, len) == 0)
+        return true;
+    for (uint32_t i = 0; i < n_regions; i++) {
+        struct region *r = &regions[i];
+        if (r->group != bounded_group || bounded_group == 0)
+            continue;
+        if (overlaps(r, offset, len))
+            hit = r;
+        else
+            damaged += r->rotten || r->torn || r->late;
+    }
+    if (hit && damaged >= damaged_max)
+        return false;
+    if (hit)
+        hit->late = true;
+    return true;
 }
 
 void lun_rot_torn(uint64_t offset, uint32_t len)
@@ -229,6 +259,6 @@ int lun_plan_power_cut(uint64_t offset, uint32_t len, uint64_t *ret_delay_us)
 
 void lun_faults_reset(void)
 {
-    n_regions = 0;
+    n_regions = bounded_group = 0;
     rot_scheduled = false;
 }

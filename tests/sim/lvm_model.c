@@ -25,8 +25,9 @@
 #include "sim/lvm_text.h"
 
 #define AREAS     2
+#define SLOTS     16u /* LVM's ring: a text is overwritten long after it was replaced */
 #define SLOT_SIZE (64u * 1024)
-#define AREA_SIZE (4096u + 2 * SLOT_SIZE)
+#define AREA_SIZE (4096u + SLOTS * SLOT_SIZE)
 #define ARGS_MAX  64
 
 #define STUCK_GRACE_US (2 * SIM_S) /* lvm_child.c's */
@@ -69,7 +70,7 @@ struct area {
 
 static uint64_t area_at(int area)
 {
-    return area == 0 ? MIB : WORLD_LUN_SIZE - MIB;
+    return area == 0 ? MIB : WORLD_LUN_SIZE - 2 * MIB;
 }
 
 bool lvm_model_owns(uint64_t offset)
@@ -103,7 +104,7 @@ static bool header_in(const uint8_t *page, struct header *ret)
         return false;
     *ret = (struct header){le32_get(page + 8), le32_get(page + 12), le32_get(page + 16),
                            le64_get(page + 24)};
-    return ret->slot < 2 && ret->len <= SLOT_SIZE;
+    return ret->slot < SLOTS && ret->len <= SLOT_SIZE;
 }
 
 static uint64_t slot_at(int area, uint32_t slot)
@@ -259,7 +260,12 @@ static int child_write(struct child *c, uint64_t offset, const void *bytes, uint
     return rc;
 }
 
-/* The text into the free slot of each area, then each header, as LVM writes and commits. */
+static uint32_t next_slot(const struct header *h)
+{
+    return (h->slot + 1) % SLOTS;
+}
+
+/* The text into the next slot of each area, then each header, as LVM writes and commits. */
 static int child_commit(struct child *c, const struct area areas[AREAS], const char *text)
 {
     uint8_t page[IO_ALIGN];
@@ -269,13 +275,13 @@ static int child_commit(struct child *c, const struct area areas[AREAS], const c
     assert(len < SLOT_SIZE);
     for (int i = 0; i < AREAS && rc == 0; i++)
         if (areas[i].header_ok)
-            rc = child_write(c, slot_at(i, !areas[i].header.slot), text, len);
+            rc = child_write(c, slot_at(i, next_slot(&areas[i].header)), text, len);
     for (int i = 0; i < AREAS && rc == 0; i++) {
         if (!areas[i].header_ok)
             continue;
-        header_out(
-            &(struct header){!areas[i].header.slot, len, crc32c(text, len), vg_text_seqno(text)},
-            page);
+        header_out(&(struct header){next_slot(&areas[i].header), len, crc32c(text, len),
+                                    vg_text_seqno(text)},
+                   page);
         rc = child_write(c, area_at(i), page, sizeof page);
         written++;
     }

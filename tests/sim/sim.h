@@ -211,6 +211,9 @@ uint32_t lun_writes_pending(void); /* late ones and those in flight */
  * it was rewritten whole from its start; a region of group 0 stands alone. `len` is what is in use.
  */
 void lun_rot_region(uint32_t group, uint64_t offset, uint32_t len);
+/* Late writes damage at most `max` regions of this group at a time, whatever else may; those to
+ * other groups are not bounded. */
+void lun_bound_late(uint32_t group, uint32_t max);
 
 /* --- sanlock.c: implements fencing/membership.h, and writes true lease records to the LUN --- */
 struct superblock;

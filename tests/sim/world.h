@@ -75,7 +75,7 @@ void clients_start(uint32_t n_clients, uint32_t n_requests);
 bool clients_done(char *why, size_t size);
 /* After the faults: a last round through every kind of operation, which must succeed. */
 void clients_begin_finale(void);
-void clients_stop_requesting(void);
+void clients_stop_requesting(void); /* what is under way goes on */
 enum client_op {
     CLIENT_PING,
     CLIENT_GET,
