@@ -40,11 +40,12 @@ struct committer {
     struct committer_config config;
     struct metadata known;
     struct mdcopy copy;
-    bool has_copy; /* `copy` is valid */
-    bool copy_due; /* `known` is newer than the copy */
-    bool unsure;   /* a command of ours ended we know not how: `known` is no basis until we have
-                      looked */
-    bool settled;  /* the disk holds `known` in every area, and so does the copy */
+    bool has_copy;  /* `copy` is valid */
+    bool copy_due;  /* `known` is newer than the copy */
+    bool unsure;    /* a command of ours ended we know not how: `known` is no basis until we have
+                       looked */
+    bool settled;   /* the disk holds `known` in every area, and so does the copy */
+    uint64_t basis; /* rises with each text that became known and was not asked for */
 };
 
 static int check_leader(const struct committer *c, struct error *err)
@@ -178,8 +179,10 @@ static int check_foreign(const struct metadata *found, const struct metadata *ou
     return 0;
 }
 
-/* Nobody but we wrote since we looked last: takes what is there, and makes the areas equal. */
-static int resync(struct committer *c, struct error *err)
+/* Nobody but we wrote since we looked last: takes what is there, and makes the areas equal. A text
+ * that is not just the next one of a command that ended well (`expected`) holds what no catalogue
+ * has shown yet: a commit that was taken for failed, for example. */
+static int resync(struct committer *c, bool expected, struct error *err)
 {
     struct metadata_view view;
     char why[256];
@@ -196,8 +199,11 @@ static int resync(struct committer *c, struct error *err)
     }
     bool agree = view.agree;
     snprintf(why, sizeof why, "%s", agree ? "seqno or term went back" : view.why);
-    if (ours)
+    if (ours) {
+        bool next = expected && view.best.seqno == c->known.seqno + 1;
+        c->basis += !next && !metadata_same(&view.best, &c->known);
         adopt(c, &view);
+    }
     metadata_drop(&view.best);
     c->unsure = false;
     return ours && agree ? 0 : refuse_and_restore(c, why, err);
@@ -223,7 +229,7 @@ static int check_disk(struct committer *c, struct error *err)
     return why[0] ? refuse_and_restore(c, why, err) : 0;
 }
 
-static int check_before(struct committer *c, const char *command, struct error *err)
+static int check_before(struct committer *c, const char *command, uint64_t basis, struct error *err)
 {
     if (c->known.len > COMMIT_TEXT_MAX && strcmp(command, "lvcreate") == 0)
         return error_set(err, LUNAR_E_NO_SPACE,
@@ -234,21 +240,25 @@ static int check_before(struct committer *c, const char *command, struct error *
                          "an earlier lvm was killed but hangs in its I/O: look at the LUN's paths");
     int rc = check_leader(c, err);
     if (rc == 0 && c->unsure)
-        rc = resync(c, err);
+        rc = resync(c, false, err);
     if (rc == 0)
         rc = check_disk(c, err);
     if (rc == 0)
         rc = store_copy(c, err);
+    if (rc == 0 && c->basis != basis)
+        rc = error_set(err, LUNAR_E_METADATA,
+                       "an earlier commit that was taken for failed has taken effect after all; "
+                       "try again");
     return rc;
 }
 
-int committer_run(struct committer *c, const char *const *args, struct error *err)
+int committer_run(struct committer *c, const char *const *args, uint64_t basis, struct error *err)
 {
     struct error after = ERROR_INIT;
 
     point(args[0], "begin");
     c->settled = false;
-    int rc = check_before(c, args[0], err);
+    int rc = check_before(c, args[0], basis, err);
     if (rc < 0)
         return rc;
     c->unsure = true;
@@ -256,7 +266,7 @@ int committer_run(struct committer *c, const char *const *args, struct error *er
     point(args[0], "committed");
     if (lvm_is_stuck(c->config.lvm))
         return rc; /* it may yet write: what the disk holds now says nothing */
-    int looked = resync(c, &after);
+    int looked = resync(c, rc == 0, &after);
     if (looked == 0)
         looked = store_copy(c, &after);
     point(args[0], "copied");
@@ -276,13 +286,18 @@ int committer_settle(struct committer *c, struct error *err)
         return error_set(err, LUNAR_E_INDETERMINATE, "a killed lvm hangs in its I/O");
     int rc = check_leader(c, err);
     if (rc == 0 && c->unsure)
-        rc = resync(c, err);
+        rc = resync(c, false, err);
     if (rc == 0 || rc == LUNAR_E_METADATA) /* whether it was restored is looked at */
         rc = check_disk(c, err);
     if (rc == 0)
         rc = store_copy(c, err);
     c->settled = rc == 0;
     return rc;
+}
+
+uint64_t committer_basis(const struct committer *c)
+{
+    return c->basis;
 }
 
 int committer_confirm(struct committer *c, struct error *err)
@@ -346,7 +361,7 @@ static int stamp(struct committer *c, struct error *err)
         args[6] = "--deltag";
         args[7] = old;
     }
-    int rc = committer_run(c, args, err);
+    int rc = committer_run(c, args, c->basis, err);
     if (rc == 0 && c->known.term != c->config.term)
         rc = error_set(err, LUNAR_E_METADATA,
                        "a late write of a predecessor undid our first commit; try again");

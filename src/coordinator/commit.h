@@ -39,7 +39,12 @@ int committer_open(const struct committer_config *config, struct committer **ret
 void committer_close(struct committer *c);
 /* LUNAR_E_METADATA: what was on the disk was not ours; it was restored, nothing or nothing lasting
  * was done, try again. */
-int committer_run(struct committer *c, const char *const *args, struct error *err);
+int committer_run(struct committer *c, const char *const *args, uint64_t basis, struct error *err);
+/* What a catalogue that is read now is based upon, to be given to each commit that is decided on
+ * it. It changes when a command that was taken for failed turns out to have taken effect: a commit
+ * that was decided before, like the creation of a name that is there now, is refused with
+ * LUNAR_E_METADATA. */
+uint64_t committer_basis(const struct committer *c);
 /* After a committer_run that failed: looks, restores and copies until what the disk holds is known
  * and stands in the copy. 0; else no catalogue that is read from the disk may be acted upon, since
  * it may yet be undone; try again. Free of I/O after a commit that ended well. */

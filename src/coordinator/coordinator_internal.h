@@ -82,7 +82,10 @@ struct coordinator {
     uint64_t tended_ms;
     int tend_rc;
     struct error tend_err;
-    bool lease_trying; /* what the lease job does, fixed when it is submitted */
+    uint64_t tend_basis; /* of the leader's catalogue at first, then as the job left it */
+    struct catalogue *tend_fresh;
+    uint64_t catalogue_basis; /* of the leader's catalogue (committer_basis) */
+    bool lease_trying;        /* what the lease job does, fixed when it is submitted */
     uv_timer_t timer, resign_timer;
     int resign_waited_ms;
     uv_signal_t sigterm, sigint;

@@ -278,17 +278,22 @@ static struct op *by_token(struct leader *l, uint64_t token)
     return NULL;
 }
 
+void leader_catalogue(struct leader *leader, struct catalogue *fresh, uint64_t now_ms)
+{
+    leader->now_ms = now_ms;
+    catalogue_free(leader->catalogue);
+    free(leader->catalogue);
+    leader->catalogue = fresh; /* what is half-made in it, reconcile takes up */
+}
+
 void leader_commit_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
                         struct catalogue *fresh, uint64_t now_ms)
 {
     struct op *op = by_token(leader, token);
 
     leader->now_ms = now_ms;
-    if (fresh) {
-        catalogue_free(leader->catalogue);
-        free(leader->catalogue);
-        leader->catalogue = fresh;
-    }
+    if (fresh)
+        leader_catalogue(leader, fresh, now_ms);
     if (!op)
         return;
     op->token = 0;

@@ -82,6 +82,9 @@ void leader_hosts(struct leader *leader, const struct host_status *hosts, uint32
 /* `fresh` is NULL when the metadata could not be read; otherwise taken over. */
 void leader_commit_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
                         struct catalogue *fresh, uint64_t now_ms);
+/* The catalogue has changed by itself: a commit that was taken for failed has landed. Taken over.
+ */
+void leader_catalogue(struct leader *leader, struct catalogue *fresh, uint64_t now_ms);
 void leader_grants_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
                         uint64_t now_ms);
 void leader_tick(struct leader *leader, uint64_t now_ms);

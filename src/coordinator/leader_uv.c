@@ -19,6 +19,7 @@ struct commit_job {
     struct coordinator *c;
     uint64_t token;
     struct catalogue_args args;
+    uint64_t basis, fresh_basis; /* of the catalogue that it was decided on; of `fresh` */
     int rc;
     struct error err, fresh_err;
     struct catalogue *fresh;
@@ -37,9 +38,10 @@ static void commit_run(struct worker_job *job)
 {
     struct commit_job *j = job->data;
     const struct takeover *t = &j->c->takeover;
-    j->rc = committer_run(t->committer, j->args.argv, &j->err);
+    j->rc = committer_run(t->committer, j->args.argv, j->basis, &j->err);
     if (j->rc != LUNAR_E_STALE)
         j->fresh = truth_read(t->lvm, t->committer, &j->fresh_err);
+    j->fresh_basis = committer_basis(t->committer);
 }
 
 static void commit_done(struct worker_job *job)
@@ -54,6 +56,7 @@ static void commit_done(struct worker_job *job)
         coordinator_die("the catalogue cannot be read", j->fresh_err.text);
     if (j->rc < 0)
         log_error("commit_failed code=%s text=\"%s\"", error_name(j->rc), j->err.text);
+    c->catalogue_basis = j->fresh_basis;
     leader_commit_done(c->leader, j->token, j->rc, &j->err, j->fresh, coordinator_now_ms(c));
     free(j);
 }
@@ -76,6 +79,7 @@ static void io_commit(void *data, uint64_t token, const struct catalogue_args *a
     j->job = (struct worker_job){.run = commit_run, .done = commit_done, .data = j};
     j->c = c;
     j->token = token;
+    j->basis = c->catalogue_basis;
     args_copy(&j->args, args);
     c->commits_out++;
     worker_submit(c->lvm_worker, &j->job);
@@ -247,6 +251,7 @@ int leader_uv_open(struct coordinator *c, struct error *err)
     free(c->takeover.grants);
     c->takeover.grants = NULL;
     c->takeover.catalogue = NULL;
+    c->catalogue_basis = committer_basis(c->takeover.committer);
     if (c->takeover.n_hosts > 0)
         leader_hosts(c->leader, c->takeover.hosts, (uint32_t)c->takeover.n_hosts,
                      coordinator_now_ms(c));
@@ -263,7 +268,12 @@ static void tend_run(struct worker_job *job)
 {
     struct coordinator *c = job->data;
     memset(&c->tend_err, 0, sizeof c->tend_err);
-    c->tend_rc = committer_tend(c->takeover.committer, &c->tend_err);
+    struct committer *committer = c->takeover.committer;
+    c->tend_rc = committer_tend(committer, &c->tend_err);
+    /* A commit that was taken for failed has landed: the leader is shown what it made. */
+    if (c->tend_rc == 0 && committer_basis(committer) != c->tend_basis)
+        c->tend_fresh = truth_read(c->takeover.lvm, committer, &c->tend_err);
+    c->tend_basis = committer_basis(committer);
 }
 
 static void tend_done(struct worker_job *job)
@@ -274,6 +284,11 @@ static void tend_done(struct worker_job *job)
     if (c->tend_rc < 0)
         log_warn("metadata_unsettled code=%s text=\"%s\"", error_name(c->tend_rc),
                  c->tend_err.text);
+    if (c->tend_fresh) {
+        c->catalogue_basis = c->tend_basis;
+        leader_catalogue(c->leader, c->tend_fresh, coordinator_now_ms(c));
+        c->tend_fresh = NULL;
+    }
     c->tend_busy = false;
 }
 
@@ -284,6 +299,7 @@ void leader_uv_tend(struct coordinator *c)
         return;
     c->tended_ms = coordinator_now_ms(c);
     c->tend_busy = true;
+    c->tend_basis = c->catalogue_basis;
     c->tend_job = (struct worker_job){.run = tend_run, .done = tend_done, .data = c};
     worker_submit(c->lvm_worker, &c->tend_job);
 }

@@ -217,7 +217,9 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
     struct op *op = op_by_volume(l, &volume_id);
     uint32_t host = 0;
 
-    if (op && op->kind == OP_DETACH) {
+    /* Of this attachment: an entry that is left over may be detached meanwhile, and its end says
+     * nothing about ours (SAFETY 6). */
+    if (op && op->kind == OP_DETACH && uuid_equal(&op->attachment_id, &attachment_id)) {
         op_add_waiter(l, op, w);
         return;
     }

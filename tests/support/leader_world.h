@@ -314,21 +314,27 @@ static inline void ask_attach(const struct waiter *from, const struct uuid *volu
     ask(from, &r);
 }
 
-static inline void ask_detach(const struct waiter *from, const struct uuid *volume)
+static inline void ask_detach_of(const struct waiter *from, const struct uuid *volume,
+                                 const struct uuid *attachment)
 {
     Lunar__Request r = LUNAR__REQUEST__INIT;
     Lunar__VolumeDetach m = LUNAR__VOLUME_DETACH__INIT;
+    m.volume_id = uuid_to_pb(volume);
+    m.attachment_id = uuid_to_pb(attachment);
+    r.op_case = LUNAR__REQUEST__OP_VOLUME_DETACH;
+    r.volume_detach = &m;
+    ask(from, &r);
+}
+
+static inline void ask_detach(const struct waiter *from, const struct uuid *volume)
+{
     struct uuid attachment = {{0}};
     for (uint32_t h = 1; h <= MAX_NODES; h++) { /* as lunarctl learns it from the volume */
         const struct table_entry *e = table_find_volume(&w.grants[h], volume);
         if (e)
             attachment = e->attachment_id;
     }
-    m.volume_id = uuid_to_pb(volume);
-    m.attachment_id = uuid_to_pb(&attachment);
-    r.op_case = LUNAR__REQUEST__OP_VOLUME_DETACH;
-    r.volume_detach = &m;
-    ask(from, &r);
+    ask_detach_of(from, volume, &attachment);
 }
 
 static inline void ask_delete(const struct waiter *from, const struct uuid *volume)

@@ -41,7 +41,7 @@ static int create(struct committer *c, const char *name)
 {
     const char *args[] = {"lvcreate", "-qq", "-y", "-an", "-Zn",        "-Wn",
                           "-l",       "1",   "-n", name,  "lunar-test", NULL};
-    return committer_run(c, args, &err);
+    return committer_run(c, args, committer_basis(c), &err);
 }
 
 static int create_without_committer(struct lvm_lun *lun, const char *name)
@@ -420,6 +420,10 @@ static void a_time_out_is_indeterminate_and_what_it_did_is_adopted(void)
     CHECK_EQ(create(c, "stall"), LUNAR_E_INDETERMINATE);
     CHECK_EQ(committer_seqno(c), 3);
     CHECK_EQ(copy_seqno(&lun), 3);
+    /* What was decided before anybody had seen that it took effect is refused. */
+    const char *args[] = {"lvcreate", "-qq", "-y", "-an", "-Zn",        "-Wn",
+                          "-l",       "1",   "-n", "old", "lunar-test", NULL};
+    CHECK_EQ(committer_run(c, args, committer_basis(c) - 1, &err), LUNAR_E_METADATA);
     CHECK_EQ(create(c, "b"), 0);
     CHECK_STR(names(&lun), "bstall");
     committer_close(c);

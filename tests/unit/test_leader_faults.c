@@ -44,6 +44,29 @@ static void safety_2_every_entry_of_a_volume_counts(void)
     CHECK_EQ(w.grants[1].n_entries, 1);
 }
 
+static void safety_6_a_detach_does_not_end_with_another_attachments(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    ask_attach(&from, &id, "node2");
+    settle();
+    struct table_entry *e = table_add(&w.grants[1]);
+    *e = w.grants[2].entries[0];
+    e->attachment_id = uuid_random();
+    e->term = TABLE_TERM_LEFT_OVER;
+    elect();
+    w.nodes_silent = true;
+    ask_attach(&from, &id, "node2"); /* makes the leader ask node 1 to be rid of its entry */
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    struct uuid ours = w.grants[2].entries[0].attachment_id;
+    int answers = w.n_answers;
+    ask_detach_of(&from, &id, &ours);
+    CHECK_EQ(w.n_answers, answers + 1);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    CHECK(granted(2, &ours));
+}
+
 static void a_grant_whose_erasure_failed_stands(void)
 {
     world_reset();
@@ -343,6 +366,7 @@ static void safety_6_an_erased_grant_that_comes_back_is_not_attached_under(void)
 }
 
 TEST_MAIN(TEST(an_older_grant_survives_a_refusal), TEST(safety_2_every_entry_of_a_volume_counts),
+          TEST(safety_6_a_detach_does_not_end_with_another_attachments),
           TEST(a_grant_whose_erasure_failed_stands),
           TEST(safety_3_a_grant_that_failed_to_be_written_is_written_before_the_command),
           TEST(a_create_that_failed_half_way_is_made_by_the_next_one),
