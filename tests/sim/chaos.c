@@ -248,6 +248,44 @@ static void forge_page(void)
     sim_trace("forged %s page of host %u, %d", up ? "up" : "down", host, (int)how);
 }
 
+/* --- late grants: both copies go back to an older table while nobody leads --- */
+
+#define OLD_GRANTS 4u
+
+struct old_grants {
+    uint8_t *bytes[OLD_GRANTS]; /* newest first */
+    uint32_t len[OLD_GRANTS];
+};
+static struct old_grants old_grants[WORLD_MAX_NODES + 1];
+
+void chaos_saw_grants(uint32_t host, const uint8_t *bytes, uint32_t len)
+{
+    struct old_grants *o = &old_grants[host];
+    free(o->bytes[OLD_GRANTS - 1]);
+    memmove(o->bytes + 1, o->bytes, (OLD_GRANTS - 1) * sizeof *o->bytes);
+    memmove(o->len + 1, o->len, (OLD_GRANTS - 1) * sizeof *o->len);
+    o->bytes[0] = malloc(len);
+    o->len[0] = len;
+    memcpy(o->bytes[0], bytes, len);
+}
+
+/* The heartbeat of a leader writes them again within a second; without one they stay so until the
+ * next takeover reads them. */
+void chaos_leader_gone(const struct process *p)
+{
+    for (uint32_t host = 1; host <= WORLD_MAX_NODES; host++) {
+        struct old_grants *o = &old_grants[host];
+        if (!o->bytes[1] || !sim_fault(FAULT_STALE_COORDINATOR, 250))
+            continue;
+        uint64_t n = 1 + sim_fault_random(FAULT_STALE_COORDINATOR, OLD_GRANTS - 1);
+        while (!o->bytes[n])
+            n--;
+        for (int copy = 0; copy < 2; copy++)
+            lun_land_late(sim_now_us() + sim_fault_random(FAULT_STALE_COORDINATOR, SIM_S),
+                          layout_grants(&world_sb.layout, host, copy), o->bytes[n], o->len[n], p);
+    }
+}
+
 /* --- the schedule --- */
 
 static const struct {

@@ -223,6 +223,8 @@ static void on_submitted(struct process *p, uint64_t offset, const uint8_t *byte
              in_region(offset, l->grants_b, tables, LAYOUT_TABLE_SIZE, &host)) {
         check_coordinator_write(p, "writes grants");
         ghost_grants_submitted(p, host, bytes, len);
+        if (offset < l->grants_b)
+            chaos_saw_grants(host, bytes, len);
     } else if (offset >= l->metadata_a && offset < l->metadata_b + LAYOUT_METADATA_COPY_SIZE)
         check_coordinator_write(p, "stores a metadata copy");
     else if (lvm_model_owns(offset))
