@@ -21,6 +21,9 @@
  *  - The copy cannot be stored: the commit stands, the caller gets INDETERMINATE. Nothing may be
  * built on it, an answer to a client least of all, until committer_settle has stored it: a late
  * write could otherwise bring back the metadata before it.
+ *  - lvm failed and nothing of it is there: it may yet land, as a text that is newer than what we
+ * know and of our term, which the next leader would adopt although the client was told of a failure
+ * and went on. So what we know is written once more, under that very seqno, before anybody is told.
  *  - The device cannot be read: an error and nothing else.
  */
 #include <inttypes.h>
@@ -40,12 +43,13 @@ struct committer {
     struct committer_config config;
     struct metadata known;
     struct mdcopy copy;
-    bool has_copy;  /* `copy` is valid */
-    bool copy_due;  /* `known` is newer than the copy */
-    bool unsure;    /* a command of ours ended we know not how: `known` is no basis until we have
-                       looked */
-    bool settled;   /* the disk holds `known` in every area, and so does the copy */
-    uint64_t basis; /* rises with each text that became known and was not asked for */
+    bool has_copy; /* `copy` is valid */
+    bool copy_due; /* `known` is newer than the copy */
+    bool unsure;   /* a command of ours ended we know not how: `known` is no basis until we have
+                      looked */
+    bool settled;  /* the disk holds `known` in every area, and so does the copy */
+    uint64_t failed_seqno; /* a command on top of this text failed and may yet land; 0: none */
+    uint64_t basis;        /* rises with each text that became known and was not asked for */
 };
 
 static int check_leader(const struct committer *c, struct error *err)
@@ -144,23 +148,29 @@ static int restore(struct committer *c, const struct metadata *want, const char 
     return rc;
 }
 
+/* Puts what we know back under the next seqno. */
+static int restore_known(struct committer *c, const char *why, struct error *err)
+{
+    struct metadata want = c->known;
+    c->known = (struct metadata){0};
+    int rc = restore(c, &want, why, err);
+    if (rc < 0 && !c->known.text)
+        c->known = want;
+    else
+        metadata_drop(&want);
+    return rc;
+}
+
 /* Restores what we know; always an error, LUNAR_E_METADATA if that worked. */
 static int refuse_and_restore(struct committer *c, const char *why, struct error *err)
 {
-    struct metadata want = c->known;
-    uint64_t seqno = want.seqno;
-    c->known = (struct metadata){0};
-    int rc = restore(c, &want, why, err);
+    uint64_t seqno = c->known.seqno;
+    int rc = restore_known(c, why, err);
     if (rc < 0) {
-        if (!c->known.text)
-            c->known = want;
-        else
-            metadata_drop(&want);
         error_prefix(err, "LVM's metadata is not what was committed last (%s) and was not restored",
                      why);
         return rc;
     }
-    metadata_drop(&want);
     return error_set(err, LUNAR_E_METADATA,
                      "LVM's metadata was not what was committed last (%s); it was restored from "
                      "the copy of seqno %" PRIu64 ", try again",
@@ -262,7 +272,9 @@ int committer_run(struct committer *c, const char *const *args, uint64_t basis, 
     if (rc < 0)
         return rc;
     c->unsure = true;
+    uint64_t before = c->known.seqno;
     rc = lvm_run(c->config.lvm, args, NULL, err);
+    c->failed_seqno = rc < 0 && rc != LUNAR_E_NO_SPACE ? before : 0;
     point(args[0], "committed");
     if (lvm_is_stuck(c->config.lvm))
         return rc; /* it may yet write: what the disk holds now says nothing */
@@ -270,7 +282,7 @@ int committer_run(struct committer *c, const char *const *args, uint64_t basis, 
     if (looked == 0)
         looked = store_copy(c, &after);
     point(args[0], "copied");
-    c->settled = looked == 0;
+    c->settled = looked == 0 && c->failed_seqno == 0;
     if (looked == 0 || rc == LUNAR_E_INDETERMINATE)
         return rc;
     if (looked == LUNAR_E_METADATA)
@@ -289,9 +301,12 @@ int committer_settle(struct committer *c, struct error *err)
         rc = resync(c, false, err);
     if (rc == 0 || rc == LUNAR_E_METADATA) /* whether it was restored is looked at */
         rc = check_disk(c, err);
+    if (rc == 0 && c->failed_seqno == c->known.seqno)
+        rc = restore_known(c, "a command that failed may yet land", err);
     if (rc == 0)
         rc = store_copy(c, err);
     c->settled = rc == 0;
+    c->failed_seqno = rc == 0 ? 0 : c->failed_seqno;
     return rc;
 }
 

@@ -68,8 +68,13 @@ void delete_request(struct leader *l, const struct waiter *w, const struct uuid 
     op_commit(l, op, OP_STATE_COMMIT_DELETING, &args);
 }
 
+/* Deletion began with no grant in the way. One that is there now was brought back by a late write:
+ * it is looked into first. */
 void delete_resume(struct leader *l, const struct catalogue_volume *v)
 {
+    uint32_t host;
+    if (grant_find(l, &v->id, &host))
+        return;
     struct op *op = op_new(l, OP_DELETE, &v->id);
     remove_layers(l, op, v);
 }

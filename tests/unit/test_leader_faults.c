@@ -365,6 +365,34 @@ static void safety_6_an_erased_grant_that_comes_back_is_not_attached_under(void)
     table_free(&b);
 }
 
+static void a_detach_does_not_join_that_of_another_attachment(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    ask_attach(&from, &id, "node2");
+    settle();
+    struct table_entry late = w.grants[2].entries[0]; /* a late write brings back an older one */
+    late.attachment_id = uuid_random();
+    late.term = TABLE_TERM_LEFT_OVER;
+    *table_add(&w.grants[2]) = late;
+    elect();
+    ask_attach(&from, &id, "node2"); /* the older one is taken back first */
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    struct uuid open = w.grants[2].entries[0].attachment_id;
+    struct table older = w.grants[2];
+    older.n_entries = 1; /* ask_detach names the only entry that it sees */
+    w.grants[2] = older;
+    ask_detach(&from, &id);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    settle();
+    CHECK(granted(2, &open));
+    ask_detach(&from, &id);
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK(!granted(2, &open));
+}
+
 TEST_MAIN(TEST(an_older_grant_survives_a_refusal), TEST(safety_2_every_entry_of_a_volume_counts),
           TEST(safety_6_a_detach_does_not_end_with_another_attachments),
           TEST(a_grant_whose_erasure_failed_stands),
@@ -380,4 +408,5 @@ TEST_MAIN(TEST(an_older_grant_survives_a_refusal), TEST(safety_2_every_entry_of_
           TEST(safety_17_a_volume_that_is_not_made_yet_is_never_attached),
           TEST(safety_6_a_detach_must_name_its_attachment),
           TEST(grants_that_stand_for_nothing_are_erased_without_a_request),
-          TEST(safety_6_an_erased_grant_that_comes_back_is_not_attached_under))
+          TEST(safety_6_an_erased_grant_that_comes_back_is_not_attached_under),
+          TEST(a_detach_does_not_join_that_of_another_attachment))
