@@ -80,6 +80,22 @@ static void change_coordinator(void)
         process_at(p, sim_now_us(), do_resign, p);
 }
 
+static void kill_leader(void *data)
+{
+    struct process *p = sanlock_leader();
+    (void)data;
+    if (p && !p->ending)
+        process_kill(p);
+}
+
+/* The moment at which the node's report alone may tell a successor what is being opened. */
+void chaos_node_opens(void)
+{
+    if (sim_fault(FAULT_COORDINATOR_CHANGE, 60))
+        sim_at(sim_now_us() + sim_fault_random(FAULT_COORDINATOR_CHANGE, 40 * SIM_MS), kill_leader,
+               NULL);
+}
+
 static void do_leave(void *data)
 {
     struct process *p = data;

@@ -191,6 +191,8 @@ int stack_attach(const char *root, const struct stack_spec *spec, struct stack *
     else if (rc == 0 && find_volume(spec))
         rc = error_set(err, LUNAR_E_IN_USE, "another attachment of this volume stands");
     if (rc == 0)
+        chaos_node_opens();
+    if (rc == 0)
         rc = step("state", err);
     if (rc < 0)
         return rc;

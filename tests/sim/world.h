@@ -92,6 +92,7 @@ uint64_t clients_completed(enum client_op op); /* answered with success */
 /* --- chaos.c --- */
 void chaos_start(uint64_t chaos_us);
 void chaos_saw_grants(uint32_t host, const uint8_t *bytes, uint32_t len);
+void chaos_node_opens(void);
 void chaos_leader_gone(const struct process *p);
 /* A page as it was written, to be brought back when it is old. */
 void chaos_saw_page(bool up, uint32_t host, const struct incarnation *writer, const uint8_t *bytes);
