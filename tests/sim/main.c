@@ -49,7 +49,7 @@ struct settings {
     struct sim_options sim;
     uint64_t from, count;
     int jobs;
-    bool coverage, determinism, quiet;
+    bool coverage, determinism, choice;
 };
 
 static const char *const fault_names[] = {
@@ -110,6 +110,19 @@ static void run_seed(const struct sim_options *options, struct result *ret)
         ret->completed[i] = clients_completed((enum client_op)i);
     for (int i = 0; i < SIM_FAULT_KINDS; i++)
         ret->faults[i] = sim_fault_count((enum sim_fault)i);
+}
+
+/* What the seed chooses, as options; the kinds of faults as bits. */
+static void print_choice(const struct sim_options *options)
+{
+    uint64_t mask = 0;
+    sim_start(options);
+    const struct sim_options *o = sim_options();
+    for (int i = 0; i < SIM_FAULT_KINDS; i++)
+        mask |= (uint64_t)(sim_weight((enum sim_fault)i) > 0) << i;
+    printf("--seed %" PRIu64 " --nodes %u --requests %u --chaos-ms %" PRIu64 " --mask 0x%" PRIx64
+           "\n",
+           o->seed, o->nodes, o->requests, o->chaos_us / SIM_MS, mask);
 }
 
 /* --- seeds in children --- */
@@ -303,6 +316,7 @@ static const char usage[] =
     "      --nodes N        nodes (default: the seed's choice, 2 to 5)\n"
     "      --requests N     clients' requests (default: the seed's choice)\n"
     "      --chaos-ms N     how long faults strike (default: the seed's choice)\n"
+    "      --print-choice   print what the seed chooses, as options, and run nothing\n"
     "      --check-determinism K  run K seeds twice and compare their traces\n"
     "      --assert-coverage      fail if a kind of fault or of operation was not exercised\n"
     "  -h, --help           print this\n"
@@ -357,6 +371,7 @@ enum {
     OPT_NODES,
     OPT_REQUESTS,
     OPT_CHAOS,
+    OPT_CHOICE,
     OPT_DETERMINISM,
     OPT_COVERAGE
 };
@@ -371,6 +386,7 @@ static const struct option options[] = {
     {"nodes", required_argument, NULL, OPT_NODES},
     {"requests", required_argument, NULL, OPT_REQUESTS},
     {"chaos-ms", required_argument, NULL, OPT_CHAOS},
+    {"print-choice", no_argument, NULL, OPT_CHOICE},
     {"check-determinism", required_argument, NULL, OPT_DETERMINISM},
     {"assert-coverage", no_argument, NULL, OPT_COVERAGE},
     {"help", no_argument, NULL, 'h'},
@@ -409,6 +425,9 @@ static void parse_option(struct settings *s, int c)
     case OPT_CHAOS:
         s->sim.chaos_us = number * SIM_MS;
         break;
+    case OPT_CHOICE:
+        s->choice = true;
+        break;
     case OPT_DETERMINISM:
         s->determinism = true;
         s->count = number;
@@ -438,6 +457,11 @@ int main(int argc, char **argv)
         fprintf(stderr, "lunar-sim: --trace goes with --seed, and there are at most %u nodes\n",
                 SIM_NODES_MAX);
         return 2;
+    }
+    if (s.choice) {
+        s.sim.seed = s.from;
+        print_choice(&s.sim);
+        return 0;
     }
     clock_gettime(CLOCK_MONOTONIC, &begin);
     run_all(&s, &totals);
