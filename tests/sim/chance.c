@@ -19,8 +19,8 @@ struct generator {
     uint64_t s[4];
 };
 
-static const char *const stream_names[SIM_STREAMS] = {"config",  "lun",  "schedule",
-                                                      "clients", "uuid", "world"};
+static const char *const stream_names[SIM_STREAMS] = {"config", "lun",   "schedule", "clients",
+                                                      "uuid",   "world", "hints"};
 static const char *const fault_names[SIM_FAULT_KINDS] = {
 #define X(name, text) #name,
     SIM_FAULTS(X)

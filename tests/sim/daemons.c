@@ -24,6 +24,7 @@
 struct superblock world_sb;
 
 static uint32_t n_machines, n_candidates;
+static struct hint_option hints; /* on in every other seed, for all: everything works without */
 static struct process *newest[SIM_NODES_MAX + 1][2];
 static uint64_t restart_at[SIM_NODES_MAX + 1][2]; /* 0: none is planned */
 
@@ -85,6 +86,7 @@ static void begin_agent(struct process *p, const struct opening *o)
     snprintf(a->root, sizeof a->root, "/run/attach-sim");
     snprintf(a->socket, sizeof a->socket, WORLD_AGENT_SOCKET);
     snprintf(a->coordinator_socket, sizeof a->coordinator_socket, WORLD_COORDINATOR_SOCKET);
+    a->hint_option = hints;
     p->data = a;
     if (local_open(a->loop, a->socket, &agent_local_callbacks, a, &a->local, NULL) < 0)
         process_kill(p);
@@ -102,6 +104,7 @@ static void begin_coordinator(struct process *p, const struct opening *o)
     snprintf(c->socket, sizeof c->socket, WORLD_COORDINATOR_SOCKET);
     snprintf(c->agent_socket, sizeof c->agent_socket, WORLD_AGENT_SOCKET);
     LIST_INIT(&c->relays);
+    c->hint_option = hints;
     p->data = c;
     if (local_open(c->loop, c->socket, &coordinator_local_callbacks, c, &c->local, NULL) < 0)
         process_kill(p);
@@ -282,6 +285,7 @@ void world_start(uint32_t machines, uint32_t candidates)
     n_candidates = candidates < machines ? candidates : machines;
     sim_hooks.process_gone = on_process_gone;
     sim_hooks.watchdog = on_watchdog;
+    hints.on = sim_random(STREAM_HINTS, 2) == 0;
     for (uint32_t i = 0; i < machines; i++)
         machine_new();
     format_lun();

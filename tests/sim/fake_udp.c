@@ -23,6 +23,7 @@
 #define FLIGHT_SPAN_US 150u
 #define LATE_US        (5 * SIM_S)
 #define FLOOD          64u
+#define AT_SLOT        24u /* PROTOCOL.md, the hint */
 #define PORT_FIRST     40000u
 #define NETWORK        0x0a000000u /* 10.0.0.0 */
 
@@ -170,20 +171,28 @@ static struct socket *any_socket(void)
     return s->udp && process_alive(s->process) ? s : NULL;
 }
 
-/* What an enemy who sees one datagram makes of it. */
+/* What an enemy who sees one datagram makes of it: the same, one for another slot, or rubbish. */
+static void spoil(uint8_t *bytes, size_t len)
+{
+    uint64_t at = sim_fault_random(FAULT_HINT_FORGED, len * 8);
+    if (sim_fault_random(FAULT_HINT_FORGED, 2))
+        bytes[at / 8] ^= (uint8_t)(1u << at % 8);
+    else if (len > AT_SLOT)
+        bytes[AT_SLOT] = (uint8_t)(1 + at % SIM_NODES_MAX);
+}
+
 static void forge(const struct sockaddr_in *from, const uint8_t *bytes, size_t len)
 {
     uint64_t n = sim_fault_random(FAULT_HINT_FORGED, 4) ? 1 : FLOOD;
     bool changed = sim_fault_random(FAULT_HINT_FORGED, 2);
     for (uint64_t i = 0; i < n; i++) {
         struct socket *to = any_socket();
-        uint64_t at = sim_fault_random(FAULT_HINT_FORGED, len * 8);
         if (!to)
             continue;
         struct datagram *d =
             bring(to, from, bytes, len, sim_fault_random(FAULT_HINT_FORGED, 10 * SIM_MS));
         if (changed)
-            d->bytes[at / 8] ^= (uint8_t)(1u << at % 8);
+            spoil(d->bytes, len);
     }
 }
 

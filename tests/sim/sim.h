@@ -76,6 +76,7 @@ enum sim_stream {
     STREAM_CLIENTS,
     STREAM_UUID,
     STREAM_WORLD,
+    STREAM_HINTS,
     SIM_STREAMS
 };
 uint64_t sim_random(enum sim_stream stream, uint64_t below); /* below > 0 */
