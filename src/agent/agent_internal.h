@@ -27,6 +27,10 @@
 /* Whether the lockspace is still ours: sanlock renews every 2N seconds, N >= 2. */
 #define AGENT_CHECK_MS 4000
 
+/* Every so many checks the report is written again (SAFETY 3): 16 s, so both copies within 32 s for a
+ * sixteenth of a read and a write a second. After a write that failed, at each check. */
+#define AGENT_TEND_CHECKS 4u
+
 enum agent_state {
     AGENT_STATE_JOINING,
     AGENT_STATE_JOINED,
@@ -61,6 +65,7 @@ struct agent {
     struct worker *join_worker, *report_worker;
     struct worker_job join_job, check_job, leave_job;
     bool check_busy;
+    uint32_t checks;
     struct join join;
     int join_rc, check_rc, leave_rc;
     struct error join_err, check_err, leave_err;

@@ -107,7 +107,12 @@ static void on_timer(uv_timer_t *timer)
     struct agent *a = timer->data;
     if (a->state == AGENT_STATE_JOINING) {
         start_join(a);
-    } else if (a->state == AGENT_STATE_JOINED && !a->check_busy) {
+        return;
+    }
+    if (a->state != AGENT_STATE_JOINED)
+        return;
+    node_tend(a->node, ++a->checks % AGENT_TEND_CHECKS == 0);
+    if (!a->check_busy) {
         a->check_busy = true;
         a->check_job = (struct worker_job){.run = check_run, .done = check_done, .data = a};
         worker_submit(a->join_worker, &a->check_job);

@@ -127,6 +127,12 @@ void node_start(struct node *node)
     node_write_report(node);
 }
 
+void node_tend(struct node *node, bool due)
+{
+    if (due || node->report_failed)
+        node_write_report(node);
+}
+
 void node_report_done(struct node *node, uint64_t token, int rc, const struct error *err)
 {
     struct held *h;

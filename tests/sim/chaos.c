@@ -264,6 +264,18 @@ static void forge_page(void)
     sim_trace("forged %s page of host %u, %d", up ? "up" : "down", host, (int)how);
 }
 
+/* --- spills: the one before comes back while the next one is read --- */
+
+void chaos_spill_again(const struct process *p, bool up, uint32_t host, const uint8_t *bytes,
+                       uint32_t len)
+{
+    uint64_t at =
+        up ? layout_up_spill(&world_sb.layout, host) : layout_down_spill(&world_sb.layout, host);
+    if (sim_fault(FAULT_DUPLICATE, 200))
+        lun_land_late(sim_now_us() + sim_fault_random(FAULT_DUPLICATE, 2 * SIM_MS), at, bytes, len,
+                      p);
+}
+
 /* --- late grants: both copies go back to an older table while nobody leads --- */
 
 #define OLD_GRANTS 4u

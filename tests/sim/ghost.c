@@ -184,6 +184,7 @@ static void up_page_submitted(struct process *p, uint32_t host, const uint8_t *b
     if (page_in(bytes, PAGE_UP, host, &world_sb.pool_id, page, NULL) < 0)
         sim_violation("pages-have-one-writer", "%s writes a page that is none", p->name);
     check_writer(p, &page->writer, a->join.self.run_or_term, "the up page");
+    ghost_spill_named(p, true, page);
     chaos_saw_page(true, host, &page->writer, bytes);
     free(page);
 }
@@ -196,6 +197,7 @@ static void down_page_submitted(struct process *p, uint32_t host, const uint8_t 
     if (page_in(bytes, PAGE_DOWN, host, &world_sb.pool_id, page, NULL) < 0)
         sim_violation("pages-have-one-writer", "%s writes a page that is none", p->name);
     check_writer(p, &page->writer, ghost_term_of(p), "a down page");
+    ghost_spill_named(p, false, page);
     chaos_saw_page(false, host, &page->writer, bytes);
     free(page);
 }
@@ -212,12 +214,14 @@ static void on_submitted(struct process *p, uint64_t offset, const uint8_t *byte
         up_page_submitted(p, host, bytes);
     else if (in_region(offset, l->down_pages, n * LAYOUT_PAGE_SIZE, LAYOUT_PAGE_SIZE, &host))
         down_page_submitted(p, host, bytes);
-    else if (in_region(offset, l->up_spill, spills, LAYOUT_SPILL_SIZE, &host))
+    else if (in_region(offset, l->up_spill, spills, LAYOUT_SPILL_SIZE, &host)) {
         check_agent_write(p, host, "the up spill");
-    else if (in_region(offset, l->down_spill, spills, LAYOUT_SPILL_SIZE, &host))
+        ghost_spill_submitted(p, true, host, bytes, len);
+    } else if (in_region(offset, l->down_spill, spills, LAYOUT_SPILL_SIZE, &host)) {
         check_coordinator_write(p, "writes a down spill");
-    else if (in_region(offset, l->reports_a, tables, LAYOUT_TABLE_SIZE, &host) ||
-             in_region(offset, l->reports_b, tables, LAYOUT_TABLE_SIZE, &host))
+        ghost_spill_submitted(p, false, host, bytes, len);
+    } else if (in_region(offset, l->reports_a, tables, LAYOUT_TABLE_SIZE, &host) ||
+               in_region(offset, l->reports_b, tables, LAYOUT_TABLE_SIZE, &host))
         check_agent_write(p, host, "the report");
     else if (in_region(offset, l->grants_a, tables, LAYOUT_TABLE_SIZE, &host) ||
              in_region(offset, l->grants_b, tables, LAYOUT_TABLE_SIZE, &host)) {
@@ -237,11 +241,10 @@ static void on_submitted(struct process *p, uint64_t offset, const uint8_t *byte
 static void on_landed(const struct process *p, uint64_t offset, const uint8_t *bytes, uint32_t len,
                       bool late)
 {
-    (void)p;
     (void)bytes;
-    (void)len;
-    (void)late;
     ghost_order_landed(offset);
+    if (!late)
+        ghost_spill_landed(p, offset, len);
 }
 
 /* --- after each event --- */

@@ -59,6 +59,12 @@ void ghost_order_mapping(const struct machine *m, uint32_t host, const struct uu
 /* `first`: of the present leader, about to be written; calls after the first say nothing. */
 void ghost_order_grants(const struct process *p, uint32_t host, struct table *first);
 
+/* --- spill slots (ghost_spills.c) --- */
+void ghost_spill_submitted(const struct process *p, bool up, uint32_t host, const uint8_t *bytes,
+                           uint32_t len);
+void ghost_spill_landed(const struct process *p, uint64_t offset, uint32_t len);
+void ghost_spill_named(const struct process *p, bool up, const struct page *page);
+
 /* --- messages (ghost_messages.c) --- */
 void ghost_messages_check(void); /* after each event: cheap */
 

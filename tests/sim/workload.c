@@ -80,7 +80,7 @@ static struct request *attach_new(uint32_t name)
 static struct request *ping_new(void)
 {
     struct request *r = request_new(CLIENT_PING, 0);
-    bool big = sim_random(STREAM_CLIENTS, 4) == 0;
+    bool big = sim_random(STREAM_CLIENTS, 2) == 0; /* it is spilled, both ways */
     r->ping_len = 8 + (uint32_t)sim_random(STREAM_CLIENTS, big ? 20000 : 200);
     return r;
 }
@@ -91,9 +91,9 @@ struct request *request_random(void)
     const struct volume_name *v = &workload_names[name];
     uint64_t dice = sim_random(STREAM_CLIENTS, 100);
 
-    if (dice < 10)
+    if (dice < 12)
         return ping_new();
-    if (dice < 13)
+    if (dice < 14)
         return request_new(CLIENT_LIST, name);
     if (dice < 23)
         return request_new(CLIENT_GET, name);

@@ -93,6 +93,9 @@ uint64_t clients_completed(enum client_op op); /* answered with success */
 void chaos_start(uint64_t chaos_us);
 void chaos_saw_grants(uint32_t host, const uint8_t *bytes, uint32_t len);
 void chaos_node_opens(void);
+/* A spill slot is about to be written, `bytes` lay there before. */
+void chaos_spill_again(const struct process *p, bool up, uint32_t host, const uint8_t *bytes,
+                       uint32_t len);
 void chaos_leader_gone(const struct process *p);
 /* A page as it was written, to be brought back when it is old. */
 void chaos_saw_page(bool up, uint32_t host, const struct incarnation *writer, const uint8_t *bytes);

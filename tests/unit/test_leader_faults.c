@@ -327,7 +327,7 @@ static void grants_that_stand_for_nothing_are_erased_without_a_request(void)
 /* The newer copy has an entry erased, the older one still names it. */
 static void safety_6_an_erased_grant_that_comes_back_is_not_attached_under(void)
 {
-    struct table a, b, report, merged;
+    struct table a = {0}, b = {0}, report, merged;
     world_reset();
     struct uuid id = made("disk");
     struct waiter from = client();

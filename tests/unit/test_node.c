@@ -303,6 +303,27 @@ static void a_job_whose_map_stands_is_held_until_an_attempt_succeeds(void)
     CHECK_EQ(w.code, 0);
 }
 
+static void a_report_that_failed_is_written_again_without_an_event(void)
+{
+    struct ids ids = new_ids();
+    struct error err = ERROR_INIT;
+    reset();
+    node_tend(w.node, false);
+    CHECK_EQ(w.n_reports, 0);
+    attach(&ids);
+    error_set(&err, -5, "EIO"); /* it may stand on the LUN all the same */
+    node_report_done(w.node, w.report_token, -5, &err);
+    CHECK_EQ(w.n_reports, 1);
+    node_tend(w.node, false);
+    CHECK_EQ(w.n_reports, 2);
+    CHECK_EQ(w.report_entries, 0);
+    report_ok();
+    node_tend(w.node, false);
+    CHECK_EQ(w.n_reports, 2);
+    node_tend(w.node, true);
+    CHECK_EQ(w.n_reports, 3);
+}
+
 static void the_same_attach_again_joins_and_is_answered_when_open(void)
 {
     struct ids ids = new_ids();
@@ -511,6 +532,7 @@ TEST_MAIN(TEST(safety_2_nothing_is_mapped_before_opening_is_on_the_lun),
           TEST(a_refused_task_is_reported_as_gone_before_it_is_answered),
           TEST(a_half_built_stack_is_held_until_a_detach_took_it_down),
           TEST(a_job_whose_map_stands_is_held_until_an_attempt_succeeds),
+          TEST(a_report_that_failed_is_written_again_without_an_event),
           TEST(the_same_attach_again_joins_and_is_answered_when_open),
           TEST(safety_2_nothing_is_opened_that_the_report_has_no_room_for),
           TEST(another_attachment_of_the_volume_is_refused),
