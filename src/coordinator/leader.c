@@ -59,16 +59,10 @@ void leader_set_grants(struct leader *leader, uint32_t host_id, struct table *gr
     n->has_grants = true;
 }
 
-<<<<<<< HEAD
 /* A grant of a volume that is gone or being deleted (which began with none), a job's on one that is
  * made, or one that is left over: a report or a copy that could not be written, or was written
  * late, left it, and a takeover took it for what the node has. The node is asked to be rid of it,
  * and refuses while a consumer has it open. */
-=======
-/* A grant of a volume that is gone or being deleted, a job's on one that is made, or one that is
- * left over: a report or a copy that could not be written, or was written late, left it, and a
- * takeover took it for what the node has. The node is asked to be rid of it. */
->>>>>>> bb4e617 (Reports are tended; a deletion is not held up by a grant that came back)
 static bool is_orphan(struct leader *leader, const struct table_entry *e)
 {
     const struct catalogue_volume *v = catalogue_by_id(leader->catalogue, &e->volume_id);
