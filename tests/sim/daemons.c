@@ -267,11 +267,13 @@ static void name_rot_regions(void)
     lun_rot_region(group, l->metadata_a, METADATA_COPY_IN_USE);
     lun_rot_region(group++, l->metadata_b, METADATA_COPY_IN_USE);
     for (uint32_t h = 1; h <= WORLD_MAX_NODES; h++) {
-        for (int copy = 0; copy < 2; copy++)
+        /* What a node may have open stands in four places, too. */
+        lun_bound_late(group, 2);
+        for (int copy = 0; copy < 2; copy++) {
             lun_rot_region(group, layout_grants(l, h, copy), LAYOUT_PAGE_SIZE);
-        for (int copy = 0; copy < 2; copy++)
-            lun_rot_region(group + 1, layout_reports(l, h, copy), LAYOUT_PAGE_SIZE);
-        group += 2;
+            lun_rot_region(group, layout_reports(l, h, copy), LAYOUT_PAGE_SIZE);
+        }
+        group++;
         lun_rot_region(0, layout_up_page(l, h), LAYOUT_PAGE_SIZE);
         lun_rot_region(0, layout_down_page(l, h), LAYOUT_PAGE_SIZE);
         lun_rot_region(0, layout_up_spill(l, h), 2 * LAYOUT_PAGE_SIZE);

@@ -44,7 +44,8 @@ struct region {
 static struct region regions[ROT_REGIONS_MAX];
 static uint32_t n_regions;
 static bool rot_scheduled;
-static uint32_t bounded_group, damaged_max;
+#define BOUNDED_MAX 64u                   /* groups from 1 on */
+static uint32_t damaged_max[BOUNDED_MAX]; /* 0: not bounded */
 
 /* Between min and min * 2^doublings, evenly over the doublings. */
 static uint64_t log_uniform(enum sim_fault kind, uint64_t min, uint32_t doublings)
@@ -87,29 +88,32 @@ void lun_rot_heal(uint64_t offset, uint32_t len, bool whole)
 
 void lun_bound_late(uint32_t group, uint32_t max)
 {
-    bounded_group = group;
-    damaged_max = max;
+    assert(group > 0 && group < BOUNDED_MAX);
+    damaged_max[group] = max;
+}
+
+/* The region that a late write hits, if its group is bounded. */
+static struct region *bounded_region(uint64_t offset, uint32_t len)
+{
+    for (uint32_t i = 0; i < n_regions; i++)
+        if (overlaps(&regions[i], offset, len) && regions[i].group > 0 &&
+            regions[i].group < BOUNDED_MAX && damaged_max[regions[i].group] > 0)
+            return &regions[i];
+    return NULL;
 }
 
 bool lun_late_allowed(uint64_t offset, const uint8_t *from, uint32_t len)
 {
-    struct region *hit = NULL;
+    struct region *hit = bounded_region(offset, len);
     uint32_t damaged = 0;
-    if (memcmp(lun_bytes(offset, len), from, len) == 0)
+    if (!hit || memcmp(lun_bytes(offset, len), from, len) == 0)
         return true;
-    for (uint32_t i = 0; i < n_regions; i++) {
-        struct region *r = &regions[i];
-        if (r->group != bounded_group || bounded_group == 0)
-            continue;
-        if (overlaps(r, offset, len))
-            hit = r;
-        else
-            damaged += r->rotten || r->torn || r->late;
-    }
-    if (hit && damaged >= damaged_max)
+    for (uint32_t i = 0; i < n_regions; i++)
+        if (&regions[i] != hit && regions[i].group == hit->group)
+            damaged += regions[i].rotten || regions[i].torn || regions[i].late;
+    if (damaged >= damaged_max[hit->group])
         return false;
-    if (hit)
-        hit->late = true;
+    hit->late = true;
     return true;
 }
 
@@ -259,6 +263,7 @@ int lun_plan_power_cut(uint64_t offset, uint32_t len, uint64_t *ret_delay_us)
 
 void lun_faults_reset(void)
 {
-    n_regions = bounded_group = 0;
+    n_regions = 0;
+    memset(damaged_max, 0, sizeof damaged_max);
     rot_scheduled = false;
 }
