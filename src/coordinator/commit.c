@@ -290,6 +290,13 @@ int committer_run(struct committer *c, const char *const *args, uint64_t basis, 
     return error_set(err, LUNAR_E_INDETERMINATE, "lvm %s ended, but %s", args[0], after.text);
 }
 
+/* As check_disk, and what that restored is looked at, too. */
+static int level_disk(struct committer *c, struct error *err)
+{
+    int rc = check_disk(c, err);
+    return rc == LUNAR_E_METADATA ? check_disk(c, err) : rc;
+}
+
 int committer_settle(struct committer *c, struct error *err)
 {
     if (c->settled)
@@ -299,8 +306,8 @@ int committer_settle(struct committer *c, struct error *err)
     int rc = check_leader(c, err);
     if (rc == 0 && c->unsure)
         rc = resync(c, false, err);
-    if (rc == 0 || rc == LUNAR_E_METADATA) /* whether it was restored is looked at */
-        rc = check_disk(c, err);
+    if (rc == 0 || rc == LUNAR_E_METADATA)
+        rc = level_disk(c, err);
     if (rc == 0 && c->failed_seqno == c->known.seqno)
         rc = restore_known(c, "a command that failed may yet land", err);
     if (rc == 0)

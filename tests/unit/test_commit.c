@@ -430,6 +430,64 @@ static void a_time_out_is_indeterminate_and_what_it_did_is_adopted(void)
     lvm_lun_close(&lun);
 }
 
+/* lvm fails, its client is told so, the leader dies, and then what lvm had written lands. */
+static void rule_4_a_failed_command_that_lands_later_is_not_adopted(void)
+{
+    struct lvm_lun lun;
+    struct committer *c;
+    struct raw before, late;
+    NEED(lun);
+    CHECK_EQ(open_term(&lun, 1, &c), 0);
+    CHECK_EQ(create(c, "a"), 0);
+    save(&lun, &before);
+    CHECK_EQ(create_without_committer(&lun, "late"), 0); /* the same term, the next seqno */
+    save(&lun, &late);
+    put_back(&lun, &before, 0, 2);
+    CHECK_EQ(create(c, "a"), LUNAR_E_EXEC); /* it exists: as good a failure as any */
+    CHECK_EQ(committer_settle(c, &err), 0);
+    CHECK_EQ(committer_confirm(c, &err), 0);
+    CHECK_EQ(committer_seqno(c), 4);
+    CHECK_EQ(copy_seqno(&lun), 4);
+    committer_close(c);
+    put_back(&lun, &late, 0, 2);
+    CHECK_EQ(open_term(&lun, 2, &c), 0);
+    CHECK_STR(names(&lun), "a");
+    committer_close(c);
+    drop(&before);
+    drop(&late);
+    lvm_lun_close(&lun);
+}
+
+static void rule_4_damage_is_repaired_while_nothing_is_committed(void)
+{
+    struct lvm_lun lun;
+    struct committer *c;
+    struct raw raw;
+    uint8_t *zeroes = io_alloc(IO_ALIGN);
+    NEED(lun);
+    CHECK_EQ(open_term(&lun, 1, &c), 0);
+    save(&lun, &raw);
+    CHECK_EQ(create(c, "a"), 0);
+    CHECK_EQ(committer_tend(c, &err), 0);
+    CHECK_EQ(committer_seqno(c), 3); /* all is well: nothing is written */
+    put_back(&lun, &raw, 1, 2);
+    CHECK_EQ(committer_confirm(c, &err), LUNAR_E_METADATA);
+    put_back(&lun, &raw, 0, 1);
+    CHECK_EQ(committer_tend(c, &err), 0);
+    CHECK(areas_agree(&lun, committer_seqno(c)));
+    CHECK_STR(names(&lun), "a");
+    for (int slot = 0; slot < 2; slot++)
+        io_write(lun.fd, zeroes, IO_ALIGN,
+                 slot ? lun.sb.layout.metadata_b : lun.sb.layout.metadata_a, NULL);
+    CHECK_EQ(copy_seqno(&lun), 0);
+    CHECK_EQ(committer_tend(c, &err), 0);
+    CHECK_EQ(copy_seqno(&lun), committer_seqno(c));
+    committer_close(c);
+    free(zeroes);
+    drop(&raw);
+    lvm_lun_close(&lun);
+}
+
 static void a_copy_of_an_earlier_pool_is_no_copy(void)
 {
     struct lvm_lun lun;
@@ -543,5 +601,7 @@ TEST_MAIN(TEST(a_commit_is_done_and_its_copy_stored),
           TEST(damaged_metadata_without_a_copy_is_an_error),
           TEST(another_vg_on_the_lun_is_foreign_and_left_alone),
           TEST(a_time_out_is_indeterminate_and_what_it_did_is_adopted),
+          TEST(rule_4_a_failed_command_that_lands_later_is_not_adopted),
+          TEST(rule_4_damage_is_repaired_while_nothing_is_committed),
           TEST(a_copy_of_an_earlier_pool_is_no_copy),
           TEST(every_kill_point_of_a_commit_leaves_a_pool_that_the_next_leader_takes))
