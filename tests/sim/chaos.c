@@ -32,11 +32,16 @@ static uint32_t machines_struck(void)
     return n;
 }
 
+bool chaos_may_strike(const struct machine *m)
+{
+    bool well = m->state == MACHINE_UP && !m->path_lost;
+    return well && machines_struck() + 1 < world_machines();
+}
+
 static struct machine *victim(enum sim_fault kind)
 {
     struct machine *m = some_machine(kind);
-    bool well = m->state == MACHINE_UP && !m->path_lost;
-    return well && machines_struck() + 1 < world_machines() ? m : NULL;
+    return chaos_may_strike(m) ? m : NULL;
 }
 
 /* Half of all faults last a moment, the other half so long that sanlock may notice. */

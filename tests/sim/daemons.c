@@ -167,8 +167,10 @@ static void plan_start(struct machine *m, enum process_kind kind, uint64_t delay
 static void on_process_gone(struct process *p)
 {
     local_model_process_ended(p);
-    if (p == ghost_leader())
+    if (p == ghost_leader()) {
         chaos_leader_gone(p);
+        stale_leader_gone(p);
+    }
     if (p->machine->state != MACHINE_OFF)
         plan_start(p->machine, p->kind, 100 * SIM_MS + sim_random(STREAM_WORLD, 2 * SIM_S));
 }

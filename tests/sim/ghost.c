@@ -74,6 +74,7 @@ static void on_elected(struct process *p, uint64_t term)
     elected_us = sim_now_us();
     leader = p;
     ghost_order_elected(term);
+    stale_elected(term);
     *seat_of(p) = (struct seat){.term = term}; /* it may have had the lease before */
 }
 

@@ -265,6 +265,29 @@ static uint32_t next_slot(const struct header *h)
     return (h->slot + 1) % SLOTS;
 }
 
+/* The same writes, kept for later; the child and who started it are no more. */
+static _Noreturn void child_lost(const struct area areas[AREAS], const char *text)
+{
+    uint8_t page[IO_ALIGN];
+    uint32_t len = (uint32_t)strlen(text);
+    char *buffer = calloc(1, padded(len));
+
+    memcpy(buffer, text, len);
+    for (int i = 0; i < AREAS; i++)
+        if (areas[i].header_ok)
+            stale_keep(slot_at(i, next_slot(&areas[i].header)), buffer, padded(len));
+    free(buffer);
+    for (int i = 0; i < AREAS; i++) {
+        if (!areas[i].header_ok)
+            continue;
+        header_out(&(struct header){next_slot(&areas[i].header), len, crc32c(text, len),
+                                    vg_text_seqno(text)},
+                   page);
+        stale_keep(area_at(i), page, sizeof page);
+    }
+    stale_end(process_current());
+}
+
 /* The text into the next slot of each area, then each header, as LVM writes and commits. */
 static int child_commit(struct child *c, const struct area areas[AREAS], const char *text)
 {
@@ -273,6 +296,8 @@ static int child_commit(struct child *c, const struct area areas[AREAS], const c
     int written = 0, rc = 0;
 
     assert(len < SLOT_SIZE);
+    if (stale_strikes(process_current()))
+        child_lost(areas, text);
     for (int i = 0; i < AREAS && rc == 0; i++)
         if (areas[i].header_ok)
             rc = child_write(c, slot_at(i, next_slot(&areas[i].header)), text, len);
@@ -285,6 +310,7 @@ static int child_commit(struct child *c, const struct area areas[AREAS], const c
         rc = child_write(c, area_at(i), page, sizeof page);
         written++;
     }
+    stale_committed(process_current());
     return rc < 0 || written > 0 ? rc : -EIO;
 }
 

@@ -89,7 +89,19 @@ enum client_op {
 const char *client_op_name(enum client_op op);
 uint64_t clients_completed(enum client_op op); /* answered with success */
 
+/* --- stale.c: a dead leader's whole commit lands under its successors --- */
+/* True: this commit is not to be written; it is kept (each of its writes, in order), and at the end
+ * the process dies: stale_end does not return. */
+bool stale_strikes(const struct process *p);
+void stale_keep(uint64_t offset, const void *bytes, uint32_t len);
+_Noreturn void stale_end(struct process *p);
+void stale_elected(uint64_t term);
+void stale_committed(const struct process *p); /* its lvm has just written a commit */
+void stale_leader_gone(const struct process *p);
+
 /* --- chaos.c --- */
+/* The machine is well, and it is not the last one that is. */
+bool chaos_may_strike(const struct machine *m);
 void chaos_start(uint64_t chaos_us);
 void chaos_saw_grants(uint32_t host, const uint8_t *bytes, uint32_t len);
 void chaos_node_opens(void);
