@@ -35,14 +35,6 @@ bool ghost_delete_requested(const struct uuid *volume)
     return false;
 }
 
-static uint32_t detaches_of(const struct uuid *volume)
-{
-    uint32_t n = 0;
-    for (const struct request *r = all; r; r = r->next)
-        n += r->op == CLIENT_DETACH && r->sent_us > 0 && uuid_equal(&r->volume, volume);
-    return n;
-}
-
 bool ghost_detach_wanted(const struct uuid *attachment, uint64_t since_us)
 {
     for (const struct request *r = all; r; r = r->next)
@@ -203,7 +195,6 @@ void request_sent(struct request *r)
         return;
     r->sent_us = sim_now_us();
     r->node_boot = r->node ? r->node->boot : 0;
-    r->detaches = r->op == CLIENT_ATTACH ? detaches_of(&r->volume) : 0;
 }
 
 /* --- judging the answers --- */
@@ -286,12 +277,12 @@ static void look_for(void *data, const struct mapped_view *v)
 static void check_attach(const struct request *r)
 {
     struct looked_for l = {r, false};
-    if (r->node->state == MACHINE_OFF || r->node->boot != r->node_boot ||
-        detaches_of(&r->volume) != r->detaches)
+    if (r->node->state == MACHINE_OFF || r->node->boot != r->node_boot)
         return;
     for (const struct request *d = all; d; d = d->next)
-        if (d->op == CLIENT_DETACH && !d->over && uuid_equal(&d->volume, &r->volume))
-            return;
+        if (d->op == CLIENT_DETACH && d->sent_us > 0 && uuid_equal(&d->volume, &r->volume) &&
+            (!d->over || d->over_us >= r->sent_us))
+            return; /* either may have come first */
     stack_model_each(look_for, &l);
     if (!l.open)
         wrong(r, "answers-match-requests", "attached, says the answer, but it is not open there");

@@ -24,7 +24,6 @@ struct request {
     uint64_t sent_us;
     uint64_t over_us;   /* when it was answered; UINT64_MAX: nobody knows what becomes of it */
     uint32_t node_boot; /* attach: of the node when it was first sent */
-    uint32_t detaches;  /* attach: of the volume when it was first sent */
 };
 
 /* What everybody knows of a name, from answers alone. */
