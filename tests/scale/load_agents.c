@@ -164,6 +164,26 @@ static void on_response(struct agent *a, const Lunar__Response *r)
         round_step(load);
 }
 
+/* The grants that stood in the tables at the start are of volumes that nobody knows: the leader has
+ * each node confirm that nothing of them is open, and erases them. Not sent: it asks again. */
+static void on_command(struct agent *a, const Lunar__Command *command)
+{
+    Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
+    Lunar__Result result = LUNAR__RESULT__INIT;
+    Lunar__Error success = LUNAR__ERROR__INIT;
+    uint8_t *bytes;
+    uint32_t len;
+
+    result.id = command->id;
+    result.error = &success;
+    e.body_case = LUNAR__ENVELOPE__BODY_RESULT;
+    e.result = &result;
+    if (envelope_pack(&e, &bytes, &len, NULL) < 0)
+        abort();
+    mailbox_send(a->mailbox, bytes, len);
+    free(bytes);
+}
+
 static void on_message(void *data, const uint8_t *bytes, uint32_t len)
 {
     struct agent *a = data;
@@ -175,6 +195,9 @@ static void on_message(void *data, const uint8_t *bytes, uint32_t len)
     }
     if (e->body_case == LUNAR__ENVELOPE__BODY_RESPONSE)
         on_response(a, e->response);
+    else if (e->body_case == LUNAR__ENVELOPE__BODY_COMMAND &&
+             e->command->op_case == LUNAR__COMMAND__OP_DETACH)
+        on_command(a, e->command);
     else
         a->load->wrong++;
     envelope_free(e);

@@ -56,6 +56,9 @@ void ghost_order_elected(uint64_t term);
 void ghost_order_command(const struct process *p, uint32_t host, uint64_t term,
                          const Lunar__Command *c);
 void ghost_order_mapping(const struct machine *m, uint32_t host, const struct uuid *attachment);
+/* When the present leader was elected, or when it had read them, the host's report or the newer
+ * copy of its grants named it. */
+bool ghost_order_was_named(uint32_t host, const struct uuid *attachment);
 /* `first`: of the present leader, about to be written; calls after the first say nothing. */
 void ghost_order_grants(const struct process *p, uint32_t host, struct table *first);
 
@@ -70,6 +73,8 @@ void ghost_messages_check(void); /* after each event: cheap */
 
 /* --- requests (workload.c) --- */
 bool ghost_delete_requested(const struct uuid *volume);
+/* A detach that names it was answered with success. */
+bool ghost_detach_answered(const struct uuid *attachment);
 /* A detach that names it is under way, or was until after `since_us`. */
 bool ghost_detach_wanted(const struct uuid *attachment, uint64_t since_us);
 

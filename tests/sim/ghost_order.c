@@ -151,7 +151,7 @@ struct source {
     struct table copies[COPIES], report;
     bool has[COPIES], has_report, checked;
 };
-static struct source at_election[WORLD_MAX_NODES + 1];
+static struct source at_election[WORLD_MAX_NODES + 1], as_read[WORLD_MAX_NODES + 1];
 
 static bool newest_report(uint32_t host, struct table *ret)
 {
@@ -191,8 +191,22 @@ void ghost_order_elected(uint64_t term)
     given_us[term] = sim_now_us();
     for (uint32_t h = 1; h <= WORLD_MAX_NODES; h++) {
         drop_snapshot(&at_election[h]);
+        drop_snapshot(&as_read[h]);
         take_snapshot(h, &at_election[h]);
     }
+}
+
+static bool names(struct source *s, const struct uuid *attachment)
+{
+    bool b_is_newer = s->has[1] && (!s->has[0] || table_newer(&s->copies[1], &s->copies[0]));
+    int newer = b_is_newer ? 1 : 0;
+    return (s->has_report && table_find_attachment(&s->report, attachment)) ||
+           (s->has[newer] && table_find_attachment(&s->copies[newer], attachment));
+}
+
+bool ghost_order_was_named(uint32_t host, const struct uuid *attachment)
+{
+    return names(&at_election[host], attachment) || names(&as_read[host], attachment);
 }
 
 /* What a source said at the election and still says must be in the leader's first table. */
@@ -211,17 +225,16 @@ static void check_source(const struct process *p, uint32_t host, struct table *t
 
 void ghost_order_grants(const struct process *p, uint32_t host, struct table *first)
 {
-    static const char *const names[] = {"grant copy A", "grant copy B"};
-    struct source *then = &at_election[host], now = {0};
+    static const char *const copies[] = {"grant copy A", "grant copy B"};
+    struct source *then = &at_election[host], *now = &as_read[host];
 
     if (then->checked)
         return;
-    take_snapshot(host, &now);
+    take_snapshot(host, now);
     for (int copy = 0; copy < COPIES; copy++)
-        if (then->has[copy] && now.has[copy])
-            check_source(p, host, &then->copies[copy], &now.copies[copy], first, names[copy]);
-    if (then->has_report && now.has_report)
-        check_source(p, host, &then->report, &now.report, first, "the report");
-    drop_snapshot(&now);
+        if (then->has[copy] && now->has[copy])
+            check_source(p, host, &then->copies[copy], &now->copies[copy], first, copies[copy]);
+    if (then->has_report && now->has_report)
+        check_source(p, host, &then->report, &now->report, first, "the report");
     then->checked = true;
 }

@@ -3,7 +3,7 @@
 """Applies a seeded mutant to a source file: mutate.py MUTANT SOURCE-ROOT OUTPUT.
 
 A mutant is a text file: lines "key: value" (rule, breaks, file, seeds, and for a mutant that only certain faults bring
-out, options for the simulator), then hunks of the form
+out, options for the simulator; a value goes on in lines that begin with blanks), then hunks of the form
 
     <<<<
     lines as they stand in the file, exactly once
@@ -20,7 +20,7 @@ import sys
 
 
 def parse(path):
-    keys, hunks, part = {}, [], None
+    keys, hunks, part, key = {}, [], None, None
     for line in pathlib.Path(path).read_text().splitlines():
         if line == "<<<<" and part is None:
             hunks.append([[], []])
@@ -32,8 +32,9 @@ def parse(path):
         elif part is not None:
             hunks[-1][part].append(line)
         elif line.strip() and not line.startswith("#"):
-            key, _, value = line.partition(":")
-            keys[key.strip()] = (keys.get(key.strip(), "") + " " + value.strip()).strip()
+            if not line.startswith(" "):
+                key, _, line = line.partition(":")
+            keys[key] = (keys.get(key, "") + " " + line.strip()).strip()
     if part is not None or not hunks or not {"rule", "breaks", "file", "seeds"} <= keys.keys():
         sys.exit(f"{path}: not a mutant: it needs rule, breaks, file, seeds and at least one hunk")
     return keys, hunks

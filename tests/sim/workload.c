@@ -35,6 +35,15 @@ bool ghost_delete_requested(const struct uuid *volume)
     return false;
 }
 
+bool ghost_detach_answered(const struct uuid *attachment)
+{
+    for (const struct request *r = all; r; r = r->next)
+        if (r->op == CLIENT_DETACH && r->over && r->code == 0 &&
+            uuid_equal(&r->attachment, attachment))
+            return true;
+    return false;
+}
+
 bool ghost_detach_wanted(const struct uuid *attachment, uint64_t since_us)
 {
     for (const struct request *r = all; r; r = r->next)
