@@ -72,17 +72,27 @@ static bool is_orphan(struct leader *leader, const struct table_entry *e)
     return !wanted && !op_by_volume(leader, &e->volume_id);
 }
 
-/* One per node at a time: the tables change underneath. */
+/* All orphans of one node: one that is refused must not hide the others. */
+static void reconcile_node(struct leader *leader, uint32_t host)
+{
+    struct node *n = &leader->nodes[host];
+
+    for (uint32_t i = 0; n->has_grants && i < n->grants.n_entries;) {
+        uint32_t before = n->grants.n_entries;
+        if (leader->n_ops < LEADER_RECONCILE_OPS_MAX && is_orphan(leader, &n->grants.entries[i]))
+            detach_resume(leader, host, &n->grants.entries[i]);
+        i += n->grants.n_entries == before; /* of a node that has left it is dropped at once */
+    }
+}
+
+/* Begins where the last round came to its bound, so that every node has its turn. */
 static void reconcile_grants(struct leader *leader)
 {
-    for (uint32_t h = 1; h <= leader->sb->layout.max_nodes; h++) {
-        const struct node *n = &leader->nodes[h];
-        uint32_t i = 0;
-        while (n->has_grants && i < n->grants.n_entries &&
-               !is_orphan(leader, &n->grants.entries[i]))
-            i++;
-        if (n->has_grants && i < n->grants.n_entries)
-            detach_resume(leader, h, &n->grants.entries[i]);
+    uint32_t max = leader->sb->layout.max_nodes;
+
+    for (uint32_t n = 0; n < max && leader->n_ops < LEADER_RECONCILE_OPS_MAX; n++) {
+        leader->reconcile_at = leader->reconcile_at % max + 1;
+        reconcile_node(leader, leader->reconcile_at);
     }
 }
 

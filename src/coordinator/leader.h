@@ -31,7 +31,9 @@
  * only a failed commit or grant write leaves one, and each attempt may fail the same way. */
 #define LEADER_RECONCILE_MS (10u * 1000)
 #define LEADER_OPS_MAX      4096u
-#define LEADER_WAITERS_MAX  16u
+/* With so many operations under way no orphaned grants are looked into: clients come first. */
+#define LEADER_RECONCILE_OPS_MAX 1024u
+#define LEADER_WAITERS_MAX       16u
 
 /* Who wants an answer. */
 struct waiter {

@@ -55,6 +55,7 @@ struct op {
     bool resend;                 /* at the next tick */
     bool fresh_grant;            /* this op made the grant: a refusal by the node may erase it */
     bool elsewhere;              /* create: after the grant is erased, another node */
+    uint32_t refused_by;         /* create: which would not; chosen again only if it is the last */
     struct table_entry *dropped; /* erased in memory; put back if the LUN's erasure failed */
     struct error error;          /* code 0: success so far */
     char device[512];
@@ -92,6 +93,7 @@ struct leader {
     uint64_t next_token;
     uint64_t now_ms; /* of the event being handled */
     uint64_t reconciled_ms;
+    uint32_t reconcile_at; /* host id whose grants are looked at next */
 };
 
 /* --- ops.c --- */
@@ -141,7 +143,8 @@ bool node_moves(const struct node *n); /* its page was news twice in this term: 
 bool node_left(const struct leader *l, uint32_t host_id, uint64_t generation);
 const char *node_name(const struct leader *l, uint32_t host_id);
 uint32_t node_by_name(const struct leader *l, const char *name); /* 0: none */
-/* The first grant that names the volume, on any node; NULL: free. */
+/* A grant that names the volume, on any node, one that is left over only if there is no other;
+ * NULL: free. */
 struct table_entry *grant_find(struct leader *l, const struct uuid *volume_id, uint32_t *ret_host);
 /* Adds the op's entry to its node's table; false: the table is full. */
 bool grant_add(struct leader *l, struct op *op, enum table_mode mode,

@@ -101,16 +101,17 @@ struct op *create_resume(struct leader *l, const struct catalogue_volume *v)
 static uint32_t pick_node(const struct leader *l, const struct op *op)
 {
     uint32_t perhaps = 0;
-    if (op->prefers_host && node_usable(l, op->prefers_host))
+    if (op->prefers_host && op->prefers_host != op->refused_by && node_usable(l, op->prefers_host))
         return op->prefers_host;
     for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
-        if (!node_usable(l, h))
+        if (!node_usable(l, h) || h == op->refused_by)
             continue;
         if (node_moves(&l->nodes[h]))
             return h;
         perhaps = h;
     }
-    return perhaps;
+    bool again = perhaps == 0 && op->refused_by && node_usable(l, op->refused_by);
+    return again ? op->refused_by : perhaps;
 }
 
 /* In WAIT_NODE: a standing job grant decides where; otherwise any usable node. Called again at
@@ -199,7 +200,8 @@ static void after_job(struct leader *l, struct op *op, int rc, const struct erro
         op->resend = true;
         return;
     }
-    op->elsewhere = rc == LUNAR_E_NOT_JOINED; /* it is leaving, and does nothing for us any more */
+    /* It is leaving, or has no room in its report: it does nothing for us. */
+    op->elsewhere = rc == LUNAR_E_NOT_JOINED || rc == LUNAR_E_FULL;
     if (rc < 0 && !op->elsewhere)
         op_fail(op, rc, "node %s could not format the volume: %s", node_name(l, op->host_id),
                 err->text);
@@ -212,6 +214,7 @@ static void after_ungrant(struct leader *l, struct op *op, int rc, const struct 
     const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
     struct catalogue_args args;
     char vg[POOL_NAME_SIZE + 6];
+    uint32_t host;
 
     if (rc < 0) {
         grant_restore(l, op);
@@ -222,14 +225,23 @@ static void after_ungrant(struct leader *l, struct op *op, int rc, const struct 
         return;
     }
     if (op->elsewhere) {
-        uint32_t refused = op->host_id;
+        bool first = op->refused_by == 0;
+        op->refused_by = op->host_id;
         op->elsewhere = false;
         op->host_id = 0;
         op_move(op, OP_STATE_WAIT_NODE);
-        /* One that says it is leaving while its page does not would be chosen again: at the next
-         * tick, not in a circle of grant, command and refusal. */
-        if (!node_usable(l, refused))
+        /* After a second refusal at the next tick, not in a circle of grant, command and refusal.
+         */
+        if (first && pick_node(l, op) != op->refused_by)
             start_job(l, op);
+        return;
+    }
+    if (grant_find(l, &op->volume_id, &host)) {
+        /* Another node was given the job, too, before a takeover: while it may be at it, the layer
+         * is neither made nor removed (SAFETY 14, 18). It formats again, and its grant is erased.
+         */
+        op_move(op, OP_STATE_WAIT_NODE);
+        start_job(l, op);
         return;
     }
     pool_vg_name(l->sb->pool_name, vg);

@@ -236,15 +236,22 @@ uint32_t node_by_name(const struct leader *l, const char *name)
 
 struct table_entry *grant_find(struct leader *l, const struct uuid *volume_id, uint32_t *ret_host)
 {
+    struct table_entry *left_over = NULL;
+
     for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
         struct node *n = &l->nodes[h];
-        struct table_entry *e = n->has_grants ? table_find_volume(&n->grants, volume_id) : NULL;
-        if (e) {
+        for (uint32_t i = 0; n->has_grants && i < n->grants.n_entries; i++) {
+            struct table_entry *e = &n->grants.entries[i];
+            bool old = e->term == TABLE_TERM_LEFT_OVER;
+            if (!uuid_equal(&e->volume_id, volume_id) || (old && left_over))
+                continue;
             *ret_host = h;
-            return e;
+            if (!old)
+                return e;
+            left_over = e;
         }
     }
-    return NULL;
+    return left_over;
 }
 
 bool grant_add(struct leader *l, struct op *op, enum table_mode mode,

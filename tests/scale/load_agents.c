@@ -166,7 +166,7 @@ static void on_response(struct agent *a, const Lunar__Response *r)
 
 /* The grants that stood in the tables at the start are of volumes that nobody knows: the leader has
  * each node confirm that nothing of them is open, and erases them. Not sent: it asks again. */
-static void on_command(struct agent *a, const Lunar__Command *command)
+static void on_detach(struct agent *a, const Lunar__Command *command)
 {
     Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
     Lunar__Result result = LUNAR__RESULT__INIT;
@@ -197,7 +197,7 @@ static void on_message(void *data, const uint8_t *bytes, uint32_t len)
         on_response(a, e->response);
     else if (e->body_case == LUNAR__ENVELOPE__BODY_COMMAND &&
              e->command->op_case == LUNAR__COMMAND__OP_DETACH)
-        on_command(a, e->command);
+        on_detach(a, e->command);
     else
         a->load->wrong++;
     envelope_free(e);

@@ -35,6 +35,7 @@ BURST_MAX_TO_MEDIAN = 5
 FAIRNESS_NODES = 1000  # with fewer a burst lasts some ms, and one hiccup of this machine is many times that
 TAKEOVER_S = 10
 
+ORPHANS_S = 90  # thousands of grants at a thousand per 10 s, with room
 COOL_S = 3  # the agents poll fast for CHANNEL_HOT_MS (2 s) after their last message
 SETTLE_S = 0.5  # what the agents had submitted when they were stopped is done by then
 PAUSE_S = 4  # with the above less than the 5 s after which the coordinator takes a node for silent
@@ -280,6 +281,17 @@ def list_nodes(pool, name):
     return {"listed": len(nodes), "s": time.monotonic() - begun}
 
 
+def wait_for_no_grants(pool, name):
+    """The tables name volumes that nobody knows; the leader has the nodes confirm and erases them, every 10 s."""
+    socket = pool.dir / name / "coordinator-scale.sock"
+    begun = time.monotonic()
+    while json.loads(run(BUILD / "lunarctl", "--socket", socket, "-o", "json", "status"))["attachments"] > 0:
+        if time.monotonic() - begun > ORPHANS_S:
+            sys.exit(f"grants of unknown volumes are still there after {ORPHANS_S} s")
+        time.sleep(0.5)
+    return time.monotonic() - begun
+
+
 def measure(pool):
     result = {"nodes": pool.options.nodes, "max_nodes": pool.options.max_nodes, "sector": pool.options.sector}
     pool.attach_device()
@@ -290,6 +302,7 @@ def measure(pool):
     result["joined"] = load.joined
     coordinator, result["first_takeover_s"] = lead(pool, "coordinator")
     result["attach"] = load.ask("attach")
+    result["orphans_gone_s"] = wait_for_no_grants(pool, "coordinator")
     result["idle"] = measure_idle(pool, load, coordinator, sanlock)
     result["burst"] = measure_burst(pool, load, coordinator)
     result["node_list"] = list_nodes(pool, "coordinator")
