@@ -27,8 +27,8 @@
 /* Whether the lockspace is still ours: sanlock renews every 2N seconds, N >= 2. */
 #define AGENT_CHECK_MS 4000
 
-/* Every so many checks the report is written again (SAFETY 3): 16 s, so both copies within 32 s for a
- * sixteenth of a read and a write a second. After a write that failed, at each check. */
+/* Every so many checks the report is written again (SAFETY 3): 16 s, so both copies within 32 s for
+ * a sixteenth of a read and a write a second. After a write that failed, at each check. */
 #define AGENT_TEND_CHECKS 4u
 
 enum agent_state {
