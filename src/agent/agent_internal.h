@@ -67,6 +67,7 @@ struct agent {
     bool check_busy;
     uint32_t checks;
     struct join join;
+    struct incarnation tried; /* the last that a join of ours wrote, the joining thread's alone */
     int join_rc, check_rc, leave_rc;
     struct error join_err, check_err, leave_err;
     uv_timer_t timer;

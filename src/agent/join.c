@@ -181,7 +181,13 @@ static int take_run(struct agent *a, struct join *j, struct error *err)
         abort();
     int rc = find_last_run(a, j, page, &last, err);
     if (rc == 0) {
+        /* An attempt of ours that failed behind its hello has been seen, perhaps, although a late
+         * write of a former run lies there now. */
+        if (a->tried.host_id == j->self.host_id && a->tried.generation == j->self.generation &&
+            a->tried.run_or_term > last)
+            last = a->tried.run_or_term;
         j->self.run_or_term = last + 1;
+        a->tried = j->self;
         memset(page, 0, sizeof *page);
         page->kind = PAGE_UP;
         page->slot = j->self.host_id;
