@@ -376,7 +376,8 @@ static void detach_command(struct node *n, const struct uuid *command_id, const 
                     "");
     } else if (!h) {
         send_result(n, command_id, 0, "", "");
-    } else if (h->mode == TABLE_MODE_ATTACH && (h->step == HELD_OPEN || h->step == HELD_STUCK)) {
+    } else if (h->step == HELD_OPEN || h->step == HELD_STUCK) {
+        /* A stuck job, too: the coordinator detaches what no operation of its own stands behind. */
         h->command_id = *command_id;
         if (h->stack)
             n->io->watch(n->data, h->stack, false);

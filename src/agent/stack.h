@@ -80,8 +80,9 @@ int stack_attach(const char *root, const struct stack_spec *spec, struct stack *
 int stack_detach(const char *root, struct stack *stack, struct error *err);
 /* LUNAR_E_IN_USE while the daemon runs; after any other error call it again later: I/O goes on
  * waiting. */
-/* Ends whatever of an attachment stands, whatever state it is in; consumers get EIO. The way out of
- * an attach or a detach that failed half-way. `stack` may be NULL. Idempotent. */
+/* Ends whatever of an attachment or of a job stands, whatever state it is in; consumers get EIO.
+ * The way out of an attach, a detach or a format that failed half-way. `stack` may be NULL.
+ * Idempotent. */
 int stack_teardown(const char *root, const struct uuid *pool_id, const struct uuid *attachment,
                    const struct stack *stack, struct error *err);
 /* Nothing to do if its daemon runs. */

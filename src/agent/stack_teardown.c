@@ -56,15 +56,15 @@ static int collect(struct teardown *t, uint64_t pool_short, struct error *err)
     if (rc < 0)
         return rc;
     for (size_t i = 0; i < n; i++)
-        if (all[i].pool_short == pool_short && uuid_equal(&all[i].attachment, t->attachment) &&
-            all[i].kind != 'J')
+        if (all[i].pool_short == pool_short && uuid_equal(&all[i].attachment, t->attachment))
             all[t->n++] = all[i];
     t->devices = all;
     stack_run_dir(t->root, t->attachment, t->run_dir);
     if (t->stack)
         stack_vduse_name(&t->stack->spec, t->vduse);
-    else if (t->n > 0) /* "lunar-v0123456789abcdef-..." */
-        snprintf(t->vduse, sizeof t->vduse, "%.17s", t->devices[0].name + strlen("lunar-"));
+    for (size_t i = 0; !t->stack && i < t->n; i++)
+        if (t->devices[i].kind != 'J') /* "lunar-v0123456789abcdef-..." */
+            snprintf(t->vduse, sizeof t->vduse, "%.17s", t->devices[i].name + strlen("lunar-"));
     return 0;
 }
 
@@ -210,6 +210,10 @@ static int run_teardown(const struct teardown *t, struct error *err)
 {
     int rc = each_of_kind(t, 'L', dm_wipe, err); /* the proof */
 
+    if (rc == 0)
+        rc = each_of_kind(t, 'J', dm_wipe, err); /* the same for a job, which has nothing else */
+    if (rc == 0)
+        rc = each_of_kind(t, 'J', dm_remove, err);
     if (rc == 0)
         rc = ensure_served(t, err);
     if (rc == 0)

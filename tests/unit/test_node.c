@@ -303,6 +303,32 @@ static void a_job_whose_map_stands_is_held_until_an_attempt_succeeds(void)
     CHECK_EQ(w.code, 0);
 }
 
+static void a_job_whose_map_stands_can_be_detached(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    format(&ids);
+    report_ok();
+    detach(&ids);
+    CHECK_EQ(w.code, LUNAR_E_BUSY); /* it is at work */
+    task_ends(LUNAR_E_INDETERMINATE);
+    detach(&ids);
+    CHECK_EQ(w.report_entries, 1);
+    CHECK_EQ(w.report_state, TABLE_STATE_CLOSING);
+    report_ok();
+    CHECK_EQ(w.task->kind, NODE_TASK_TEARDOWN);
+    task_ends(-5); /* the map stands still */
+    CHECK_EQ(w.code, LUNAR_E_INDETERMINATE);
+    CHECK_EQ(w.report_entries, 1);
+    detach(&ids);
+    report_ok();
+    CHECK_EQ(w.task->kind, NODE_TASK_TEARDOWN);
+    task_ends(0);
+    CHECK_EQ(w.report_entries, 0);
+    report_ok();
+    CHECK_EQ(w.code, 0);
+}
+
 static void a_report_that_failed_is_written_again_without_an_event(void)
 {
     struct ids ids = new_ids();
@@ -532,6 +558,7 @@ TEST_MAIN(TEST(safety_2_nothing_is_mapped_before_opening_is_on_the_lun),
           TEST(a_refused_task_is_reported_as_gone_before_it_is_answered),
           TEST(a_half_built_stack_is_held_until_a_detach_took_it_down),
           TEST(a_job_whose_map_stands_is_held_until_an_attempt_succeeds),
+          TEST(a_job_whose_map_stands_can_be_detached),
           TEST(a_report_that_failed_is_written_again_without_an_event),
           TEST(the_same_attach_again_joins_and_is_answered_when_open),
           TEST(safety_2_nothing_is_opened_that_the_report_has_no_room_for),
