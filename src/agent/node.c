@@ -117,6 +117,7 @@ uint64_t node_write_report(struct node *n)
             report_entry(n, h, e);
     }
     uint64_t token = n->next_token++;
+    n->reports_out++;
     n->io->write_report(n->data, token, &t);
     table_free(&t);
     return token;
@@ -129,7 +130,8 @@ void node_start(struct node *node)
 
 void node_tend(struct node *node, bool due)
 {
-    if (due || node->report_failed)
+    /* One at a time: a LUN that hangs would meet a longer queue at each beat. */
+    if ((due || node->report_failed) && node->reports_out == 0)
         node_write_report(node);
 }
 
@@ -137,7 +139,14 @@ void node_report_done(struct node *node, uint64_t token, int rc, const struct er
 {
     struct held *h;
 
-    node->report_failed = rc < 0;
+    assert(node->reports_out > 0);
+    node->reports_out--;
+    if (rc < 0) {
+        node->report_failed = true;
+        node->report_wanted = node->next_token;
+    } else if (token >= node->report_wanted) {
+        node->report_failed = false;
+    }
     TAILQ_FOREACH (h, &node->held, link) {
         if (h->token != token)
             continue;

@@ -66,8 +66,8 @@ void node_adopt(struct node *node, struct stack *stack);
 /* Writes the first report; node_report_done follows with token 0. */
 void node_start(struct node *node);
 
-/* The report once more, so that what a late write or decay did to it heals: if `due`, or if the
- * last one could not be written. */
+/* The report once more, so that what a late write or decay did to it heals: if `due`, or if one
+ * could not be written and none that was begun later has been. Nothing while a report is out. */
 void node_tend(struct node *node, bool due);
 
 /* From the coordinator of `term`. */

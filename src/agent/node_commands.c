@@ -371,7 +371,7 @@ static void detach_command(struct node *n, const struct uuid *command_id, const 
     struct held *h = by_attachment(n, &attachment_id);
 
     if (!h && n->report_failed) {
-        node_write_report(n);
+        node_tend(n, false);
         send_result(n, command_id, LUNAR_E_BUSY, "the report is being written again; try again",
                     "");
     } else if (!h) {

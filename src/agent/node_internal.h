@@ -65,8 +65,11 @@ struct node {
     uint32_t n_pending;
     uint64_t next_token, report_seq, term_seen;
     bool leaving;
-    bool report_failed; /* the LUN's report may be behind what is true: written again before the
-                           next answer */
+    bool report_failed;     /* the LUN's report may be behind what is true: written again before the
+                               next answer */
+    uint64_t report_wanted; /* failed: a report of this token or a later one makes up for it. Those
+                               before were queued when what failed was still held, and name it */
+    uint32_t reports_out;
 };
 
 /* node.c: writes the report of all held entries; returns the token. */

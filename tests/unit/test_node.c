@@ -350,6 +350,30 @@ static void a_report_that_failed_is_written_again_without_an_event(void)
     CHECK_EQ(w.n_reports, 3);
 }
 
+static void a_queued_report_does_not_make_up_for_one_that_failed_before(void)
+{
+    struct ids ids = new_ids(), other = new_ids();
+    struct error err = ERROR_INIT;
+    reset();
+    attach(&ids);
+    uint64_t first = w.report_token;
+    attach(&other);
+    CHECK_EQ(w.report_entries, 2); /* it names what the first was written for */
+    error_set(&err, -5, "EIO");
+    node_report_done(w.node, first, -5, &err);
+    CHECK_EQ(w.code, -5);
+    node_tend(w.node, true);
+    CHECK_EQ(w.n_reports, 2); /* one is out: not another */
+    report_ok();
+    task_ends(LUNAR_E_INDETERMINATE);
+    node_tend(w.node, false);
+    CHECK_EQ(w.n_reports, 3);
+    CHECK_EQ(w.report_entries, 1);
+    report_ok();
+    node_tend(w.node, false);
+    CHECK_EQ(w.n_reports, 3);
+}
+
 static void the_same_attach_again_joins_and_is_answered_when_open(void)
 {
     struct ids ids = new_ids();
@@ -380,7 +404,6 @@ static void safety_2_nothing_is_opened_that_the_report_has_no_room_for(void)
     struct ids ids = new_ids();
     int tasks = w.n_tasks;
     attach(&ids);
-    report_ok();
     CHECK_EQ(w.code, LUNAR_E_FULL);
     CHECK_EQ(w.n_tasks, tasks);
 }
@@ -560,6 +583,7 @@ TEST_MAIN(TEST(safety_2_nothing_is_mapped_before_opening_is_on_the_lun),
           TEST(a_job_whose_map_stands_is_held_until_an_attempt_succeeds),
           TEST(a_job_whose_map_stands_can_be_detached),
           TEST(a_report_that_failed_is_written_again_without_an_event),
+          TEST(a_queued_report_does_not_make_up_for_one_that_failed_before),
           TEST(the_same_attach_again_joins_and_is_answered_when_open),
           TEST(safety_2_nothing_is_opened_that_the_report_has_no_room_for),
           TEST(another_attachment_of_the_volume_is_refused),
