@@ -42,12 +42,12 @@
 struct committer {
     struct committer_config config;
     struct metadata known;
-    struct mdcopy copy;
-    bool has_copy; /* `copy` is valid */
-    bool copy_due; /* `known` is newer than the copy */
-    bool unsure;   /* a command of ours ended we know not how: `known` is no basis until we have
-                      looked */
-    bool settled;  /* the disk holds `known` in every area, and so does the copy */
+    struct mdcopy copy; /* the last one: its slot is the one that the next store leaves alone */
+    bool has_copy;      /* `copy` is valid */
+    bool copy_due;      /* `known` is newer than the copy, or the copy is damaged */
+    bool unsure;  /* a command of ours ended we know not how: `known` is no basis until we have
+                     looked */
+    bool settled; /* the disk holds `known` in every area, and so does the copy */
     uint64_t failed_seqno; /* a command on top of this text failed and may yet land; 0: none */
     uint64_t basis;        /* rises with each text that became known and was not asked for */
 };
@@ -329,14 +329,16 @@ int committer_confirm(struct committer *c, struct error *err)
     return rc;
 }
 
-/* The copy on the LUN is the one that was stored last; else it is stored again, into the other
- * slot.
- */
+/* The copy on the LUN is the one that was stored last; else it is stored again, over the one that
+ * is wrong: the older one stays whole until the new one is. */
 static int check_copy(struct committer *c, struct error *err)
 {
     struct error local = ERROR_INIT;
     struct mdcopy found;
     char *text = NULL;
+
+    if (c->copy_due)
+        return store_copy(c, err); /* found wrong before; the slot is chosen */
     int rc = mdcopy_read(c->config.fd, &c->config.superblock->layout,
                          &c->config.superblock->pool_id, &found, &text, &local);
     free(text);
@@ -347,6 +349,10 @@ static int check_copy(struct committer *c, struct error *err)
         return 0;
     log_error("metadata_copy_lost text=\"%s; stored again\"",
               rc < 0 ? local.text : "another one is there");
+    /* The next store goes to the slot that c->copy does not name, under a seq above all others. */
+    bool overtaken = rc == 0 && found.seq > c->copy.seq;
+    c->copy.slot = !(overtaken ? found.slot : c->copy.slot);
+    c->copy.seq = overtaken ? found.seq : c->copy.seq;
     c->copy_due = true;
     return store_copy(c, err);
 }

@@ -488,6 +488,43 @@ static void rule_4_damage_is_repaired_while_nothing_is_committed(void)
     lvm_lun_close(&lun);
 }
 
+/* The slots' headers say what was stored where: damage to the newest is repaired in its own slot.
+ */
+static void rule_4_a_damaged_copy_is_replaced_and_the_older_one_left_alone(void)
+{
+    struct lvm_lun lun;
+    struct committer *c;
+    struct mdcopy newest, older, got;
+    char *text;
+    uint8_t *zeroes = io_alloc(IO_ALIGN), *before = io_alloc(IO_ALIGN), *after = io_alloc(IO_ALIGN);
+    NEED(lun);
+    const struct layout *layout = &lun.sb.layout;
+    CHECK_EQ(open_term(&lun, 1, &c), 0);
+    const uint64_t slots[] = {layout->metadata_a, layout->metadata_b};
+    for (int round = 0; round < 2; round++) { /* the newest one is in either slot once */
+        CHECK_EQ(create(c, round ? "b" : "a"), 0);
+        CHECK_EQ(mdcopy_read(lun.fd, layout, &lun.sb.pool_id, &newest, &text, &err), 0);
+        free(text);
+        CHECK_EQ(io_write(lun.fd, zeroes, IO_ALIGN, slots[newest.slot], NULL), 0);
+        CHECK_EQ(mdcopy_read(lun.fd, layout, &lun.sb.pool_id, &older, &text, &err), 0);
+        free(text);
+        CHECK(older.slot != newest.slot && older.seq < newest.seq);
+        CHECK_EQ(io_read(lun.fd, before, IO_ALIGN, slots[older.slot], NULL), 0);
+        CHECK_EQ(committer_tend(c, &err), 0);
+        CHECK_EQ(io_read(lun.fd, after, IO_ALIGN, slots[older.slot], NULL), 0);
+        CHECK_EQ(memcmp(before, after, IO_ALIGN), 0);
+        CHECK_EQ(mdcopy_read(lun.fd, layout, &lun.sb.pool_id, &got, &text, &err), 0);
+        free(text);
+        CHECK_EQ(got.slot, newest.slot);
+        CHECK_EQ(got.vg_seqno, committer_seqno(c));
+    }
+    committer_close(c);
+    free(zeroes);
+    free(before);
+    free(after);
+    lvm_lun_close(&lun);
+}
+
 static void a_copy_of_an_earlier_pool_is_no_copy(void)
 {
     struct lvm_lun lun;
@@ -603,5 +640,6 @@ TEST_MAIN(TEST(a_commit_is_done_and_its_copy_stored),
           TEST(a_time_out_is_indeterminate_and_what_it_did_is_adopted),
           TEST(rule_4_a_failed_command_that_lands_later_is_not_adopted),
           TEST(rule_4_damage_is_repaired_while_nothing_is_committed),
+          TEST(rule_4_a_damaged_copy_is_replaced_and_the_older_one_left_alone),
           TEST(a_copy_of_an_earlier_pool_is_no_copy),
           TEST(every_kill_point_of_a_commit_leaves_a_pool_that_the_next_leader_takes))
