@@ -134,13 +134,13 @@ struct channel_stats {
     uint32_t queued, queued_bytes;
     uint64_t last_heard_ms; /* in our monotonic clock; 0: never */
     struct incarnation peer;
-    uint64_t term;       /* highest seen */
-    uint32_t peer_flags; /* PAGE_FLAG_* of the peer's last page */
-    char peer_name[PAGE_NAME_SIZE];
-    struct hint_address peer_hint; /* in its last valid page */
-    uint64_t peer_heartbeat_ms;    /* the peer's own clock, in its last valid page */
-    uint64_t peer_term;            /* that the peer said it had seen, in its last valid page */
-    struct trace_times ack;        /* a message's landing until its acknowledgment was read */
+    uint64_t term;                  /* highest seen */
+    uint32_t peer_flags;            /* PAGE_FLAG_* of the peer's last page */
+    char peer_name[PAGE_NAME_SIZE]; /* cut to PAGE_NAME_MAX bytes */
+    struct hint_address peer_hint;  /* in its last valid page */
+    uint64_t peer_heartbeat_ms;     /* the peer's own clock, in its last valid page */
+    uint64_t peer_term;             /* that the peer said it had seen, in its last valid page */
+    struct trace_times ack;         /* a message's landing until its acknowledgment was read */
 };
 const struct channel_stats *channel_stats(const struct channel *channel);
 /* True while it asks for reads in quick succession: something is pending or was heard lately. */

@@ -89,7 +89,9 @@ static void note_peer(struct channel *ch, const struct page *page, uint64_t now_
     ch->stats.peer_hint = page->hint;
     ch->stats.peer_heartbeat_ms = page->heartbeat_ms;
     ch->stats.peer_term = page->term;
+    /* Cut: one byte more, and no message could carry it, no view of any node either. */
     memcpy(ch->stats.peer_name, page->node_name, PAGE_NAME_SIZE);
+    ch->stats.peer_name[PAGE_NAME_MAX] = '\0';
 }
 
 static void take_messages(struct channel *ch, const struct page *page, uint64_t now_us)

@@ -23,6 +23,7 @@
 #define PAGE_HEADER_SIZE 192u
 #define PAGE_NAME_SIZE                                                                             \
     256u /* the node's Kubernetes name, NUL-padded, at the page's end (253 bytes at most) */
+#define PAGE_NAME_MAX     253u /* of a name that is met, cut there: its field has room for more */
 #define PAGE_PAYLOAD_SIZE (PAGE_SIZE_BYTES - PAGE_HEADER_SIZE - PAGE_NAME_SIZE)
 /* Each message in the payload: u32 length | PAGE_MESSAGE_SPILLED, then the bytes, padded to 4. */
 #define PAGE_MESSAGE_OVERHEAD 4u

@@ -32,6 +32,8 @@ void rpc_view_set_clocks(struct rpc_view *view)
     view->wall_us = clock_us(CLOCK_REALTIME);
 }
 
+_Static_assert(PAGE_NAME_MAX == MESSAGE_NAME_MAX, "a peer's name fits into a message");
+
 static char *text(const char *s)
 {
     return (char *)(uintptr_t)(s ? s : "");

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/le.h"
+#include "diskrpc/message.h"
 #include "support/channel_pair.h"
 #include "support/test.h"
 
@@ -32,6 +33,19 @@ static void two_fresh_sides_meet_and_know_each_other(void)
     CHECK_EQ(stats(p, PAIR_AGENT)->term, 10);
     CHECK_EQ(stats(p, PAIR_COORDINATOR)->peer.run_or_term, 1);
     CHECK_STR(stats(p, PAIR_COORDINATOR)->peer_name, "node-3");
+    DONE(p);
+}
+
+static void a_name_that_no_message_could_carry_is_cut(void)
+{
+    struct pair *p = pair_new(1, true);
+    char name[PAGE_NAME_SIZE] = {0};
+    memset(name, 'n', PAGE_NAME_SIZE - 1);
+    p->side[PAIR_AGENT].config.node_name = name;
+    pair_start(p, PAIR_AGENT, 1, 1);
+    pair_start(p, PAIR_COORDINATOR, 4, 10);
+    pair_run(p, 3 * SECOND);
+    CHECK_EQ(strlen(stats(p, PAIR_COORDINATOR)->peer_name), MESSAGE_NAME_MAX);
     DONE(p);
 }
 
@@ -616,7 +630,8 @@ static void whatever_the_disk_does_each_message_comes_once_and_in_order(void)
     CHECK(received > 5000 && peers > 200);
 }
 
-TEST_MAIN(TEST(two_fresh_sides_meet_and_know_each_other), TEST(nothing_is_queued_for_nobody),
+TEST_MAIN(TEST(two_fresh_sides_meet_and_know_each_other),
+          TEST(a_name_that_no_message_could_carry_is_cut), TEST(nothing_is_queued_for_nobody),
           TEST(messages_arrive_in_order_and_the_queue_empties),
           TEST(what_waits_behind_a_write_travels_in_one_batch),
           TEST(a_ping_costs_one_write_on_each_side),
