@@ -92,8 +92,9 @@ struct coordinator {
     uv_poll_t lease_poll; /* the sanlock daemon's socket */
 
     struct leadership *leadership;
-    struct incarnation self;
-    int lease_rc; /* of the last lease job */
+    struct incarnation self; /* zero until elected; then it stays */
+    int lease_rc; /* of the last lease job, like all up to n_hosts: the job's while lease_busy */
+    struct incarnation lease_self; /* who we are, once elected */
     struct error lease_err;
     struct host_status *hosts;
     int n_hosts;

@@ -81,10 +81,10 @@ static int try_once(struct coordinator *c, struct error *err)
         if (rc < 0)
             return rc;
     }
-    int rc = leadership_try(c->leadership, &c->self.run_or_term, err);
+    int rc = leadership_try(c->leadership, &c->lease_self.run_or_term, err);
     if (rc != 1)
         return rc;
-    rc = membership_find(&c->sb.pool_id, &c->self.host_id, &c->self.generation, err);
+    rc = membership_find(&c->sb.pool_id, &c->lease_self.host_id, &c->lease_self.generation, err);
     return rc < 0 ? rc : 1;
 }
 
@@ -107,6 +107,7 @@ static void lease_done(struct worker_job *job)
 
     c->lease_busy = false;
     if (c->state == COORDINATOR_STATE_CANDIDATE && c->lease_rc == 1) {
+        c->self = c->lease_self;
         start_takeover(c);
     } else if (c->state == COORDINATOR_STATE_CANDIDATE && c->lease_rc < 0) {
         log_warn("lease_attempt_failed code=%s text=\"%s\"", error_name(c->lease_rc),
