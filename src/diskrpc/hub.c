@@ -8,15 +8,16 @@
  * and polls for itself while hot. Every second one of our own down pages is read back, of the next
  * node in turn. In a crowd, when many nodes are hot at once, none polls for itself: the scan
  * follows closely upon the scan and reads for all. Failure modes: a chunk that cannot be read is
- * left to the next scan; an unreadable page of an unknown node is ignored until it is readable; a
- * page of a higher term, ours read back or a node's that has met it, means that we are deposed,
- * which is told once.
+ * read page by page, so that one bad block makes nobody else silent; an unreadable page of an
+ * unknown node is ignored until it is readable; a page of a higher term, ours read back or a node's
+ * that has met it, means that we are deposed, which is told once.
  */
 #include <assert.h>
 #include <stdlib.h>
 
 #include "base/io.h"
 #include "base/le.h"
+#include "base/log.h"
 #include "diskrpc/endpoint.h"
 #include "diskrpc/mailbox.h"
 
@@ -55,7 +56,10 @@ struct hub {
     uv_timer_t timer;
     uint8_t *scan_buffer;
     struct disk_op scan_op;
-    uint32_t scan_first; /* host id of the chunk's first page */
+    uint32_t scan_first;  /* host id of the chunk's first page */
+    uint32_t scan_single; /* below this host id pages are read one by one: the chunk failed */
+    bool scan_failed;     /* a read of this scan did */
+    bool scan_bad;        /* as last logged */
     uint64_t scan_started_ms;
     bool crowd; /* the endpoints are held: the scan reads for them */
     uint64_t crowd_gap_ms;
@@ -205,6 +209,8 @@ static void on_scan_timer(uv_timer_t *timer)
     struct hub *hub = timer->data;
 
     hub->scan_first = 1;
+    hub->scan_single = 0;
+    hub->scan_failed = false;
     hub->scan_started_ms = uv_now(hub->config.loop);
     hub->scan_messages = 0;
     scan_chunk(hub);
@@ -285,6 +291,9 @@ static void scan_done(struct hub *hub)
 {
     uint64_t spent_ms = uv_now(hub->config.loop) - hub->scan_started_ms;
 
+    if (hub->scan_bad && !hub->scan_failed)
+        log_info("scan_recovered term=%llu", (unsigned long long)hub->config.self.run_or_term);
+    hub->scan_bad = hub->scan_failed;
     check_own_page(hub);
     look_for_crowd(hub);
     uv_timer_start(&hub->timer, on_scan_timer, next_scan_ms(hub, spent_ms), 0);
@@ -293,7 +302,24 @@ static void scan_done(struct hub *hub)
 static uint32_t chunk_pages(const struct hub *hub)
 {
     uint32_t left = hub->layout.max_nodes - hub->scan_first + 1;
+
+    if (hub->scan_first < hub->scan_single)
+        return 1;
     return left < SCAN_CHUNK_PAGES ? left : SCAN_CHUNK_PAGES;
+}
+
+/*
+ * Fed nothing, all nodes of the chunk would count as silent after 5 s and get no reads of their own
+ * either; in a crowd they have none at all. One more read per page and scan, one at a time, for
+ * nodes not met yet, too: after a takeover that is everybody.
+ */
+static void chunk_failed(struct hub *hub, uint32_t n, int status)
+{
+    if (!hub->scan_bad && !hub->scan_failed)
+        log_error("scan_failed first=%u n=%u code=%s", hub->scan_first, n, error_name(status));
+    hub->scan_failed = true;
+    if (n > 1)
+        hub->scan_single = hub->scan_first + n;
 }
 
 static void on_chunk(struct disk_op *op, int status)
@@ -301,9 +327,12 @@ static void on_chunk(struct disk_op *op, int status)
     struct hub *hub = op->data;
     uint32_t n = chunk_pages(hub);
 
+    if (status != 0)
+        chunk_failed(hub, n, status);
     for (uint32_t i = 0; status == 0 && i < n && !hub->closing; i++)
         scan_page(hub, hub->scan_buffer + i * LAYOUT_PAGE_SIZE, hub->scan_first + i);
-    hub->scan_first += n;
+    if (status == 0 || n == 1) /* else the same once more, page by page */
+        hub->scan_first += n;
     if (!hub->closing && hub->scan_first <= hub->layout.max_nodes)
         scan_chunk(hub);
     else if (!hub->closing)

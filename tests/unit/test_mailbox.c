@@ -520,6 +520,51 @@ static void a_crowd_is_read_with_the_table_and_a_few_page_by_page(void)
     CHECK(crowd_close(&c));
 }
 
+/* --- a bad block --- */
+
+/* A disk that fails every read that covers one node's up page. */
+struct scarred_disk {
+    struct disk disk;
+    struct disk *real;
+    uint64_t scar;
+    uint32_t failures;
+};
+
+static void fail_or_submit(struct disk *base, struct disk_op *op)
+{
+    struct scarred_disk *d = (struct scarred_disk *)base;
+    if (!op->write && op->offset <= d->scar && d->scar < op->offset + op->len) {
+        d->failures++;
+        op->offset = (uint64_t)INT64_MAX / LAYOUT_PAGE_SIZE * LAYOUT_PAGE_SIZE -
+                     LAYOUT_SPILL_SIZE; /* behind the end: fails in the kernel */
+    }
+    disk_submit(d->real, op);
+}
+
+static void an_unreadable_page_in_the_table_silences_its_own_node_alone(void)
+{
+    static const struct disk_ops ops = {.submit = fail_or_submit};
+    struct world w;
+    if (!world_open(&w))
+        SKIP("no O_DIRECT here");
+    struct scarred_disk scarred = {{&ops}, uv_disk_disk(w.disk), layout_up_page(&w.layout, 2), 0};
+    open_hub_on(&w, &scarred.disk, 1);
+    for (uint32_t i = 1; i <= NODES; i++)
+        open_node(&w, i, 1);
+    CHECK(RUN_UNTIL(&w, w.nodes[1].peers > 0 && w.nodes[3].peers > 0));
+    CHECK(hub_stats(w.hub, 2) == NULL);
+    CHECK(scarred.failures >= 2); /* the chunk's and the page's */
+    CHECK_EQ(mailbox_send(w.nodes[1].mailbox, (const uint8_t *)"ping", 4), 0);
+    CHECK(RUN_UNTIL(&w, w.nodes[1].received == 1));
+
+    /* The idle one next to it is read with each scan as ever. */
+    uint64_t pages = hub_stats(w.hub, 3)->pages_read;
+    CHECK(RUN_UNTIL(&w, hub_stats(w.hub, 3)->pages_read >= pages + 3));
+    scarred.scar = UINT64_MAX;
+    CHECK(RUN_UNTIL(&w, all_joined(&w)));
+    CHECK(world_close(&w));
+}
+
 TEST_MAIN(TEST(a_thousand_pings_come_back),
           TEST(messages_of_200_kib_go_both_ways_between_all_nodes),
           TEST(a_second_coordinator_deposes_the_first_and_is_followed),
@@ -527,4 +572,5 @@ TEST_MAIN(TEST(a_thousand_pings_come_back),
           TEST(a_hint_saves_an_idle_node_and_its_coordinator_the_wait),
           TEST(an_idle_node_reads_about_once_a_second),
           TEST(nothing_can_be_sent_to_a_node_that_was_never_seen),
-          TEST(a_crowd_is_read_with_the_table_and_a_few_page_by_page))
+          TEST(a_crowd_is_read_with_the_table_and_a_few_page_by_page),
+          TEST(an_unreadable_page_in_the_table_silences_its_own_node_alone))
