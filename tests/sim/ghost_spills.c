@@ -68,6 +68,8 @@ void ghost_spill_named(const struct process *p, bool up, const struct page *page
     struct page_message m;
     uint32_t at = 0;
 
+    if (!up && p != ghost_leader())
+        return; /* deposed and does not know it yet: the slot is its successor's */
     for (uint32_t i = 0; i < page->count && page_next(page, &at, &m); i++)
         if (m.spilled &&
             (s->process != p || s->len < m.len || crc32c(s->bytes, m.len) != m.spill_crc))

@@ -305,9 +305,11 @@ static void write_ended(const struct lun_op *op)
     uint32_t landed = count_landed(op);
     check_buffer(op);
     leave_behind(op);
-    if (landed == op->n_pieces)
+    /* A late write may have come between its landing and its end. */
+    bool stands = memcmp(lun_bytes(op->offset, op->len), op->buffer, op->len) == 0;
+    if (landed == op->n_pieces && stands)
         lun_rot_heal(op->offset, op->len, true);
-    else if (landed > 0)
+    else if (landed > 0 && landed < op->n_pieces)
         lun_rot_torn(op->offset, op->len);
 }
 
