@@ -263,6 +263,7 @@ static void name_rot_regions(void)
 
     lun_rot_region(group, l->area_start, SUPERBLOCK_SIZE);
     lun_rot_region(group++, l->area_start + LAYOUT_SUPERBLOCK_B_OFFSET, SUPERBLOCK_SIZE);
+    assert(group == WORLD_METADATA_GROUP);
     lvm_model_rot_regions(group);
     /* Two areas and two slots of the copy, one of them older: two may be lost at once. */
     lun_bound_late(group, 2);

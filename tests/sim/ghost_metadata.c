@@ -208,6 +208,7 @@ void ghost_metadata_accepted(const struct process *p, const char *text)
                       "%s took seqno %llu for the truth, which does not descend from the last one",
                       p->name, (unsigned long long)vg_text_seqno(text));
     head = hash;
+    stale_repaired();
     if (!vg_in(text, &vg))
         sim_violation("metadata-is-linear", "%s took a damaged text for the truth", p->name);
     sim_trace("ghost: the truth is seqno %llu", (unsigned long long)vg.lvm.seqno);

@@ -46,6 +46,7 @@ static uint32_t n_regions;
 static bool rot_scheduled;
 #define BOUNDED_MAX 64u                   /* groups from 1 on */
 static uint32_t damaged_max[BOUNDED_MAX]; /* 0: not bounded */
+static bool held[BOUNDED_MAX];
 
 /* Between min and min * 2^doublings, evenly over the doublings. */
 static uint64_t log_uniform(enum sim_fault kind, uint64_t min, uint32_t doublings)
@@ -92,6 +93,12 @@ void lun_bound_late(uint32_t group, uint32_t max)
     damaged_max[group] = max;
 }
 
+void lun_hold_late(uint32_t group, bool is_held)
+{
+    assert(group > 0 && group < BOUNDED_MAX);
+    held[group] = is_held;
+}
+
 /* The region that a late write hits, if its group is bounded. */
 static struct region *bounded_region(uint64_t offset, uint32_t len)
 {
@@ -111,7 +118,7 @@ bool lun_late_allowed(uint64_t offset, const uint8_t *from, uint32_t len)
     for (uint32_t i = 0; i < n_regions; i++)
         if (&regions[i] != hit && regions[i].group == hit->group)
             damaged += regions[i].rotten || regions[i].torn || regions[i].late;
-    if (damaged >= damaged_max[hit->group])
+    if (held[hit->group] || damaged >= damaged_max[hit->group])
         return false;
     hit->late = true;
     return true;
@@ -265,5 +272,6 @@ void lun_faults_reset(void)
 {
     n_regions = 0;
     memset(damaged_max, 0, sizeof damaged_max);
+    memset(held, 0, sizeof held);
     rot_scheduled = false;
 }

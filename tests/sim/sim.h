@@ -215,6 +215,8 @@ void lun_rot_region(uint32_t group, uint64_t offset, uint32_t len);
 /* Late writes damage at most `max` regions of this group at a time, whatever else may; those to
  * other groups are not bounded. */
 void lun_bound_late(uint32_t group, uint32_t max);
+/* From now on none at all, or as before. */
+void lun_hold_late(uint32_t group, bool held);
 
 /* --- sanlock.c: implements fencing/membership.h, and writes true lease records to the LUN --- */
 struct superblock;

@@ -76,6 +76,19 @@ void stale_end(struct process *p)
     abort();
 }
 
+/* Both areas hold what is not the truth, or lvm has just built upon it: that is all that a design
+ * with one copy survives, so nothing else befalls the metadata until a truth was stored again. */
+static void on_landed(void *data)
+{
+    (void)data;
+    lun_hold_late(WORLD_METADATA_GROUP, true);
+}
+
+void stale_repaired(void)
+{
+    lun_hold_late(WORLD_METADATA_GROUP, false);
+}
+
 /* Whose term is over for good. */
 static void land(enum when when, uint64_t term, uint64_t within_us)
 {
@@ -90,6 +103,7 @@ static void land(enum when when, uint64_t term, uint64_t within_us)
             lun_land_late(at, c->writes[k].offset, c->writes[k].bytes, c->writes[k].len, c->of);
             free(c->writes[k].bytes);
         }
+        sim_at(at, on_landed, NULL);
         commits[i--] = commits[--n_commits];
     }
 }

@@ -15,8 +15,9 @@
 #include "coordinator/coordinator_internal.h"
 #include "sim/sim.h"
 
-#define WORLD_MAX_NODES 8u /* host ids of the pool */
-#define WORLD_LUN_SIZE  (6ull << 30)
+#define WORLD_MAX_NODES      8u /* host ids of the pool */
+#define WORLD_METADATA_GROUP 2u /* of lun_rot_region: LVM's areas and the copy's slots */
+#define WORLD_LUN_SIZE       (6ull << 30)
 
 extern struct superblock world_sb;
 
@@ -98,6 +99,7 @@ _Noreturn void stale_end(struct process *p);
 void stale_elected(uint64_t term);
 void stale_committed(const struct process *p); /* its lvm has just written a commit */
 void stale_leader_gone(const struct process *p);
+void stale_repaired(void); /* the metadata is whole again */
 
 /* --- chaos.c --- */
 /* The machine is well, and it is not the last one that is. */
