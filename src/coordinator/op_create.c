@@ -41,6 +41,8 @@ static void existing(struct leader *l, const struct waiter *w, const struct cata
         reply_error(l, w, LUNAR_E_BUSY, "a volume of this name is being deleted; try again");
     else if (op && op->kind == OP_CREATE)
         op_add_waiter(l, op, w);
+    else if (catalogue_volume_is_new(v) && op) /* its job is being taken back: one at a time */
+        reply_busy(l, w, op);
     else if (catalogue_volume_is_new(v)) /* an earlier attempt failed half-way: it is made now */
         op_add_waiter(l, create_resume(l, v), w);
     else

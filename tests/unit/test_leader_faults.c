@@ -121,6 +121,36 @@ static void a_create_that_failed_half_way_is_made_by_the_next_one(void)
     CHECK_EQ(w.lvm.n_lvs, 1);
 }
 
+static void a_create_waits_while_its_job_is_taken_back(void)
+{
+    world_reset();
+    struct waiter from = client();
+    w.grants_fail = -5;
+    ask_create(&from, "disk", 1ull << 30, false);
+    settle();
+    CHECK_EQ(w.code, -5); /* the job's grant stands, for the LUN may say so */
+    const struct table *grants = leader_grants(w.leader, from.host_id);
+    CHECK_EQ(grants->n_entries, 1);
+    struct uuid volume = grants->entries[0].volume_id;
+    struct uuid job = grants->entries[0].attachment_id;
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__VolumeDetach m = LUNAR__VOLUME_DETACH__INIT;
+    m.volume_id = uuid_to_pb(&volume);
+    m.attachment_id = uuid_to_pb(&job);
+    r.op_case = LUNAR__REQUEST__OP_VOLUME_DETACH;
+    r.volume_detach = &m;
+    ask(&from, &r);
+    struct waiter other = client();
+    ask_create(&other, "disk", 1ull << 30, false);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    settle();
+    CHECK_EQ(w.code, 0); /* the detach */
+    ask_create(&other, "disk", 1ull << 30, false);
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.formats, 1);
+}
+
 static void what_is_half_made_is_taken_up_again_without_a_request(void)
 {
     world_reset();
@@ -455,6 +485,7 @@ TEST_MAIN(TEST(safety_18_a_failed_job_frees_no_extents_under_anothers_job),
           TEST(a_grant_whose_erasure_failed_stands),
           TEST(safety_3_a_grant_that_failed_to_be_written_is_written_before_the_command),
           TEST(a_create_that_failed_half_way_is_made_by_the_next_one),
+          TEST(a_create_waits_while_its_job_is_taken_back),
           TEST(what_is_half_made_is_taken_up_again_without_a_request),
           TEST(a_node_that_reboots_during_a_format_gets_a_job_of_its_new_life),
           TEST(a_job_moves_on_from_a_node_that_leaves),
