@@ -129,6 +129,17 @@ static inline void node_seen(uint32_t host, uint64_t generation, uint64_t run, u
     leader_node(w.leader, host, &s, w.now);
 }
 
+/* What nobody has carried out yet is lost. */
+static inline void drop_queue(void)
+{
+    for (int i = 0; i < w.n_queue; i++) {
+        if (w.queue[i].kind == P_GRANTS)
+            table_free(&w.queue[i].table);
+        envelope_free(w.queue[i].envelope);
+    }
+    w.n_queue = 0;
+}
+
 /* A new leader of the next term, as takeover.c makes one. */
 static inline void elect(void)
 {
@@ -136,12 +147,7 @@ static inline void elect(void)
                                    .self = {1, 1, ++w.term},
                                    .io = &fake_io,
                                    .catalogue = fake_lvm_catalogue(&w.lvm)};
-    for (int i = 0; i < w.n_queue; i++) {
-        if (w.queue[i].kind == P_GRANTS)
-            table_free(&w.queue[i].table);
-        envelope_free(w.queue[i].envelope);
-    }
-    w.n_queue = 0;
+    drop_queue();
     if (w.leader)
         leader_free(w.leader);
     w.leader = leader_new(&config);
@@ -162,6 +168,7 @@ static inline void world_reset(void)
     if (w.leader)
         leader_free(w.leader);
     w.leader = NULL;
+    drop_queue();
     for (uint32_t h = 1; h <= MAX_NODES; h++)
         table_free(&w.grants[h]);
     fake_lvm_free(&w.lvm);
