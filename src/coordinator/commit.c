@@ -122,9 +122,30 @@ static bool may_try_again(int rc)
     return rc == LUNAR_E_METADATA || rc == LUNAR_E_EXEC;
 }
 
-/* Puts `want` (not c->known itself) back everywhere and stores its copy. */
-static int restore(struct committer *c, const struct metadata *want, const char *why,
-                   struct error *err)
+/* Label and headers that are made anew hold no text for a while, and lvm may fail just then: `want`
+ * must stand in the copy before. */
+static int secure(struct committer *c, const struct metadata *want, struct error *err)
+{
+    const struct superblock *sb = c->config.superblock;
+    struct mdcopy found, stored;
+    char *text = NULL;
+    int rc = mdcopy_read(c->config.fd, &sb->layout, &sb->pool_id, &found, &text, NULL);
+    free(text);
+    if (rc == 0 && found.text_crc == want->crc && found.text_len == want->len)
+        return 0;
+    rc = mdcopy_store(c->config.fd, &sb->layout, &sb->pool_id, c->has_copy ? &c->copy : NULL,
+                      c->config.term, want->seqno, want->text, want->len, &stored, err);
+    if (rc < 0)
+        return rc;
+    c->copy = stored;
+    c->has_copy = true;
+    return 0;
+}
+
+/* Puts `want` (not c->known itself) back everywhere and stores its copy; makes no more of the PV
+ * anew than `deepest`. */
+static int restore(struct committer *c, const struct metadata *want, enum metadata_depth deepest,
+                   const char *why, struct error *err)
 {
     log_error("metadata_restore term=%" PRIu64 " seqno=%" PRIu64 " why=\"%s\"", c->config.term,
               want->seqno, why);
@@ -133,8 +154,10 @@ static int restore(struct committer *c, const struct metadata *want, const char 
     if (rc < 0)
         return rc;
     rc = LUNAR_E_METADATA;
-    for (int depth = 0; may_try_again(rc) && depth < METADATA_DEPTHS; depth++)
-        rc = try_restore(c, want, (enum metadata_depth)depth, err);
+    for (int depth = 0; may_try_again(rc) && depth <= (int)deepest; depth++) {
+        int secured = depth > METADATA_TEXT ? secure(c, want, err) : 0;
+        rc = secured < 0 ? secured : try_restore(c, want, (enum metadata_depth)depth, err);
+    }
     point("restore", "committed");
     if (rc == 0)
         rc = store_copy(c, err);
@@ -149,11 +172,12 @@ static int restore(struct committer *c, const struct metadata *want, const char 
 }
 
 /* Puts what we know back under the next seqno. */
-static int restore_known(struct committer *c, const char *why, struct error *err)
+static int restore_known(struct committer *c, enum metadata_depth deepest, const char *why,
+                         struct error *err)
 {
     struct metadata want = c->known;
     c->known = (struct metadata){0};
-    int rc = restore(c, &want, why, err);
+    int rc = restore(c, &want, deepest, why, err);
     if (rc < 0 && !c->known.text)
         c->known = want;
     else
@@ -165,7 +189,7 @@ static int restore_known(struct committer *c, const char *why, struct error *err
 static int refuse_and_restore(struct committer *c, const char *why, struct error *err)
 {
     uint64_t seqno = c->known.seqno;
-    int rc = restore_known(c, why, err);
+    int rc = restore_known(c, METADATA_LABEL, why, err);
     if (rc < 0) {
         error_prefix(err, "LVM's metadata is not what was committed last (%s) and was not restored",
                      why);
@@ -309,7 +333,7 @@ int committer_settle(struct committer *c, struct error *err)
     if (rc == 0 || rc == LUNAR_E_METADATA)
         rc = level_disk(c, err);
     if (rc == 0 && c->failed_seqno == c->known.seqno)
-        rc = restore_known(c, "a command that failed may yet land", err);
+        rc = restore_known(c, METADATA_TEXT, "a command that failed may yet land", err);
     if (rc == 0)
         rc = store_copy(c, err);
     c->settled = rc == 0;
@@ -430,7 +454,7 @@ static int choose(struct committer *c, struct metadata *stored, struct metadata_
     bool from_disk = best->text && (!stored->text || newer);
     snprintf(why, sizeof why, "takeover: %s",
              !view->agree ? view->why : "the text on the disk is not the stored one");
-    return restore(c, from_disk ? best : stored, why, err);
+    return restore(c, from_disk ? best : stored, METADATA_LABEL, why, err);
 }
 
 static int read_copy(struct committer *c, struct metadata *ret, struct error *err)
