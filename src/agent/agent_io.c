@@ -7,12 +7,14 @@
  * from the LUN itself.
  */
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "agent/agent_internal.h"
 #include "agent/grant_check.h"
+#include "agent/inspect.h"
 #include "base/log.h"
 
 /* --- reports --- */
@@ -40,8 +42,11 @@ static void report_done(struct worker_job *job)
     struct report_job *j = job->data;
     if (j->rc < 0)
         log_error("report_write_failed code=%s text=\"%s\"", error_name(j->rc), j->err.text);
+    if (j->rc == -EBADE) /* the kernel's word for a reservation conflict */
+        agent_fence(j->a, AGENT_REFUSED_TEXT);
     if (j->node == j->a->node)
         node_report_done(j->node, j->token, j->rc, &j->err);
+    agent_fence_advance(j->a);
     table_free(&j->table);
     free(j);
 }
@@ -90,17 +95,18 @@ static void task_run(uv_work_t *work)
 {
     struct task_job *j = work->data;
     struct node_task *t = j->task;
+    const struct stack_life life = {j->a->run_dir, j->self.host_id, j->self.generation};
 
     switch (t->kind) {
     case NODE_TASK_ATTACH:
         j->rc = check_granted(j);
         if (j->rc == 0)
-            j->rc = stack_attach(j->a->root, t->spec, &t->stack, &j->err);
+            j->rc = stack_attach(j->a->root, &life, t->spec, &t->stack, &j->err);
         break;
     case NODE_TASK_FORMAT:
         j->rc = check_granted(j);
         if (j->rc == 0)
-            j->rc = stack_format(j->a->root, t->spec, &j->err);
+            j->rc = stack_format(j->a->root, &life, t->spec, &j->err);
         break;
     case NODE_TASK_DETACH:
         j->rc = stack_detach(j->a->root, t->stack, &j->err);
@@ -126,6 +132,7 @@ static void task_done(uv_work_t *work, int status)
              uuid_format(&j->task->spec->volume_id, id), j->rc < 0 ? error_name(j->rc) : "OK",
              j->rc < 0 ? " text=\"" : "", j->rc < 0 ? j->err.text : "", j->rc < 0 ? "\"" : "");
     node_task_done(j->a->node, j->task, j->rc, &j->err);
+    agent_fence_advance(j->a);
     free(j);
 }
 
@@ -226,4 +233,5 @@ const struct node_io agent_io = {
     .respond = io_respond,
     .watch = io_watch,
     .waiting = io_waiting,
+    .inspect = inspect_command,
 };

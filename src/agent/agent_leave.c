@@ -4,15 +4,22 @@
  * lockspace left, exit.
  *
  * Order: commands are refused from now on -> the up page says LEAVING, the mailbox closes -> a
- * coordinator on this node resigns -> the member lease is released, USED cleared, the lockspace
- * left (membership_leave), which frees the host id at once and calms the watchdog. Failure modes:
- * something is open: refused; the lockspace is still used: the reason is told, and the agent joins
- * again as a new run.
+ * coordinator on this node resigns -> the guard sees that nothing is mapped, clears USED, releases
+ * the member lease and exits (guard_leave) -> the lockspace is left (membership_leave), which frees
+ * the host id at once and calms the watchdog. Failure modes: something is open: refused; the
+ * lockspace is still used: the reason is told, and the agent joins again as a new run, guarded as
+ * before.
+ *
+ * With volumes (`--with-volumes`, before a reboot): the coordinator here resigns, what file systems
+ * still hold is written out, and the node fences itself off (agent_fence.c), which ends in the
+ * leave instead of the next join. Failure modes: it cannot be written within EVICT_SYNC_MS:
+ * refused, nothing has changed.
  */
 #include <string.h>
 #include <unistd.h>
 
 #include "agent/agent_internal.h"
+#include "base/helper.h"
 #include "base/log.h"
 
 /* The page with the flag: one write. Without a LUN there is no clean leave. */
@@ -23,7 +30,13 @@ static void leave_run(struct worker_job *job)
     struct agent *a = job->data;
     agent_resign_coordinator(a->coordinator_socket);
     memset(&a->leave_err, 0, sizeof a->leave_err);
-    a->leave_rc = membership_leave(a->join.membership, &a->leave_err);
+    a->leave_rc = guard_leave(a->join.guard, &a->leave_err);
+    if (a->leave_rc == 0) {
+        a->join.guard = NULL;
+        a->leave_rc = membership_leave(a->join.membership, &a->leave_err);
+    }
+    if (a->leave_rc == 0)
+        reserve_leave(&a->join); /* nothing of ours writes any more */
 }
 
 /* --- a leave that failed: the node joins again, as a new run --- */
@@ -48,6 +61,10 @@ static void stay(struct agent *a)
      */
     membership_abandon(a->join.membership);
     a->join.membership = NULL;
+    reserve_close(&a->join);
+    if (a->join.guard)
+        guard_close(a->join.guard);
+    a->join.guard = NULL;
     node_free(a->node);
     a->node = NULL;
     uv_disk_close(a->disk, on_disk_closed, NULL);
@@ -60,6 +77,15 @@ static void on_exit_timer(uv_timer_t *timer)
     agent_exit();
 }
 
+void agent_left(struct agent *a)
+{
+    log_info("left pool=%s host_id=%u", a->sb.pool_name, a->join.self.host_id);
+    a->state = AGENT_STATE_LEFT;
+    agent_answer(a, a->leave_client, 0, "");
+    if (agent_was_last())
+        uv_timer_start(&a->leave_timer, on_exit_timer, 200, 0); /* the answer goes out first */
+}
+
 static void leave_done(struct worker_job *job)
 {
     struct agent *a = job->data;
@@ -68,12 +94,8 @@ static void leave_done(struct worker_job *job)
         stay(a);
         return;
     }
-    log_info("left pool=%s host_id=%u", a->sb.pool_name, a->join.self.host_id);
     a->join.membership = NULL;
-    a->state = AGENT_STATE_LEFT;
-    agent_answer(a, a->leave_client, 0, "");
-    if (agent_was_last())
-        uv_timer_start(&a->leave_timer, on_exit_timer, 200, 0); /* the answer goes out first */
+    agent_left(a);
 }
 
 /* Nothing of ours writes the page any more: the host id may be somebody else's from now on. */
@@ -88,18 +110,73 @@ static void on_mailbox_closed(void *data)
 static void on_leave_timer(uv_timer_t *timer)
 {
     struct agent *a = timer->data;
-    if (!mailbox_idle(a->mailbox) && uv_now(a->loop) < a->leave_deadline_ms)
+    if (a->reserve_busy || (!mailbox_idle(a->mailbox) && uv_now(a->loop) < a->leave_deadline_ms))
         return;
     uv_timer_stop(timer);
     agent_close_mailbox(a, on_mailbox_closed, a);
 }
 
-void agent_leave(struct agent *a, uint64_t client)
+/* --- with volumes --- */
+
+/* As long as the slowest flush of an array; a LUN that does not answer is for the guard. */
+#define EVICT_SYNC_MS 60000
+
+static int sync_all(const char *unused)
+{
+    (void)unused;
+    sync();
+    return 0;
+}
+
+static void evict_run(struct worker_job *job)
+{
+    struct agent *a = job->data;
+    agent_resign_coordinator(a->coordinator_socket);
+    memset(&a->leave_err, 0, sizeof a->leave_err);
+    a->leave_rc = helper_call(sync_all, "/", EVICT_SYNC_MS, &a->leave_err);
+}
+
+static void evict_done(struct worker_job *job)
+{
+    struct agent *a = job->data;
+
+    if (a->leave_rc < 0) {
+        a->evicting = false;
+        agent_answer(a, a->leave_client, a->leave_rc, a->leave_err.text);
+        return;
+    }
+    agent_fence(a, "asked to leave with its volumes"); /* nothing if it is being fenced already */
+}
+
+static void evict(struct agent *a, uint64_t client)
+{
+    a->evicting = true;
+    a->leave_client = client;
+    a->leave_job = (struct worker_job){.run = evict_run, .done = evict_done, .data = a};
+    worker_submit(a->report_worker, &a->leave_job);
+}
+
+static void on_guard_unwatched(uv_handle_t *handle)
+{
+    (void)handle;
+}
+
+void agent_leave(struct agent *a, uint64_t client, bool with_volumes)
 {
     struct error err = ERROR_INIT;
 
     if (a->state != AGENT_STATE_JOINED) {
         agent_answer(a, client, LUNAR_E_NOT_JOINED, "this node has not joined the pool");
+        return;
+    }
+    if (a->evicting || !a->fence.connected) {
+        agent_answer(a, client, LUNAR_E_BUSY,
+                     a->evicting ? "it is leaving already"
+                                 : "its guard is being started again; try again");
+        return;
+    }
+    if (with_volumes) {
+        evict(a, client);
         return;
     }
     if (node_set_leaving(a->node, &err) < 0) {
@@ -108,6 +185,7 @@ void agent_leave(struct agent *a, uint64_t client)
     }
     a->state = AGENT_STATE_LEAVING;
     uv_poll_stop(&a->sanlock_poll);
+    agent_unwatch_guard(a, on_guard_unwatched);
     a->leave_client = client;
     a->leave_deadline_ms = uv_now(a->loop) + LEAVE_PAGE_MS;
     mailbox_set_leaving(a->mailbox);

@@ -3,10 +3,10 @@
  * The life of an agent once its LUN is open and its lock held: join, serve, notice the loss.
  *
  * Happy path: join.c runs in a thread, the node is made with what was adopted, the first report is
- * written, the mailbox opens, the membership is looked after. Failure modes: a join that fails is
- * told in the status and tried again; the sanlock daemon or the lockspace is lost: no command is
- * taken any more, and since USED stands the watchdog ends the node (the orderly self-fence is the
- * guard's work).
+ * written, the mailbox opens, guard and membership are looked after. Failure modes: a join that
+ * fails is told in the status and tried again; the sanlock daemon or the lockspace is lost, the
+ * coordinator has declared this life dead, the LUN refuses our writes: the node fences itself off
+ * (agent_fence.c) and joins again.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +25,7 @@ static void on_message(void *data, const uint8_t *bytes, uint32_t len)
     struct error err = ERROR_INIT;
     Lunar__Envelope *e;
 
-    if (a->state == AGENT_STATE_LOST)
+    if (a->state == AGENT_STATE_FENCED)
         return;
     if (envelope_unpack(bytes, len, &e, &err) < 0) {
         log_warn("message_refused text=\"%s\"", err.text);
@@ -41,6 +41,13 @@ static void on_peer_changed(void *data, const struct incarnation *peer)
     log_info("coordinator_changed term=%llu host_id=%u", (unsigned long long)peer->run_or_term,
              peer->host_id);
     node_coordinator_changed(a->node);
+}
+
+static void on_dead(void *data, uint64_t generation)
+{
+    struct agent *a = data;
+    if (generation >= a->join.self.generation)
+        agent_fence(a, "the coordinator has declared this life of the node dead");
 }
 
 static void on_wrote(void *data)
@@ -65,24 +72,12 @@ void agent_close_mailbox(struct agent *a, void (*closed)(void *data), void *data
     a->mailbox = NULL;
 }
 
-static void lost(struct agent *a, const char *why)
-{
-    if (a->state == AGENT_STATE_LOST)
-        return;
-    a->state = AGENT_STATE_LOST;
-    snprintf(a->trouble, sizeof a->trouble,
-             "the lockspace is lost: %s; the watchdog will reset this node", why);
-    log_error("lost pool=%s text=\"%s\"", a->sb.pool_name, a->trouble);
-    /* The page falls silent, so that the coordinator gives this node nothing any more. */
-    agent_close_mailbox(a, NULL, NULL);
-}
-
 static void on_sanlock(uv_poll_t *poll, int status, int events)
 {
     (void)status;
     (void)events;
     uv_poll_stop(poll);
-    lost(poll->data, "the sanlock daemon is gone");
+    agent_fence(poll->data, "the sanlock daemon is gone");
 }
 
 static void check_run(struct worker_job *job)
@@ -96,10 +91,11 @@ static void check_done(struct worker_job *job)
     struct agent *a = job->data;
     a->check_busy = false;
     if (a->check_rc == LUNAR_E_NOT_JOINED && a->state == AGENT_STATE_JOINED)
-        lost(a, a->check_err.text);
+        agent_fence(a, a->check_err.text);
     else if (a->check_rc < 0)
         log_warn("membership_in_doubt pool=%s code=%s text=\"%s\"", a->sb.pool_name,
                  error_name(a->check_rc), a->check_err.text);
+    agent_fence_advance(a);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -109,9 +105,12 @@ static void on_timer(uv_timer_t *timer)
         start_join(a);
         return;
     }
+    if (a->state == AGENT_STATE_JOINED && mailbox_refused(a->mailbox))
+        agent_fence(a, AGENT_REFUSED_TEXT);
     if (a->state != AGENT_STATE_JOINED)
         return;
     node_tend(a->node, ++a->checks % AGENT_TEND_CHECKS == 0);
+    reserve_tend(a);
     if (!a->check_busy) {
         a->check_busy = true;
         a->check_job = (struct worker_job){.run = check_run, .done = check_done, .data = a};
@@ -149,7 +148,10 @@ static void open_mailbox(struct agent *a)
         .page_seq_min = a->join.page_seq,
         .hint = hint_address(a->hint),
         .trace = a->trace,
-        .callbacks = {.message = on_message, .peer_changed = on_peer_changed, .wrote = on_wrote},
+        .callbacks = {.message = on_message,
+                      .peer_changed = on_peer_changed,
+                      .dead = on_dead,
+                      .wrote = on_wrote},
         .data = a,
     };
     a->mailbox = mailbox_open(&mailbox);
@@ -177,7 +179,24 @@ static int serve(struct agent *a, struct error *err)
         abort();
     a->sanlock_poll.data = a;
     uv_poll_start(&a->sanlock_poll, UV_READABLE, on_sanlock);
+    agent_watch_guard(a);
     return 0;
+}
+
+/* Told in the status; one log line per change of reason, not one per try. */
+static void join_failed(struct agent *a)
+{
+    struct fence *f = &a->fence;
+
+    if (strcmp(f->said, a->join_err.text) != 0)
+        log_error("join_failed pool=%s code=%s text=\"%s\"", a->sb.pool_name,
+                  error_name(a->join_rc), a->join_err.text);
+    snprintf(f->said, sizeof f->said, "%s", a->join_err.text);
+    if (f->why[0])
+        snprintf(a->trouble, sizeof a->trouble, "fenced off: %s; joining again: %s", f->why,
+                 a->join_err.text);
+    else
+        snprintf(a->trouble, sizeof a->trouble, "%s", a->join_err.text);
 }
 
 static void join_job_done(struct worker_job *job)
@@ -190,14 +209,12 @@ static void join_job_done(struct worker_job *job)
             join_undo(&a->join);
     }
     if (a->join_rc < 0) {
-        snprintf(a->trouble, sizeof a->trouble, "%s", a->join_err.text);
-        log_error("join_failed pool=%s code=%s text=\"%s\"", a->sb.pool_name,
-                  error_name(a->join_rc), a->join_err.text);
+        join_failed(a);
         uv_timer_start(&a->timer, on_timer, AGENT_JOIN_RETRY_MS, 0);
         return;
     }
     a->state = AGENT_STATE_JOINED;
-    a->trouble[0] = '\0';
+    a->trouble[0] = a->fence.why[0] = a->fence.said[0] = '\0';
     log_info("joined pool=%s host_id=%u generation=%llu run=%llu adopted=%u", a->sb.pool_name,
              a->join.self.host_id, (unsigned long long)a->join.self.generation,
              (unsigned long long)a->join.self.run_or_term, a->join.n_stacks);
@@ -224,6 +241,7 @@ void agent_begin(struct agent *a)
     a->report_worker = worker_open(a->loop, "report");
     uv_timer_init(a->loop, &a->timer);
     uv_timer_init(a->loop, &a->leave_timer);
-    a->timer.data = a->leave_timer.data = a;
+    uv_timer_init(a->loop, &a->fence_timer);
+    a->timer.data = a->leave_timer.data = a->fence_timer.data = a;
     start_join(a);
 }

@@ -13,7 +13,7 @@
 
 static const char *state_name(enum agent_state state)
 {
-    static const char *const names[] = {"joining", "joined", "leaving", "left", "lost"};
+    static const char *const names[] = {"joining", "joined", "leaving", "left", "fenced"};
     return names[state];
 }
 
@@ -116,7 +116,7 @@ static void refuse_request(struct agent *a, uint64_t client, const Lunar__Reques
 
     snprintf(text, sizeof text, "this node has not joined pool '%s'%s%s", a->sb.pool_name,
              a->trouble[0] ? ": " : " yet", a->trouble);
-    error.code = LUNAR_E_NOT_JOINED;
+    error.code = a->fence.why[0] ? LUNAR_E_FENCED : LUNAR_E_NOT_JOINED;
     error.text = text;
     response.id = request->id;
     response.error = &error;
@@ -139,7 +139,7 @@ static void on_local_message(void *data, uint64_t client, const Lunar__Envelope 
     else if (e->local_request->op_case == LUNAR__LOCAL_REQUEST__OP_AGENT_STATUS)
         answer_status(a, client);
     else if (e->local_request->op_case == LUNAR__LOCAL_REQUEST__OP_LEAVE)
-        agent_leave(a, client);
+        agent_leave(a, client, e->local_request->leave->with_volumes);
     else if (rpc_view_wants(e))
         agent_rpc_answer(a, client, e->local_request);
     else

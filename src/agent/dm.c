@@ -410,22 +410,31 @@ int dm_wipe(const char *name, struct error *err)
     return rc;
 }
 
-/* Calls back when the device's uuid has the prefix; a device that vanished meanwhile is none. */
-static void list_one(const char *name, const char *prefix,
-                     void (*each)(void *data, const char *name, const char *uuid), void *data)
+/* Calls back when the device's uuid has the prefix. A device that vanished meanwhile is none; one
+ * that cannot be asked is an error: who tears down by this list must not miss it (SAFETY 10). */
+static int list_one(const char *name, const char *prefix,
+                    void (*each)(void *data, const char *name, const char *uuid), void *data,
+                    struct error *err)
 {
     struct dm_info info;
-    struct dm_task *task = task_new(DM_DEVICE_INFO, name, NULL);
+    struct dm_task *task = task_new(DM_DEVICE_INFO, name, err);
+    int code = 0;
 
     if (!task)
-        return;
-    if (dm_task_run(task) && dm_task_get_info(task, &info) && info.exists) {
+        return -ENOMEM;
+    if (!dm_task_run(task)) {
+        code = dm_task_get_errno(task);
+        code = code == ENXIO || code == ENODEV ? 0 : code ? code : EIO;
+    } else if (dm_task_get_info(task, &info) && info.exists) {
         const char *uuid = dm_task_get_uuid(task);
         if (uuid && strncmp(uuid, "LUNAR-", 6) == 0 &&
             strncmp(uuid + 6, prefix, strlen(prefix)) == 0)
             each(data, name, uuid);
     }
     dm_task_destroy(task);
+    return code == 0 ? 0
+                     : error_set(err, -code, "cannot query device-mapper device %s: %s", name,
+                                 strerror(code));
 }
 
 int dm_list(const char *uuid_prefix, void (*each)(void *data, const char *name, const char *uuid),
@@ -443,14 +452,15 @@ int dm_list(const char *uuid_prefix, void (*each)(void *data, const char *name, 
                          strerror(code));
     }
     const struct dm_names *names = dm_task_get_names(task);
+    int rc = 0;
     if (names && names->dev) {
         uint32_t next = 0;
         do {
             names = (const struct dm_names *)(const void *)((const char *)names + next);
             next = names->next;
-            list_one(names->name, uuid_prefix, each, data);
-        } while (next);
+            rc = list_one(names->name, uuid_prefix, each, data, err);
+        } while (rc == 0 && next);
     }
     dm_task_destroy(task);
-    return 0;
+    return rc;
 }

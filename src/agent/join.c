@@ -6,12 +6,16 @@
  * (SAFETY 19).
  *   2. No other machine may live under our node name (SAFETY 7): its up page names it, its delta
  * lease shows whether it lives.
- *   3. sanlock: lockspace, USED, member lease (membership_join).
- *   4. run = last + 1 in our up page, written and read back before anything is sent (SAFETY 5).
- *   5. With the lockspace held all along (agent restart): the stacks are adopted.
+ *   3. In a pool with persistent reservations: the key of the life to be (SAFETY 13). sanlock: the
+ * lockspace (membership_join). The key again, should another life have come of it, before 5.
+ *   4. The guard of this generation is found or started; it sets USED and holds the member lease
+ * (SAFETY 9, 11).
+ *   5. run = last + 1 in our up page, written and read back before anything is sent (SAFETY 5).
+ *   6. With the lockspace held all along (agent restart): the stacks are adopted.
  *
  * Failure modes: each returns an error with what to do; the agent shows it in its status and tries
- * again.
+ * again. A generation that its guard is fencing, or has fenced, is over: whatever stands of it is
+ * torn down and the lockspace given up, and a later try joins as the next one.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +24,7 @@
 #include "agent/agent_internal.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "diskrpc/wwid.h"
 #include "fencing/leases.h"
 #include "fencing/timeouts.h"
 
@@ -113,7 +118,7 @@ static int check_name(struct agent *a, struct error *err)
     return rc;
 }
 
-/* --- 4: the run --- */
+/* --- 5: the run --- */
 
 static int write_hello(struct agent *a, const struct page *page, uint8_t *buffer, struct error *err)
 {
@@ -149,7 +154,8 @@ static int last_reported_run(struct agent *a, const struct join *j, uint64_t *re
 }
 
 /* A damaged page hides the runs since the last report: attempts to join that came as far as their
- * hello and no further, one every AGENT_JOIN_RETRY_MS. This many are more than an hour of them. */
+ * hello and no further, one every AGENT_JOIN_RETRY_MS. This many are more than half an hour
+ * of them. */
 #define RUNS_HIDDEN_MAX 1000u
 
 static int find_last_run(struct agent *a, const struct join *j, struct page *page, uint64_t *ret,
@@ -209,13 +215,112 @@ static int join_sanlock(struct agent *a, struct join *j, struct error *err)
                                        .superblock = &a->sb,
                                        .node_name = a->node_name,
                                        .progress = on_progress,
+                                       .candidate = reserve_candidate,
                                        .data = a};
-    int rc = membership_join(&config, &j->membership, err);
-    if (rc < 0)
+    int rc = reserve_open(a, j, err);
+    if (rc == 0)
+        rc = membership_join(&config, &j->membership, err);
+    if (rc < 0) {
+        if (j->registered)
+            reserve_leave(j);
         return rc;
+    }
     j->self.host_id = membership_host_id(j->membership);
     j->self.generation = membership_generation(j->membership);
     return 0;
+}
+
+/* --- 4: the guard --- */
+
+int join_guard(struct agent *a, struct join *j, struct error *err)
+{
+    const struct guard_config config = {.device = a->device,
+                                        .pool_name = a->sb.pool_name,
+                                        .run_dir = a->run_dir,
+                                        .superblock = &a->sb,
+                                        .host_id = j->self.host_id,
+                                        .generation = j->self.generation};
+    return guard_open(&config, &j->guard, err);
+}
+
+/* This generation is over, or about to be: what an agent that died meanwhile has left to do. */
+static int end_life(struct agent *a, struct join *j, const struct error *why, struct error *err)
+{
+    int rc = stack_recover(a->root, &a->sb.pool_id, true, on_adopted, j, err);
+
+    if (rc == 0)
+        rc = membership_end(&a->sb.pool_id, err);
+    return rc < 0 ? error_prefix(err, "ending a life that was fenced off")
+                  : error_set(err, LUNAR_E_FENCED, "%s; joining as the next generation", why->text);
+}
+
+static int find_guard(struct agent *a, struct join *j, struct error *err)
+{
+    struct error why = ERROR_INIT;
+    int rc = join_guard(a, j, &why);
+
+    if (rc == LUNAR_E_FENCED)
+        return end_life(a, j, &why, err);
+    return rc < 0 ? error_set(err, rc, "the guard: %s", why.text) : 0;
+}
+
+/* The key as this life must have it. A life that was preempted while no agent ran is for the guard
+ * to end, and for the next try to follow. */
+static int check_reservation(struct join *j, struct error *err)
+{
+    int rc = reserve_joined(j, err);
+
+    if (rc == LUNAR_E_FENCED)
+        guard_fence(j->guard, "preempted by a persistent reservation", NULL);
+    return rc;
+}
+
+/* A node that was taken for dead and goes on may be told so by its down page alone, which a late
+ * write can have hit. Before what stands is adopted, the grants are asked, too (SAFETY 8). What
+ * cannot be read tells nothing; the down page still does. */
+static int check_not_dead(struct agent *a, struct join *j, struct error *err)
+{
+    struct table t = {0};
+    int rc = table_read_newest(a->fd, &a->sb.layout, TABLE_GRANTS, j->self.host_id, &a->sb.pool_id,
+                               &t, NULL);
+    bool dead = rc == 0 && t.node_dead && t.dead_generation >= j->self.generation;
+
+    if (rc == 0)
+        table_free(&t);
+    if (!dead)
+        return 0;
+    rc = guard_fence(j->guard, "the coordinator has declared this life of the node dead", err);
+    return rc < 0
+               ? rc
+               : error_set(err, LUNAR_E_FENCED,
+                           "the coordinator has declared this life of the node dead; it is being "
+                           "fenced off and joins again");
+}
+
+/* --- 0: the LUN is back, perhaps as a new device of the same name --- */
+
+static int check_same_pool(struct agent *a, int fd, struct error *err)
+{
+    struct superblock sb;
+    int rc = superblock_read(fd, &sb, err);
+
+    if (rc == 0 && !uuid_equal(&sb.pool_id, &a->sb.pool_id))
+        return error_set(err, LUNAR_E_FOREIGN, "%s carries another pool now", a->device);
+    return rc < 0 ? rc : wwid_check(fd, a->device, &a->sb, err);
+}
+
+static int reopen(struct agent *a, struct error *err)
+{
+    int fd = io_open(a->device, 1, err);
+
+    if (fd < 0)
+        return fd;
+    int rc = check_same_pool(a, fd, err);
+    if (rc < 0)
+        close(fd);
+    else
+        a->fd = fd;
+    return rc;
 }
 
 void join_undo(struct join *join)
@@ -223,8 +328,12 @@ void join_undo(struct join *join)
     for (uint32_t i = 0; i < join->n_stacks; i++)
         stack_free(join->stacks[i]); /* they stand; the next attempt adopts them again */
     join->n_stacks = 0;
-    /* The lockspace stays joined and USED: the next attempt finds it, the watchdog guards
-     * meanwhile. */
+    /* The lockspace stays joined, and the guard, if there is one, on guard: the next attempt finds
+     * both. */
+    if (join->guard)
+        guard_close(join->guard);
+    join->guard = NULL;
+    reserve_close(join);
     if (join->membership)
         membership_abandon(join->membership);
     join->membership = NULL;
@@ -237,6 +346,10 @@ int join_run(struct agent *a, struct join *ret, struct error *err)
     int rc = 0;
 
     memset(ret, 0, sizeof *ret);
+    if (a->fd < 0)
+        rc = reopen(a, err);
+    if (rc < 0)
+        return rc;
     int found = membership_find(&a->sb.pool_id, &host_id, &generation, err);
     bool fresh = found == LUNAR_E_NOT_JOINED;
     if (found < 0 &&
@@ -250,6 +363,12 @@ int join_run(struct agent *a, struct join *ret, struct error *err)
     }
     if (rc == 0)
         rc = join_sanlock(a, ret, err);
+    if (rc == 0)
+        rc = find_guard(a, ret, err);
+    if (rc == 0)
+        rc = check_reservation(ret, err);
+    if (rc == 0 && !fresh)
+        rc = check_not_dead(a, ret, err);
     if (rc == 0)
         rc = take_run(a, ret, err);
     if (rc == 0 && !fresh)

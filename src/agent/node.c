@@ -131,7 +131,7 @@ void node_start(struct node *node)
 void node_tend(struct node *node, bool due)
 {
     /* One at a time: a LUN that hangs would meet a longer queue at each beat. */
-    if ((due || node->report_failed) && node->reports_out == 0)
+    if (!node->fenced && (due || node->report_failed) && node->reports_out == 0)
         node_write_report(node);
 }
 
@@ -141,6 +141,8 @@ void node_report_done(struct node *node, uint64_t token, int rc, const struct er
 
     assert(node->reports_out > 0);
     node->reports_out--;
+    if (node->fenced)
+        return;
     if (rc < 0) {
         node->report_failed = true;
         node->report_wanted = node->next_token;
@@ -160,11 +162,16 @@ void node_task_done(struct node *node, struct node_task *task, int rc, const str
 {
     struct held *h;
 
+    assert(node->tasks_out > 0);
+    node->tasks_out--;
     TAILQ_FOREACH (h, &node->held, link) {
         if (h->token != task->token)
             continue;
         h->token = 0;
-        held_task_done(node, h, rc, err);
+        if (node->fenced)
+            held_task_ended(h, task, rc);
+        else
+            held_task_done(node, h, rc, err);
         return;
     }
     assert(!"a task without its volume");
@@ -174,6 +181,8 @@ void node_qsd_exited(struct node *node, const struct stack *stack)
 {
     struct held *h;
 
+    if (node->fenced)
+        return; /* it is being ended */
     TAILQ_FOREACH (h, &node->held, link) {
         if (h->stack != stack)
             continue;
@@ -187,6 +196,8 @@ void node_qsd_exited(struct node *node, const struct stack *stack)
 
 void node_message(struct node *node, uint64_t term, const Lunar__Envelope *envelope)
 {
+    if (node->fenced)
+        return;
     if (term > node->term_seen)
         node->term_seen = term;
     if (envelope->body_case == LUNAR__ENVELOPE__BODY_COMMAND)

@@ -48,6 +48,8 @@ struct node_io {
     void (*watch)(void *data, struct stack *stack,
                   bool on);                    /* tell node_qsd_exited about its QSD */
     void (*waiting)(void *data, bool waiting); /* answers are awaited: poll fast */
+    /* Looks at what stands here and sends the result itself, later. NULL: it cannot. */
+    void (*inspect)(void *data, const struct uuid *command_id);
 };
 
 struct node_config {
@@ -85,6 +87,15 @@ void node_qsd_exited(struct node *node, const struct stack *stack);
 /* Refuses commands from now on; LUNAR_E_IN_USE with the name of what is open. */
 int node_set_leaving(struct node *node, struct error *err);
 void node_unset_leaving(struct node *node);
+
+/* This life of the node is over: it acts on nothing any more. Who waits for an answer gets FENCED
+ * with these words, commands, requests and ended QSDs are ignored or refused, and what is under way
+ * outside comes to its end without a next step. For good: another node is made after the next join.
+ */
+void node_fence(struct node *node, const char *words);
+/* What is still under way outside: its tasks; its reports. With neither it may be freed. */
+uint32_t node_tasks(const struct node *node);
+uint32_t node_reports(const struct node *node);
 
 /* For status: calls back for each held volume. */
 struct node_volume {

@@ -86,6 +86,7 @@ static void run(struct node *n, struct held *h, enum held_step step, enum node_t
         .kind = kind, .token = h->token, .term = h->term, .spec = &h->spec, .stack = h->stack};
     if (kind == NODE_TASK_DETACH)
         h->stack = NULL; /* the task's: it frees it when all is gone */
+    n->tasks_out++;
     n->io->run(n->data, &h->task);
 }
 
@@ -407,6 +408,11 @@ void held_command(struct node *n, uint64_t term, const Lunar__Command *command)
     case LUNAR__COMMAND__OP_FORMAT_JOB:
         format_command(n, term, &id, command->format_job);
         break;
+    case LUNAR__COMMAND__OP_INSPECT:
+        if (n->io->inspect) {
+            n->io->inspect(n->data, &id);
+            break;
+        } /* fall through */
     default:
         send_result(n, &id, LUNAR_E_UNSUPPORTED, "this agent does not know the command", "");
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The node's insides: node.c (events, reports), node_commands.c (attach, detach, format),
- * node_relay.c (clients). */
+ * node_relay.c (clients), node_fence.c (its end). */
 #ifndef LUNAR_AGENT_NODE_INTERNAL_H
 #define LUNAR_AGENT_NODE_INTERNAL_H
 
@@ -65,6 +65,8 @@ struct node {
     uint32_t n_pending;
     uint64_t next_token, report_seq, term_seen;
     bool leaving;
+    bool fenced; /* nothing is acted upon any more */
+    uint32_t tasks_out;
     bool report_failed;     /* the LUN's report may be behind what is true: written again before the
                                next answer */
     uint64_t report_wanted; /* failed: a report of this token or a later one makes up for it. Those
@@ -82,5 +84,10 @@ void held_free(struct node *n, struct held *h);
 void held_start_restart(struct node *n, struct held *h);
 /* node_relay.c */
 void relay_answer(struct node *n, const Lunar__Envelope *envelope);
+/* Answers all that wait with this error and forgets them. */
+void relay_refuse_all(struct node *n, int code, const char *words);
+/* node_fence.c: a task of a node that is fenced has ended; what it had or made is the node's to
+ * free. */
+void held_task_ended(struct held *h, const struct node_task *task, int rc);
 
 #endif

@@ -78,6 +78,10 @@ void node_request(struct node *node, uint64_t client, const Lunar__Envelope *env
     struct uuid id = uuid_from_pb(envelope->request->id);
     struct error err = ERROR_INIT;
 
+    if (node->fenced) {
+        answer_error(node, client, &id, LUNAR_E_FENCED, "this node is being fenced off; try again");
+        return;
+    }
     if (node->n_pending >= NODE_PENDING_MAX) {
         answer_error(node, client, &id, LUNAR_E_BUSY, "too many requests wait here; try again");
         return;
@@ -104,6 +108,15 @@ void node_coordinator_changed(struct node *node)
     TAILQ_FOREACH (p, &node->pending, link)
         p->sent = false;
     send_unsent(node);
+}
+
+void relay_refuse_all(struct node *n, int code, const char *words)
+{
+    struct pending *p;
+    while ((p = TAILQ_FIRST(&n->pending))) {
+        answer_error(n, p->client, &p->id, code, words);
+        drop(n, p);
+    }
 }
 
 void node_client_gone(struct node *node, uint64_t client)

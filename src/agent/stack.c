@@ -24,6 +24,7 @@
 #include "base/helper.h"
 #include "agent/stack_internal.h"
 #include "base/log.h"
+#include "fencing/guard.h"
 
 void stack_free(struct stack *stack)
 {
@@ -57,8 +58,24 @@ static int device_number(const char *path, char *ret, size_t size, struct error 
     return 0;
 }
 
-int stack_map_layer(const struct stack_spec *spec, uint32_t i, char kind, const char *name,
-                    bool read_only, struct error *err)
+/* The permit covers the ioctl alone: once the guard has it for good, no table is under way any
+ * more (SAFETY 11). */
+static int create_permitted(const struct stack_life *life, const char *pool, const char *name,
+                            const char *uuid, const struct dm_segment *segments, uint32_t n,
+                            bool read_only, struct error *err)
+{
+    int permit;
+    int rc = guard_permit_take(life->run_dir, pool, life->host_id, life->generation, &permit, err);
+
+    if (rc < 0)
+        return rc;
+    rc = dm_create(name, uuid, segments, n, read_only, err);
+    guard_permit_give_back(permit);
+    return rc;
+}
+
+int stack_map_layer(const struct stack_life *life, const struct stack_spec *spec, uint32_t i,
+                    char kind, const char *name, bool read_only, struct error *err)
 {
     const struct stack_layer *layer = &spec->layers[i];
     char uuid[DM_UUID_SIZE], lun[64];
@@ -75,7 +92,8 @@ int stack_map_layer(const struct stack_spec *spec, uint32_t i, char kind, const 
         snprintf(segments[k].device, sizeof segments[k].device, "%s", lun);
     }
     stack_dm_uuid(spec, kind, name, uuid);
-    rc = dm_create(name, uuid, segments, layer->n_segments, read_only, err);
+    rc =
+        create_permitted(life, spec->pool, name, uuid, segments, layer->n_segments, read_only, err);
     free(segments);
     return rc;
 }
@@ -140,15 +158,22 @@ void stack_remove_link(const struct stack *stack)
 
 /* ---- attach ---- */
 
-static int step_maps(const char *root, struct stack *stack, struct error *err)
+/* An attach on its way. */
+struct building {
+    const char *root;
+    const struct stack_life *life;
+    struct stack *stack;
+};
+
+static int step_maps(const struct building *b, struct error *err)
 {
+    const struct stack *stack = b->stack;
     char name[DM_NAME_SIZE];
     int rc = 0;
 
-    (void)root;
     for (uint32_t i = 0; rc == 0 && i < stack->spec.n_layers; i++) {
         stack_layer_name(&stack->spec, i, name);
-        rc = stack_map_layer(&stack->spec, i, 'L', name, i > 0, err);
+        rc = stack_map_layer(b->life, &stack->spec, i, 'L', name, i > 0, err);
     }
     return rc;
 }
@@ -166,7 +191,7 @@ static int layer_paths(const struct stack_spec *spec, char (*ret)[32], struct er
     return rc;
 }
 
-static int step_daemon(const char *root, struct stack *stack, struct error *err)
+static int start_daemon(const char *root, struct stack *stack, struct error *err)
 {
     struct stack_qsd_config config;
     char paths[STACK_LAYERS_MAX][32];
@@ -186,11 +211,16 @@ static int step_daemon(const char *root, struct stack *stack, struct error *err)
     return rc < 0 ? rc : stack_state_save(root, stack, err);
 }
 
-static int step_pausable(const char *root, struct stack *stack, struct error *err)
+static int step_daemon(const struct building *b, struct error *err)
 {
+    return start_daemon(b->root, b->stack, err);
+}
+
+static int step_pausable(const struct building *b, struct error *err)
+{
+    const struct stack *stack = b->stack;
     char name[DM_NAME_SIZE], disk[64], vduse[STACK_VDUSE_SIZE];
 
-    (void)root;
     if (stack->spec.thick) {
         stack_layer_name(&stack->spec, 0, name);
         int rc = dm_path(name, disk, err);
@@ -201,49 +231,48 @@ static int step_pausable(const char *root, struct stack *stack, struct error *er
     return rc < 0 ? rc : map_handle(&stack->spec, 'P', disk, err);
 }
 
-static int step_disk(const char *root, struct stack *stack, struct error *err)
+static int step_disk(const struct building *b, struct error *err)
 {
+    const struct stack *stack = b->stack;
     char vduse[STACK_VDUSE_SIZE], disk[64];
 
-    (void)root;
     if (stack->spec.thick)
         return 0;
     stack_vduse_name(&stack->spec, vduse);
     return vdpa_add(vduse, disk, err);
 }
 
-static int step_handle(const char *root, struct stack *stack, struct error *err)
+static int step_handle(const struct building *b, struct error *err)
 {
+    const struct stack *stack = b->stack;
     char name[DM_NAME_SIZE], path[32];
 
-    (void)root;
     stack_handle_name(&stack->spec, 'P', name);
     int rc = dm_path(name, path, err);
     return rc < 0 ? rc : map_handle(&stack->spec, 'H', path, err);
 }
 
-static int step_link(const char *root, struct stack *stack, struct error *err)
+static int step_link(const struct building *b, struct error *err)
 {
-    (void)root;
-    return stack_make_link(stack, err);
+    return stack_make_link(b->stack, err);
 }
 
 static const struct step {
     const char *name;
-    int (*run)(const char *root, struct stack *stack, struct error *err);
+    int (*run)(const struct building *b, struct error *err);
 } attach_steps[] = {
     {"mapping the layers", step_maps}, {"starting the storage daemon", step_daemon},
     {"making the disk", step_disk},    {"make P", step_pausable},
     {"make H", step_handle},           {"make the link", step_link},
 };
 
-static int run_steps(const char *root, struct stack *stack, struct error *err)
+static int run_steps(const struct building *b, struct error *err)
 {
     for (size_t i = 0; i < sizeof attach_steps / sizeof *attach_steps; i++) {
         int64_t begin = clock_ms();
-        int rc = attach_steps[i].run(root, stack, err);
-        log_debug("stack_step volume=%s step=\"%s\" ms=%d", stack->spec.name, attach_steps[i].name,
-                  (int)(clock_ms() - begin));
+        int rc = attach_steps[i].run(b, err);
+        log_debug("stack_step volume=%s step=\"%s\" ms=%d", b->stack->spec.name,
+                  attach_steps[i].name, (int)(clock_ms() - begin));
         if (rc < 0) {
             error_prefix(err, "%s", attach_steps[i].name);
             return rc;
@@ -308,8 +337,8 @@ static int undo_attach(const char *root, struct stack *stack, int rc, struct err
                      first.text, why.text);
 }
 
-int stack_attach(const char *root, const struct stack_spec *spec, struct stack **ret,
-                 struct error *err)
+int stack_attach(const char *root, const struct stack_life *life, const struct stack_spec *spec,
+                 struct stack **ret, struct error *err)
 {
     int64_t begin = clock_ms();
 
@@ -323,7 +352,7 @@ int stack_attach(const char *root, const struct stack_spec *spec, struct stack *
     struct stack *stack = stack_new(spec);
     rc = stack_state_save(root, stack, err);
     if (rc == 0)
-        rc = run_steps(root, stack, err);
+        rc = run_steps(&(struct building){root, life, stack}, err);
     if (rc < 0) {
         rc = undo_attach(root, stack, rc, err);
         stack_free(stack);
@@ -367,7 +396,7 @@ int stack_restart_qsd(const char *root, struct stack *stack, struct error *err)
     stack->qsd = (struct qsd){.pidfd = -1};
     int rc = drain_layers(&stack->spec, err);
     if (rc == 0)
-        rc = step_daemon(root, stack, err);
+        rc = start_daemon(root, stack, err);
     if (rc < 0) {
         error_prefix(err, "restart the daemon of %s", stack->spec.name);
         return rc;

@@ -69,12 +69,20 @@ struct stack {
     char link[STACK_LINK_SIZE]; /* /dev/lunar/POOL/NAME */
 };
 
+/* Whose guard gives the permit to load a table that reaches the LUN (SAFETY 11): an incarnation's.
+ * Borrowed during the call. */
+struct stack_life {
+    const char *run_dir; /* the agent's, where the guard of spec->pool keeps the permit */
+    uint32_t host_id;
+    uint64_t generation;
+};
+
 /* `root` is where state lives: /run/lunar/attach by default; one folder per attachment below it.
  * LUNAR_E_EXISTS when this attachment stands, LUNAR_E_IN_USE when another of the same volume does;
- * LUNAR_E_INDETERMINATE when it failed and not all could be torn down again: the node may still
- * have the volume open, stack_recover finishes it. */
-int stack_attach(const char *root, const struct stack_spec *spec, struct stack **ret,
-                 struct error *err);
+ * LUNAR_E_FENCED when the guard fences; LUNAR_E_INDETERMINATE when it failed and not all could be
+ * torn down again: the node may still have the volume open, stack_recover finishes it. */
+int stack_attach(const char *root, const struct stack_life *life, const struct stack_spec *spec,
+                 struct stack **ret, struct error *err);
 /* LUNAR_E_IN_USE while a consumer has H open. Frees on success; after an error it may be called
  * again. */
 int stack_detach(const char *root, struct stack *stack, struct error *err);
@@ -96,6 +104,7 @@ void stack_free(struct stack *stack); /* memory and pidfd alone; nothing is torn
 
 /* FormatJob: maps the layer under a job name, zeroes the head (thick: all of it), runs qemu-img
  * create, unmaps. */
-int stack_format(const char *root, const struct stack_spec *spec, struct error *err);
+int stack_format(const char *root, const struct stack_life *life, const struct stack_spec *spec,
+                 struct error *err);
 
 #endif

@@ -146,7 +146,8 @@ static int format_mapped(const struct stack_spec *spec, const char *name, struct
     return rc == LUNAR_E_INDETERMINATE ? LUNAR_E_TIMEOUT : rc;
 }
 
-int stack_format(const char *root, const struct stack_spec *spec, struct error *err)
+int stack_format(const char *root, const struct stack_life *life, const struct stack_spec *spec,
+                 struct error *err)
 {
     char name[DM_NAME_SIZE];
     int64_t begin = clock_ms();
@@ -159,7 +160,7 @@ int stack_format(const char *root, const struct stack_spec *spec, struct error *
     stack_job_name(spec, name);
     rc = check_idle(spec, name, err);
     if (rc == 0)
-        rc = stack_map_layer(spec, 0, 'J', name, false, err);
+        rc = stack_map_layer(life, spec, 0, 'J', name, false, err);
     if (rc == 0)
         rc = format_mapped(spec, name, err);
     if (rc < 0) {

@@ -51,9 +51,9 @@ int stack_state_load(const char *root, const struct uuid *attachment, struct sta
 int stack_state_remove(const char *root, const struct uuid *attachment, struct error *err);
 
 /* ---- steps shared by attach, restart, recover, format ---- */
-/* Maps one layer under a name; `kind` 'L' or 'J'. */
-int stack_map_layer(const struct stack_spec *spec, uint32_t i, char kind, const char *name,
-                    bool read_only, struct error *err);
+/* Maps one layer under a name, with the guard's permit; `kind` 'L' or 'J'. */
+int stack_map_layer(const struct stack_life *life, const struct stack_spec *spec, uint32_t i,
+                    char kind, const char *name, bool read_only, struct error *err);
 struct stack_qsd_config {
     struct qsd_config config;
     char run_dir[STACK_PATH_SIZE], name[STACK_VDUSE_SIZE];

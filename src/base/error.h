@@ -43,7 +43,8 @@
     X(UNSUPPORTED, 19, "not supported", 12, false)                                                 \
     X(FULL, 20, "no free slot", 8, true)                                                           \
     X(PERMISSION, 21, "not permitted", 7, false)                                                   \
-    X(ALIVE, 22, "somebody uses it: its lockspace is alive", 9, false)
+    X(ALIVE, 22, "somebody uses it: its lockspace is alive", 9, false)                             \
+    X(FENCED, 23, "this node is being fenced off from the pool", 14, true)
 
 enum lunar_error_code {
 #define X(name, offset, text, grpc, retryable) LUNAR_E_##name = LUNAR_E_BASE - (offset),

@@ -22,7 +22,8 @@ struct worker {
     pthread_cond_t wake;
     struct list submitted, finished;
     bool stop;
-    unsigned outstanding; /* loop thread only */
+    unsigned outstanding; /* loop thread only, like `ended` */
+    uint64_t ended;
     char name[16];
 };
 
@@ -84,6 +85,7 @@ static void on_async(uv_async_t *async)
     for (struct worker_job *job = ready.head, *next; job; job = next) {
         next = job->next;
         w->outstanding--;
+        w->ended++;
         job->done(job);
     }
 }
@@ -118,6 +120,11 @@ void worker_submit(struct worker *worker, struct worker_job *job)
 bool worker_is_idle(const struct worker *worker)
 {
     return worker->outstanding == 0;
+}
+
+uint64_t worker_done_count(const struct worker *worker)
+{
+    return worker->ended;
 }
 
 static void on_closed(uv_handle_t *handle)

@@ -11,6 +11,7 @@
 #define LUNAR_BASE_WORKER_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <uv.h>
 
 struct worker_job {
@@ -27,6 +28,9 @@ struct worker *worker_open(uv_loop_t *loop, const char *name);
 void worker_submit(struct worker *worker, struct worker_job *job);
 bool worker_is_idle(
     const struct worker *worker); /* loop thread: nothing queued, running or undelivered */
+/* Loop thread: jobs whose `done` was called. Together with worker_is_idle it tells whether the
+ * thread gets on. */
+uint64_t worker_done_count(const struct worker *worker);
 /* Loop thread, idle only. Joins the thread; memory goes when the loop has closed the handle. */
 void worker_close(struct worker *worker);
 

@@ -233,6 +233,26 @@ static void refuse_double_names(struct builder *b)
     c->n_volumes = kept;
 }
 
+struct catalogue_index {
+    struct uuid id;
+    uint32_t volume;
+};
+
+static int by_index_id(const void *a, const void *b)
+{
+    const struct catalogue_index *one = a, *two = b;
+    return memcmp(one->id.b, two->id.b, sizeof one->id.b);
+}
+
+static void make_index(struct catalogue *c)
+{
+    c->by_id = mem_array(c->n_volumes, sizeof *c->by_id);
+    for (uint32_t i = 0; i < c->n_volumes; i++)
+        c->by_id[i] = (struct catalogue_index){c->volumes[i].id, i};
+    if (c->n_volumes > 0)
+        qsort(c->by_id, c->n_volumes, sizeof *c->by_id, by_index_id);
+}
+
 static void list_foreign(struct builder *b)
 {
     struct catalogue *c = b->ret;
@@ -266,6 +286,7 @@ int catalogue_build(const struct lvm_report *report, struct catalogue *ret, stru
     refuse_double_leaves(&b);
     build_volumes(&b);
     refuse_double_names(&b);
+    make_index(ret);
     list_foreign(&b);
     free(b.all);
     return 0;
@@ -278,6 +299,7 @@ void catalogue_free(struct catalogue *catalogue)
     for (uint32_t i = 0; i < catalogue->n_foreign; i++)
         free(catalogue->foreign[i]);
     free(catalogue->volumes);
+    free(catalogue->by_id);
     free(catalogue->foreign);
     memset(catalogue, 0, sizeof *catalogue);
 }
@@ -293,10 +315,10 @@ struct catalogue_volume *catalogue_by_name(struct catalogue *c, const char *name
 
 struct catalogue_volume *catalogue_by_id(struct catalogue *c, const struct uuid *id)
 {
-    for (uint32_t i = 0; i < c->n_volumes; i++)
-        if (uuid_equal(&c->volumes[i].id, id))
-            return &c->volumes[i];
-    return NULL;
+    struct catalogue_index key = {.id = *id};
+    const struct catalogue_index *found =
+        c->n_volumes ? bsearch(&key, c->by_id, c->n_volumes, sizeof key, by_index_id) : NULL;
+    return found ? &c->volumes[found->volume] : NULL;
 }
 
 bool catalogue_volume_is_new(const struct catalogue_volume *v)

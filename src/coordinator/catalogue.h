@@ -52,6 +52,7 @@ struct catalogue_volume {
 struct catalogue {
     struct catalogue_volume *volumes; /* sorted by name (bytewise) */
     uint32_t n_volumes;
+    struct catalogue_index *by_id; /* of all volumes, sorted by id: grants name volumes by it */
     uint64_t vg_size, vg_free, extent_size, seqno;
     /* LVs without lunar's tags or with broken ones: "NAME (why)", never touched. Also both of two
      * volumes of one name, a volume with two leaves or a broken chain, and layers that no volume

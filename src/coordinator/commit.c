@@ -74,23 +74,39 @@ static void adopt(struct committer *c, struct metadata_view *view)
     view->best = (struct metadata){0};
 }
 
-static int store_copy(struct committer *c, struct error *err)
+/* Stores `m` as the copy, in the slot that c->copy does not name. */
+static int put_copy(struct committer *c, const struct metadata *m, struct error *err)
 {
+    const struct superblock *sb = c->config.superblock;
     struct mdcopy stored;
-    if (!c->copy_due)
-        return 0;
-    int rc =
-        mdcopy_store(c->config.fd, &c->config.superblock->layout, &c->config.superblock->pool_id,
-                     c->has_copy ? &c->copy : NULL, c->config.term, c->known.seqno, c->known.text,
-                     c->known.len, &stored, err);
-    if (rc < 0) {
-        error_prefix(err, "cannot store the copy of LVM's metadata");
-        return rc;
-    }
+    int rc = mdcopy_store(c->config.fd, &sb->layout, &sb->pool_id, c->has_copy ? &c->copy : NULL,
+                          c->config.term, m->seqno, m->text, m->len, &stored, err);
+    if (rc < 0)
+        return error_prefix(err, "cannot store the copy of LVM's metadata"), rc;
     c->copy = stored;
     c->has_copy = true;
-    c->copy_due = false;
     return 0;
+}
+
+static int store_copy(struct committer *c, struct error *err)
+{
+    int rc = c->copy_due ? put_copy(c, &c->known, err) : 0;
+    if (rc == 0)
+        c->copy_due = false;
+    return rc;
+}
+
+/* A copy of a higher term is a successor's. A leader that stood still between its look at the lease
+ * and this look would else put its older text over it, under a seq above the successor's, and the
+ * next takeover would believe that one. */
+static int check_copy_term(const struct committer *c, const struct mdcopy *found, struct error *err)
+{
+    if (found->term <= c->config.term)
+        return 0;
+    return error_set(err, LUNAR_E_STALE,
+                     "the copy of LVM's metadata was stored under term %" PRIu64
+                     ", ours is %" PRIu64 ": another coordinator leads",
+                     found->term, c->config.term);
 }
 
 /* One attempt; 0 if every area then holds `want` under a new seqno, which becomes what we know. */
@@ -123,23 +139,20 @@ static bool may_try_again(int rc)
 }
 
 /* Label and headers that are made anew hold no text for a while, and lvm may fail just then: `want`
- * must stand in the copy before. */
+ * must stand in both slots of the copy before: killed then, it may be long until somebody leads who
+ * could mend the only one. */
 static int secure(struct committer *c, const struct metadata *want, struct error *err)
 {
     const struct superblock *sb = c->config.superblock;
-    struct mdcopy found, stored;
+    struct mdcopy found;
     char *text = NULL;
     int rc = mdcopy_read(c->config.fd, &sb->layout, &sb->pool_id, &found, &text, NULL);
     free(text);
-    if (rc == 0 && found.text_crc == want->crc && found.text_len == want->len)
-        return 0;
-    rc = mdcopy_store(c->config.fd, &sb->layout, &sb->pool_id, c->has_copy ? &c->copy : NULL,
-                      c->config.term, want->seqno, want->text, want->len, &stored, err);
-    if (rc < 0)
-        return rc;
-    c->copy = stored;
-    c->has_copy = true;
-    return 0;
+    bool there = rc == 0 && found.text_crc == want->crc && found.text_len == want->len;
+    rc = rc == 0 ? check_copy_term(c, &found, err) : 0;
+    if (rc == 0 && !there)
+        rc = put_copy(c, want, err);
+    return rc == 0 ? put_copy(c, want, err) : rc; /* and into the other slot */
 }
 
 /* Puts `want` (not c->known itself) back everywhere and stores its copy; makes no more of the PV
@@ -371,6 +384,8 @@ static int check_copy(struct committer *c, struct error *err)
         return error_set(err, rc, "cannot read the copy of LVM's metadata: %s", local.text);
     if (rc == 0 && found.seq == c->copy.seq && found.text_crc == c->known.crc)
         return 0;
+    if (rc == 0 && check_copy_term(c, &found, err) < 0)
+        return LUNAR_E_STALE;
     log_error("metadata_copy_lost text=\"%s; stored again\"",
               rc < 0 ? local.text : "another one is there");
     /* The next store goes to the slot that c->copy does not name, under a seq above all others. */
@@ -464,6 +479,10 @@ static int read_copy(struct committer *c, struct metadata *ret, struct error *er
     int rc = mdcopy_read(c->config.fd, &c->config.superblock->layout,
                          &c->config.superblock->pool_id, &c->copy, &text, &local);
     *ret = (struct metadata){0};
+    if (rc == 0 && check_copy_term(c, &c->copy, err) < 0) {
+        free(text);
+        return LUNAR_E_STALE;
+    }
     if (rc == 0) {
         c->has_copy = true;
         *ret = metadata_make(text, c->copy.text_len, c->copy.vg_seqno);

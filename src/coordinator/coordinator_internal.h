@@ -2,23 +2,28 @@
 /*
  * The daemon around the pure leader, shared by its files alone: coordinator.c (process),
  * coordinator_life.c (candidate, election, resignation), takeover.c (what a new leader reads
- * first), leader_uv.c (the leader's outside), recheck.c (the grants on the LUN, again and again),
- * relay.c (a standby's clients), coordinator_end.c (exit).
+ * first), truth.c (the catalogue that may be acted upon), leader_uv.c (the leader's outside),
+ * recheck.c (the grants on the LUN, again and again), relay.c (a standby's clients),
+ * coordinator_rpc.c (what passed, for `lunarctl rpc`), coordinator_end.c (exit).
  */
 #ifndef LUNAR_COORDINATOR_INTERNAL_H
 #define LUNAR_COORDINATOR_INTERNAL_H
 
+#include <stdatomic.h>
 #include <sys/queue.h>
 #include <uv.h>
 
 #include "base/worker.h"
+#include "coordinator/beat_judge.h"
 #include "coordinator/commit.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/leader.h"
+#include "diskrpc/beat.h"
 #include "diskrpc/hint.h"
 #include "diskrpc/local.h"
 #include "diskrpc/mailbox.h"
 #include "diskrpc/uv_disk.h"
+#include "fencing/awake.h"
 
 /* Half a second between attempts: a killed leader's lease is free at once, so the standby has it
  * within that and an acquire (FENCING.md: 0.83-0.88 s in all). */
@@ -30,8 +35,9 @@
 /*
  * Nodes whose grants are re-read per heartbeat (SAFETY 3), both copies, one read each: three that
  * have entries and one of any kind. With the scan of 2000 up pages (8 reads), the read-back of a
- * down page and of the lease, 18 reads a second; 2000 nodes with entries take 11 minutes, 256 take
- * 90 s.
+ * down page and of the lease that is at most 18 reads a second, and the look at the metadata every
+ * 5 s adds less than one (14.7 in all were measured, idle); 2000 nodes with entries take 11
+ * minutes, 256 take 90 s.
  *
  * It may be that slow because no data hangs on it. A late write of a former leader gives nobody
  * anything: an agent wants the table to be of the term that the lease has (grant_check.c). And it
@@ -46,6 +52,14 @@
  * and the copy's two slots survive any one damage, so one is repaired before the next. Four small
  * reads, unless there are thousands of volumes. */
 #define COORDINATOR_TEND_MS 5000
+
+/*
+ * A thread that works for the leader and has ended no job for that long is stuck; then the leader
+ * stops to beat. One lvm is given 60 s and a grace of 2 s (lvm.c, lvm_child.c), and what a job does
+ * beside it takes seconds: the bound is beyond whatever ends by itself. A leader whose LUN takes
+ * minutes for a commit would be exchanged again and again; it answers nobody either.
+ */
+#define COORDINATOR_STUCK_MS 90000u
 
 enum coordinator_state {
     COORDINATOR_STATE_CANDIDATE,
@@ -65,6 +79,12 @@ struct takeover {
     uint32_t n;
 };
 
+/* When a worker was last seen to get on. */
+struct thread_watch {
+    uint64_t ended, since_ms;
+};
+
+struct proof_doubt;
 struct relay;
 LIST_HEAD(relay_list, relay);
 
@@ -77,6 +97,9 @@ struct coordinator {
     enum coordinator_state state;
 
     struct worker *lease_worker, *lvm_worker, *grants_worker;
+    struct worker *preempt_worker;  /* NULL until something was preempted */
+    struct leadership_owner former; /* who had the lease before us; the lease thread's */
+    struct leader_io io;            /* leader_uv.c's, without what the pool has not */
     struct worker_job lease_job, takeover_job, recheck_job, tend_job;
     bool lease_busy, recheck_busy, tend_busy;
     uint64_t tended_ms;
@@ -86,6 +109,12 @@ struct coordinator {
     struct catalogue *tend_fresh;
     uint64_t catalogue_basis; /* of the leader's catalogue (committer_basis) */
     bool lease_trying;        /* what the lease job does, fixed when it is submitted */
+    bool lease_beats;         /* it may write a beat, of that phase */
+    enum beat_phase lease_phase;
+    struct thread_watch lvm_watch, grants_watch;
+    bool beats_withheld;
+    struct beat beat;        /* the last one written; the lease thread's */
+    struct beat_judge judge; /* the lease thread's */
     uv_timer_t timer, resign_timer;
     int resign_waited_ms;
     uv_signal_t sigterm, sigint;
@@ -98,6 +127,11 @@ struct coordinator {
     struct error lease_err;
     struct host_status *hosts;
     int n_hosts;
+    struct timeouts times;
+    struct awake awake;            /* the loop's looks at its clock */
+    uint64_t takeover_awake_in_ms; /* when elected: how long until sanlock's DEAD is believed */
+    struct proof_doubt *doubts;    /* [host id], the job's while one is out */
+    atomic_uint doubt_at;          /* of the hosts, which is looked at first */
 
     struct takeover takeover;
     int takeover_rc;
@@ -128,9 +162,24 @@ _Noreturn void coordinator_die(const char *why, const char *text);
 /* Having resigned: the socket closes with the process, which frees the lease. */
 _Noreturn void coordinator_exit(void);
 
+/* beat.c */
+/* Loop, once per heartbeat: true if the threads that work for the leader get on. */
+bool beat_is_due(struct coordinator *c);
+/* Blocking, lease thread. As the leader, with the lease just seen to be ours (c->lease_self). */
+void beat_write_next(struct coordinator *c, enum beat_phase phase);
+/* Blocking, lease thread. As a standby, after each attempt: may have a silent leader forced out. */
+void beat_watch_leader(struct coordinator *c);
+
 /* truth.c: blocking, LVM thread. The catalogue, malloc'ed, once it is certain that no late write
  * can undo or has changed what it was read from; NULL and *err: nothing may be acted upon. */
 struct catalogue *truth_read(struct lvm *lvm, struct committer *committer, struct error *err);
+
+/* preempt.c: persistent reservations, where the pool has them. */
+bool preempt_is_used(const struct coordinator *c);
+/* Answered by leader_preempted. */
+void preempt_start(struct coordinator *c, uint32_t host_id, uint64_t generation);
+/* Blocking, LVM thread. On failure nothing may be committed. */
+int preempt_before_first_commit(struct coordinator *c, struct error *err);
 
 /* takeover.c: blocking, LVM thread. On failure nothing is held. */
 int takeover_run(struct coordinator *c, struct takeover *ret, struct error *err);
@@ -139,6 +188,14 @@ int takeover_run(struct coordinator *c, struct takeover *ret, struct error *err)
 int leader_uv_open(struct coordinator *c, struct error *err);
 void leader_uv_request(struct coordinator *c, uint64_t client, const Lunar__Request *request);
 void leader_uv_tend(struct coordinator *c);
+
+/* proof.c. proof_hosts blocks, lease thread or the takeover: as membership_hosts, with looks
+ * (proof_look) at the leases of hosts in doubt. proof_judge tells the leader, on the loop. */
+void proof_open(struct coordinator *c);
+void proof_look(struct coordinator *c, struct host_status *hosts, int n);
+enum host_look proof_look_at(const struct coordinator *c, const struct host_status *host);
+int proof_hosts(struct coordinator *c, struct host_status **ret, struct error *err);
+void proof_judge(struct coordinator *c, const struct host_status *hosts, int n);
 
 /* recheck.c: one job in the grants thread; `recheck_busy` until it has ended. */
 void recheck_start(struct coordinator *c);

@@ -4,10 +4,10 @@
  * up (coordinator.c, or the simulator) calls coordinator_begin.
  *
  * Happy path: the lease thread tries every COORDINATOR_TRY_MS; on success the LVM thread takes over
- * (takeover.c); then the leader answers, and each heartbeat checks the lease on the LUN, asks
- * sanlock for the hosts' states and re-checks some grants. Failure modes: the lease or the sanlock
- * daemon is lost: the process ends at once, children that could write the LUN die with it or keep
- * the lease until they have died (SAFETY 1). The takeover fails: the process
+ * (takeover.c); then the leader answers, and each heartbeat checks the lease on the LUN, writes the
+ * beat (beat.c), asks sanlock for the hosts' states and re-checks some grants. Failure modes:  the
+ * lease or the sanlock daemon is lost: the process ends at once, children that could write the LUN
+ * die with it or keep the lease until they have died (SAFETY 1). The takeover fails: the process
  * ends, which frees the lease, and its supervisor makes it a candidate again. Told to go (SIGTERM,
  * resign): no new requests, a running commit ends, the lease is released, exit.
  */
@@ -60,6 +60,7 @@ static void takeover_job_done(struct worker_job *job)
 static void start_takeover(struct coordinator *c)
 {
     c->state = COORDINATOR_STATE_TAKEOVER;
+    c->takeover_awake_in_ms = awake_in_ms(&c->awake, &c->times, coordinator_now_ms(c));
     log_info("elected term=%llu host_id=%u", (unsigned long long)c->self.run_or_term,
              c->self.host_id);
     int hangup = hangup_fd(leadership_fd(c->leadership));
@@ -81,11 +82,20 @@ static int try_once(struct coordinator *c, struct error *err)
         if (rc < 0)
             return rc;
     }
+    /* An acquire overwrites who had it. One that is not told in time is the one before. */
+    if (preempt_is_used(c))
+        leadership_owner(c->leadership, &c->former, NULL);
     int rc = leadership_try(c->leadership, &c->lease_self.run_or_term, err);
+    if (rc == 0)
+        beat_watch_leader(c);
     if (rc != 1)
         return rc;
     rc = membership_find(&c->sb.pool_id, &c->lease_self.host_id, &c->lease_self.generation, err);
-    return rc < 0 ? rc : 1;
+    if (rc < 0)
+        return rc;
+    beat_write_next(
+        c, BEAT_PHASE_TAKEOVER); /* at once: standbys have been counting since the acquire */
+    return 1;
 }
 
 static void lease_run(struct worker_job *job)
@@ -97,8 +107,10 @@ static void lease_run(struct worker_job *job)
         return;
     }
     c->lease_rc = leadership_check(c->leadership, c->self.run_or_term, &c->lease_err);
+    if (c->lease_rc == 0 && c->lease_beats)
+        beat_write_next(c, c->lease_phase);
     if (c->lease_rc == 0)
-        c->n_hosts = membership_hosts(&c->sb.pool_id, &c->hosts, &c->lease_err);
+        c->n_hosts = proof_hosts(c, &c->hosts, &c->lease_err);
 }
 
 static void lease_done(struct worker_job *job)
@@ -124,11 +136,18 @@ static void lease_done(struct worker_job *job)
         log_warn("lease_check_failed code=%s text=\"%s\"", error_name(c->lease_rc),
                  c->lease_err.text);
     } else if (c->state == COORDINATOR_STATE_LEADING && c->lease_rc == 0 && c->n_hosts > 0) {
-        leader_hosts(c->leader, c->hosts, (uint32_t)c->n_hosts, coordinator_now_ms(c));
+        proof_judge(c, c->hosts, c->n_hosts);
     }
     free(c->hosts);
     c->hosts = NULL;
     c->n_hosts = 0;
+}
+
+static enum beat_phase phase_of(const struct coordinator *c)
+{
+    return c->state == COORDINATOR_STATE_LEADING     ? BEAT_PHASE_LEADING
+           : c->state == COORDINATOR_STATE_RESIGNING ? BEAT_PHASE_RESIGNING
+                                                     : BEAT_PHASE_TAKEOVER;
 }
 
 static void submit_lease_job(struct coordinator *c)
@@ -137,6 +156,8 @@ static void submit_lease_job(struct coordinator *c)
         return;
     c->lease_busy = true;
     c->lease_trying = c->state == COORDINATOR_STATE_CANDIDATE;
+    c->lease_beats = !c->lease_trying && beat_is_due(c);
+    c->lease_phase = phase_of(c);
     c->lease_job = (struct worker_job){.run = lease_run, .done = lease_done, .data = c};
     worker_submit(c->lease_worker, &c->lease_job);
 }
@@ -147,12 +168,13 @@ static void on_timer(uv_timer_t *timer)
     uint64_t period =
         c->state == COORDINATOR_STATE_CANDIDATE ? COORDINATOR_TRY_MS : COORDINATOR_HEARTBEAT_MS;
 
+    awake_look(&c->awake, &c->times, coordinator_now_ms(c));
     if (uv_timer_get_repeat(timer) != period) {
         uv_timer_set_repeat(timer, period);
         uv_timer_again(timer);
     }
-    if (c->state == COORDINATOR_STATE_RESIGNING)
-        return;
+    if (c->state == COORDINATOR_STATE_RESIGNING && c->self.run_or_term == 0)
+        return; /* it never led */
     submit_lease_job(c);
     if (c->state != COORDINATOR_STATE_LEADING)
         return;
@@ -243,6 +265,7 @@ void coordinator_begin(struct coordinator *c)
     c->lease_worker = worker_open(c->loop, "lease");
     c->lvm_worker = worker_open(c->loop, "lvm");
     c->grants_worker = worker_open(c->loop, "grants");
+    proof_open(c);
     uv_timer_init(c->loop, &c->timer);
     uv_timer_init(c->loop, &c->resign_timer);
     c->timer.data = c->resign_timer.data = c;

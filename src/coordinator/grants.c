@@ -10,7 +10,9 @@
  * stand, since either volume may be open there. An entry of the older copy alone was erased after
  * the node had confirmed, and either the erasure failed half-way or a late write brought it back:
  * it still stands, but as left over: it is not attached under any more (SAFETY 6: its detach may
- * have been answered) and taken back as soon as the node has confirmed once more. More entries than
+ * have been answered) and taken back as soon as the node has confirmed once more. A copy that marks
+ * a life as over was written upon proof: what any source says of that life is ignored, since the
+ * proof does not expire. More entries than
  * one table holds, which no agent brings about: an error, and nobody leads until it is looked into.
  */
 #include <stdlib.h>
@@ -45,8 +47,12 @@ static int unite(struct table *into, const struct table *from, enum source sourc
 {
     for (uint32_t i = 0; from && i < from->n_entries; i++) {
         const struct table_entry *e = &from->entries[i];
+        if (into->node_dead && e->generation <= into->dead_generation)
+            continue;
         struct table_entry *mine = find(into, e);
         uint64_t term = term_of(from, source, e, mine);
+        uint64_t generation =
+            mine && mine->generation > e->generation ? mine->generation : e->generation;
         bool copied = !mine || mine->n_layers < e->n_layers;
         if (!mine)
             mine = table_add(into);
@@ -57,10 +63,20 @@ static int unite(struct table *into, const struct table *from, enum source sourc
                 into->slot);
         if (copied)
             *mine = *e;
+        mine->generation = generation; /* the life that may have it now */
         mine->state = TABLE_STATE_GRANTED;
         mine->term = term;
     }
     return 0;
+}
+
+/* The higher mark of the two copies: one of them may be older, or brought back by a late write. */
+static void unite_marks(struct table *into, const struct table *from)
+{
+    if (!from || !from->node_dead || from->dead_generation <= into->dead_generation)
+        return;
+    into->node_dead = true;
+    into->dead_generation = from->dead_generation;
 }
 
 int grants_merge(const struct table *a, const struct table *b, const struct table *report,
@@ -69,6 +85,8 @@ int grants_merge(const struct table *a, const struct table *b, const struct tabl
     bool a_is_older = !a || (b && table_newer(b, a));
 
     table_init(ret, TABLE_GRANTS, host_id, pool_id);
+    unite_marks(ret, a);
+    unite_marks(ret, b);
     int rc = unite(ret, a_is_older ? b : a, NEWER_COPY, err);
     if (rc == 0)
         rc = unite(ret, report, REPORT, err);

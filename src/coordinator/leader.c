@@ -22,6 +22,7 @@ struct leader *leader_new(const struct leader_config *config)
     if (!l)
         abort();
     l->sb = config->superblock;
+    timeouts_of_pool(l->sb->io_timeout_s, l->sb->watchdog_fire_timeout_s, &l->times);
     l->self = config->self;
     l->io = config->io;
     l->data = config->data;
@@ -31,6 +32,7 @@ struct leader *leader_new(const struct leader_config *config)
     if (!l->nodes)
         abort();
     TAILQ_INIT(&l->ops);
+    TAILQ_INIT(&l->inspections);
     return l;
 }
 
@@ -42,6 +44,7 @@ void leader_free(struct leader *leader)
         free(op->dropped);
         free(op);
     }
+    inspect_free_all(leader);
     for (uint32_t h = 1; h <= leader->sb->layout.max_nodes; h++)
         if (leader->nodes[h].has_grants)
             table_free(&leader->nodes[h].grants);
@@ -57,6 +60,8 @@ void leader_set_grants(struct leader *leader, uint32_t host_id, struct table *gr
     assert(host_id >= 1 && host_id <= leader->sb->layout.max_nodes && !n->has_grants);
     n->grants = *grants;
     n->has_grants = true;
+    if (grants->node_dead)
+        n->over.generation = n->over.marked = grants->dead_generation;
 }
 
 /* A grant of a volume that is gone or being deleted (which began with none), a job's on one that is
@@ -79,9 +84,11 @@ static void reconcile_node(struct leader *leader, uint32_t host)
 
     for (uint32_t i = 0; n->has_grants && i < n->grants.n_entries;) {
         uint32_t before = n->grants.n_entries;
-        if (leader->n_ops < LEADER_RECONCILE_OPS_MAX && is_orphan(leader, &n->grants.entries[i]))
+        const struct table_entry *e = &n->grants.entries[i];
+        bool taken = life_is_over(leader, host, e->generation); /* over.c is at it */
+        if (leader->n_ops < LEADER_RECONCILE_OPS_MAX && !taken && is_orphan(leader, e))
             detach_resume(leader, host, &n->grants.entries[i]);
-        i += n->grants.n_entries == before; /* of a node that has left it is dropped at once */
+        i += n->grants.n_entries == before;
     }
 }
 
@@ -115,6 +122,7 @@ void leader_start(struct leader *leader, uint64_t now_ms)
 {
     leader->now_ms = now_ms;
     leader->reconciled_ms = now_ms;
+    over_start(leader);
     reconcile(leader);
 }
 
@@ -176,6 +184,12 @@ void leader_request(struct leader *leader, const struct waiter *from, const Luna
     case LUNAR__REQUEST__OP_VOLUME_DELETE:
         volume_delete(leader, from, request->volume_delete);
         break;
+    case LUNAR__REQUEST__OP_NODE_FENCE:
+        fence_request(leader, from, request->node_fence);
+        break;
+    case LUNAR__REQUEST__OP_NODE_INSPECT:
+        inspect_request(leader, from, request->node_inspect);
+        break;
     default:
         reply_error(leader, from, LUNAR_E_UNSUPPORTED,
                     "this coordinator does not know the request");
@@ -202,6 +216,8 @@ void leader_result(struct leader *leader, uint32_t host_id, const Lunar__Result 
     struct op *op;
 
     leader->now_ms = now_ms;
+    if (inspect_result(leader, host_id, result))
+        return;
     if (result->error && result->error->code < 0)
         error_set(&err, result->error->code, "%s", result->error->text);
     TAILQ_FOREACH (op, &leader->ops, link) {
@@ -254,6 +270,8 @@ void leader_node(struct leader *leader, uint32_t host_id, const struct channel_s
     n->last_heard_ms = stats->last_heard_ms;
     /* A page has room for more than a message may name. */
     snprintf(n->name, MESSAGE_NAME_MAX + 1, "%s", stats->peer_name);
+    if (changed)
+        inspect_node_changed(leader, host_id);
     if (changed && !n->leaving)
         resume_ops(leader, host_id);
 }
@@ -264,20 +282,34 @@ void leader_heard(struct leader *leader, uint32_t host_id, uint64_t heard_ms)
         leader->nodes[host_id].last_heard_ms = heard_ms;
 }
 
-void leader_hosts(struct leader *leader, const struct host_status *hosts, uint32_t n,
+static void note_host(struct leader *l, const struct host_status *host)
+{
+    struct node *n = &l->nodes[host->host_id];
+    bool moved = n->renewed_ms == 0 || host->generation != n->sanlock_generation ||
+                 host->timestamp != n->timestamp || host->look == HOST_LOOK_MOVED;
+
+    if (n->sanlock_state != host->state && n->sanlock_state != 0)
+        log_info("host_state node=%u name=%s from=%s to=%s generation=%llu", host->host_id,
+                 node_name(l, host->host_id), host_state_name(n->sanlock_state),
+                 host_state_name(host->state), (unsigned long long)host->generation);
+    n->sanlock_state = host->state;
+    n->sanlock_generation = host->generation;
+    n->timestamp = host->timestamp;
+    if (moved)
+        n->renewed_ms = l->now_ms;
+    if (host->look == HOST_LOOK_UNMOVED)
+        n->looked_ms = l->now_ms;
+}
+
+void leader_hosts(struct leader *leader, const struct host_status *hosts, uint32_t n, bool awake,
                   uint64_t now_ms)
 {
     leader->now_ms = now_ms;
     for (uint32_t i = 0; i < n; i++) {
         if (hosts[i].host_id < 1 || hosts[i].host_id > leader->sb->layout.max_nodes)
             continue;
-        struct node *node = &leader->nodes[hosts[i].host_id];
-        if (node->sanlock_state != hosts[i].state && node->sanlock_state != 0)
-            log_info("host_state node=%u name=%s from=%s to=%s generation=%llu", hosts[i].host_id,
-                     node_name(leader, hosts[i].host_id), host_state_name(node->sanlock_state),
-                     host_state_name(hosts[i].state), (unsigned long long)hosts[i].generation);
-        node->sanlock_state = hosts[i].state;
-        node->sanlock_generation = hosts[i].generation;
+        note_host(leader, &hosts[i]);
+        over_judge(leader, &hosts[i], awake);
     }
 }
 
@@ -317,14 +349,19 @@ void leader_commit_done(struct leader *leader, uint64_t token, int rc, const str
 void leader_grants_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
                         uint64_t now_ms)
 {
-    struct op *op = by_token(leader, token);
+    struct op *op;
 
     leader->now_ms = now_ms;
+    if (over_write_done(leader, token, rc))
+        return;
+    op = by_token(leader, token);
     assert(op && leader->nodes[op->host_id].grant_writes >
                      0); /* an op waits for its grant write, always */
     leader->nodes[op->host_id].grant_writes--;
     leader->nodes[op->host_id].grants_unsure = rc < 0;
     op->token = 0;
+    if (rc == 0)
+        over_marked(leader, op->host_id, op->mark);
     step(leader, op, rc, err);
 }
 
@@ -345,21 +382,13 @@ static void expire(struct leader *l, struct op *op)
     memset(&op->error, 0, sizeof op->error);
 }
 
-/* A job whose node has left the pool: create_command finds it another. */
-static bool op_left_alone(struct leader *l, const struct op *op)
-{
-    const struct table_entry *e =
-        op->kind == OP_CREATE
-            ? table_find_attachment(&l->nodes[op->host_id].grants, &op->attachment_id)
-            : NULL;
-    return e && node_left(l, op->host_id, e->generation);
-}
-
 void leader_tick(struct leader *leader, uint64_t now_ms)
 {
     struct op *op, *next;
 
     leader->now_ms = now_ms;
+    over_tick(leader);
+    inspect_tick(leader);
     if (now_ms - leader->reconciled_ms >= LEADER_RECONCILE_MS) {
         leader->reconciled_ms = now_ms;
         reconcile(leader);
@@ -371,7 +400,7 @@ void leader_tick(struct leader *leader, uint64_t now_ms)
             expire(leader, op);
         } else if (op->state == OP_STATE_WAIT_NODE) {
             step(leader, op, 0, NULL);
-        } else if (op->state == OP_STATE_COMMAND && (op->resend || op_left_alone(leader, op))) {
+        } else if (op->state == OP_STATE_COMMAND && op->resend) {
             op->resend = false;
             send_again(leader, op);
         }

@@ -51,6 +51,12 @@ struct leader_io {
     void (*write_grants)(void *data, uint64_t token, const struct table *table);
     int (*send)(void *data, uint32_t host_id, const uint8_t *bytes, uint32_t len);
     void (*respond)(void *data, const struct waiter *to, const uint8_t *bytes, uint32_t len);
+    /* That node's lives up to this generation are over: let its down page say so (SAFETY 8). May be
+     * NULL. */
+    void (*declare_dead)(void *data, uint32_t host_id, uint64_t generation);
+    /* Preempts the reservation keys of that life and older ones, on every PV (SAFETY 13); answered
+     * by leader_preempted. NULL: the pool has no reservations. */
+    void (*preempt)(void *data, uint32_t host_id, uint64_t generation);
 };
 
 struct leader_config {
@@ -79,8 +85,18 @@ void leader_node(struct leader *leader, uint32_t host_id, const struct channel_s
                  uint64_t now_ms);
 /* When that node's page was last news. */
 void leader_heard(struct leader *leader, uint32_t host_id, uint64_t heard_ms);
-void leader_hosts(struct leader *leader, const struct host_status *hosts, uint32_t n,
+/* What sanlock says of all hosts, each second. `awake`: this process has been awake for long enough
+ * to believe a verdict of DEAD (fencing/awake.h). */
+void leader_hosts(struct leader *leader, const struct host_status *hosts, uint32_t n, bool awake,
                   uint64_t now_ms);
+/* The answer to leader_io.preempt: 0 if no write of that life can reach any PV any more. */
+void leader_preempted(struct leader *leader, uint32_t host_id, uint64_t generation, int rc,
+                      const struct error *err, uint64_t now_ms);
+/* Highest generation of that host that is proved over; 0: none. */
+uint64_t leader_over(const struct leader *leader, uint32_t host_id);
+/* True if that host's lease has not moved for so long that somebody may ask for its fence soon: it
+ * should be read each second. */
+bool leader_suspects(const struct leader *leader, uint32_t host_id, uint64_t now_ms);
 /* `fresh` is NULL when the metadata could not be read; otherwise taken over. */
 void leader_commit_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
                         struct catalogue *fresh, uint64_t now_ms);
@@ -99,7 +115,8 @@ bool leader_grants_settled(const struct leader *leader,
 
 /* --- grants, pure (grants.c) --- */
 /* What stands if any of copy A, copy B or the node's report says so (SAFETY 2). Any of the three
- * may be NULL. Entries of one attachment are united; the result is initialised by this call.
+ * may be NULL. Entries of one attachment are united, those of a life that either copy marks as over
+ * are left out, and the higher mark is kept; the result is initialised by this call.
  * LUNAR_E_TOO_BIG. */
 int grants_merge(const struct table *a, const struct table *b, const struct table *report,
                  uint32_t host_id, const struct uuid *pool_id, struct table *ret,

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The leader's insides, shared by its files alone: leader.c (events, queries), ops.c (the operation
- * machine), op_create.c, op_attach.c, op_delete.c (one file per operation), reply.c (protobuf
- * answers).
+ * machine), op_create.c, op_attach.c, op_delete.c (one file per operation), over.c (lives that are
+ * over, and taking their grants), node_fence.c (the operator's fence), op_inspect.c,
+ * reply.c (protobuf answers).
  */
 #ifndef LUNAR_COORDINATOR_LEADER_INTERNAL_H
 #define LUNAR_COORDINATOR_LEADER_INTERNAL_H
@@ -10,6 +11,7 @@
 #include <sys/queue.h>
 
 #include "coordinator/leader.h"
+#include "fencing/timeouts.h"
 
 enum op_kind { OP_CREATE, OP_DELETE, OP_ATTACH, OP_DETACH, OP_KINDS };
 
@@ -42,6 +44,7 @@ struct op {
     enum op_kind kind;
     enum op_state state;
     uint64_t token; /* of the outside answer awaited; 0: none */
+    uint64_t mark;  /* that the grant table carries whose write is awaited */
     uint64_t started_ms;
     struct uuid volume_id;
     struct uuid attachment_id;
@@ -63,6 +66,20 @@ struct op {
     uint32_t n_waiters;
 };
 
+/* Which lives of a node are over (over.c). All are generations. */
+struct death {
+    uint64_t generation; /* proved over, up to this one: latched */
+    uint64_t marked;     /* ... and both copies of its grants say so and have no entries of them */
+    uint64_t wanted;     /* ... must be marked even if there are no entries: a thawed agent looks */
+    uint64_t dead; /* sanlock's or an operator's word, to be preempted first where that goes */
+    uint64_t preempting; /* being preempted; 0: nothing */
+    uint64_t token;      /* of the write that marks; 0: none is out */
+    uint64_t token_mark; /* and what it marks */
+    bool fencing;        /* `fencer` waits until `fence` is marked */
+    uint64_t fence;
+    struct waiter fencer;
+};
+
 struct node {
     bool seen; /* its up page was read in this term */
     bool leaving;
@@ -77,12 +94,21 @@ struct node {
     bool grants_unsure;    /* the last write of them failed: write again before anything is built on
                               them */
     uint64_t first_heard_ms;
+
+    /* What the lease's timestamp shows, in our clock. */
+    uint64_t timestamp;
+    uint64_t renewed_ms; /* when it was seen to have moved; 0: never seen */
+    uint64_t looked_ms;  /* when the lease itself was read and had not moved since; 0: never */
+    struct death over;
 };
 
 TAILQ_HEAD(op_list, op);
+struct inspection;
+TAILQ_HEAD(inspection_list, inspection);
 
 struct leader {
     const struct superblock *sb;
+    struct timeouts times;
     struct incarnation self;
     const struct leader_io *io;
     void *data;
@@ -90,6 +116,8 @@ struct leader {
     struct node *nodes; /* index is the host id; [0] unused */
     struct op_list ops;
     uint32_t n_ops;
+    struct inspection_list inspections;
+    uint32_t n_inspections;
     uint64_t next_token;
     uint64_t now_ms; /* of the event being handled */
     uint64_t reconciled_ms;
@@ -132,15 +160,21 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
 bool detach_resume(struct leader *l, uint32_t host, const struct table_entry *e);
 void detach_step(struct leader *l, struct op *op, int rc, const struct error *err);
 
+/* --- op_inspect.c --- */
+void inspect_request(struct leader *l, const struct waiter *w, const Lunar__NodeInspect *m);
+bool inspect_result(struct leader *l, uint32_t host_id, const Lunar__Result *result);
+void inspect_node_changed(struct leader *l, uint32_t host_id);
+void inspect_tick(struct leader *l);
+void inspect_free_all(struct leader *l);
+
 /* --- nodes and grants --- */
 /* Not leaving, heard of late, and alive for sure: sanlock says LIVE, or its page moved in this term
  * while sanlock has no opinion yet. An old page alone is no life sign: a job given to a dead node
  * could not be taken back. */
 bool node_usable(const struct leader *l, uint32_t host_id);
 bool node_moves(const struct node *n); /* its page was news twice in this term: its agent runs */
-/* That life of the node left the pool cleanly (sanlock: FREE), which it does only with nothing
- * open. */
-bool node_left(const struct leader *l, uint32_t host_id, uint64_t generation);
+/* That life of the node is over: nothing of it can write any more. */
+bool life_is_over(const struct leader *l, uint32_t host_id, uint64_t generation);
 const char *node_name(const struct leader *l, uint32_t host_id);
 uint32_t node_by_name(const struct leader *l, const char *name); /* 0: none */
 /* A grant that names the volume, on any node, one that is left over only if there is no other;
@@ -160,6 +194,34 @@ struct table_entry *grant_conflict(struct leader *l, const struct uuid *volume_i
 struct table_entry *grant_by_attachment(struct leader *l, const struct uuid *volume_id,
                                         const struct uuid *attachment_id, uint32_t *ret_host);
 
+/* --- over.c --- */
+/* The node's table goes out as it stands in memory, without what is over, and marked. */
+void over_write_table(struct leader *l, uint32_t host_id, uint64_t token);
+/* Such a write has succeeded: what `mark` covers leaves memory, too. */
+void over_marked(struct leader *l, uint32_t host_id, uint64_t mark);
+/* Nothing of what is over is left in the node's table, and no mark to be written. */
+bool over_is_settled(const struct leader *l, uint32_t host_id);
+/* A token that is no operation's: true if it was of a write that marks. */
+bool over_write_done(struct leader *l, uint64_t token, int rc);
+/* Judges what sanlock says of one host. */
+void over_judge(struct leader *l, const struct host_status *host, bool awake);
+void over_start(struct leader *l); /* the marks that the tables brought */
+void over_tick(struct leader *l);  /* tries again what failed */
+/* An operator's word, already checked. */
+void over_fenced(struct leader *l, uint32_t host_id, uint64_t generation);
+/* The life that the op waits for is over, or its grant was taken for that: the op ends, or goes on
+ * elsewhere. May free it. */
+bool op_life_is_over(const struct leader *l, const struct op *op);
+void op_life_ended(struct leader *l, struct op *op);
+/* BUSY: that entry is being taken from the dead. */
+void reply_taking(struct leader *l, const struct waiter *w, uint32_t host,
+                  const struct table_entry *e);
+
+/* --- node_fence.c --- */
+void fence_request(struct leader *l, const struct waiter *w, const Lunar__NodeFence *m);
+void fence_marked(struct leader *l, uint32_t host_id); /* answers who waits, if it is time */
+void fence_failed(struct leader *l, uint32_t host_id, const struct error *err);
+
 /* --- reply.c --- */
 void reply_error(struct leader *l, const struct waiter *w, int code, const char *text);
 void reply_volume(struct leader *l, const struct waiter *w, const struct catalogue_volume *v,
@@ -169,7 +231,9 @@ void reply_ping(struct leader *l, const struct waiter *w, const Lunar__Ping *pin
 void reply_status(struct leader *l, const struct waiter *w);
 void reply_nodes(struct leader *l, const struct waiter *w);
 void reply_volumes(struct leader *l, const struct waiter *w, const Lunar__VolumeList *m);
+void reply_inspection(struct leader *l, const struct waiter *w, Lunar__Inspection *inspection);
 /* Commands. LUNAR_E_NOT_JOINED etc. as leader_io.send. */
 int command_send(struct leader *l, const struct op *op, const struct catalogue_volume *v);
+int command_inspect(struct leader *l, uint32_t host_id, const struct uuid *command_id);
 
 #endif

@@ -137,11 +137,18 @@ static void io_respond(void *data, const struct waiter *to, const uint8_t *bytes
                  to->host_id);
 }
 
+static void io_declare_dead(void *data, uint32_t host_id, uint64_t generation)
+{
+    struct coordinator *c = data;
+    hub_set_dead(c->hub, host_id, generation);
+}
+
 static const struct leader_io leader_io = {
     .commit = io_commit,
     .write_grants = io_write_grants,
     .send = io_send,
     .respond = io_respond,
+    .declare_dead = io_declare_dead,
 };
 
 static void on_message(void *data, uint32_t host_id, const uint8_t *bytes, uint32_t len)
@@ -230,11 +237,18 @@ void leader_uv_request(struct coordinator *c, uint64_t client, const Lunar__Requ
     leader_request(c->leader, &w, request, coordinator_now_ms(c));
 }
 
+static void on_preempt(void *data, uint32_t host_id, uint64_t generation)
+{
+    preempt_start(data, host_id, generation);
+}
+
 int leader_uv_open(struct coordinator *c, struct error *err)
 {
+    c->io = leader_io;
+    c->io.preempt = preempt_is_used(c) ? on_preempt : NULL;
     struct leader_config config = {.superblock = &c->sb,
                                    .self = c->self,
-                                   .io = &leader_io,
+                                   .io = &c->io,
                                    .data = c,
                                    .catalogue = c->takeover.catalogue};
     int rc = uv_disk_open(c->loop, c->device, 4, &c->disk, err);
@@ -252,12 +266,11 @@ int leader_uv_open(struct coordinator *c, struct error *err)
     c->takeover.grants = NULL;
     c->takeover.catalogue = NULL;
     c->catalogue_basis = committer_basis(c->takeover.committer);
+    open_hub(c); /* before the first that is declared dead */
     if (c->takeover.n_hosts > 0)
-        leader_hosts(c->leader, c->takeover.hosts, (uint32_t)c->takeover.n_hosts,
-                     coordinator_now_ms(c));
+        proof_judge(c, c->takeover.hosts, c->takeover.n_hosts);
     free(c->takeover.hosts);
     c->takeover.hosts = NULL;
-    open_hub(c);
     leader_start(c->leader, coordinator_now_ms(c));
     return 0;
 }

@@ -11,8 +11,8 @@
  * node takes it up again, a detach asks the node and erases it. The node refuses (no such device,
  * QSD failed): it has torn down, the grant is erased. The node does not answer: the client gets a
  * time-out, the grant stands, for the node may have it open. The outcome of the grant write is
- * unknown: the grant stands and the client is told to repeat. A node that is gone for good keeps
- * its grants until proof of its death: that is not decided here.
+ * unknown: the grant stands and the client is told to repeat. A node that is gone keeps its grants
+ * until its life is proved over (over.c); then an attach that it was at fails, a detach is done.
  */
 #include <stdio.h>
 #include <string.h>
@@ -48,7 +48,9 @@ static uint32_t check_node(struct leader *l, const struct waiter *w, const Lunar
     }
     if (!node_usable(l, host)) {
         snprintf(text, sizeof text, "node '%s' is %s", node_name(l, host),
-                 l->nodes[host].leaving ? "leaving the pool"
+                 life_is_over(l, host, l->nodes[host].self.generation)
+                     ? "proved dead in this life: it has to join again, as a reboot makes it"
+                 : l->nodes[host].leaving ? "leaving the pool"
                  : l->nodes[host].sanlock_state == HOST_STATE_LIVE
                      ? "silent: is its lunar-agent running?"
                      : host_state_name(l->nodes[host].sanlock_state));
@@ -67,6 +69,39 @@ static void refuse_held(struct leader *l, const struct waiter *w, const struct c
         "volume '%s' is attached to node '%s' (host id %u, attachment %s); detach it there first",
         v->name, node_name(l, host), host, uuid_format(&e->attachment_id, id));
     reply_error(l, w, LUNAR_E_IN_USE, text);
+}
+
+/* Does an entry stand in the way of an attach to `host`? Then that is answered. */
+static bool is_held(struct leader *l, const struct waiter *w, const struct catalogue_volume *v,
+                    uint32_t host)
+{
+    uint32_t by = 0;
+    const struct table_entry *held = grant_conflict(l, &v->id, host, &by);
+
+    if (!held)
+        return false;
+    if (life_is_over(l, by, held->generation))
+        reply_taking(l, w, by, held);
+    else if (held->term == TABLE_TERM_LEFT_OVER && detach_resume(l, by, held))
+        reply_busy(l, w, op_by_volume(l, &v->id));
+    else
+        refuse_held(l, w, v, by, held);
+    return true;
+}
+
+/* A former life of the same node has it, and the LUN does not refuse that life yet (over.c,
+ * supersede). Then that is answered. */
+static bool is_held_by_former(struct leader *l, const struct waiter *w,
+                              const struct uuid *volume_id, uint32_t host)
+{
+    uint32_t by = 0;
+    const struct table_entry *held = l->io->preempt ? grant_find(l, volume_id, &by) : NULL;
+
+    if (!held || by != host || held->generation >= l->nodes[host].self.generation ||
+        life_is_over(l, by, held->generation))
+        return false;
+    reply_taking(l, w, by, held);
+    return true;
 }
 
 /* Grants the volume to the op's node, or finds the grant that stands, and goes on. */
@@ -104,7 +139,7 @@ void attach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
 {
     struct uuid volume_id = uuid_from_pb(m->volume_id);
     const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &volume_id);
-    uint32_t held_by = 0, host;
+    uint32_t host;
 
     if (!check_volume(l, w, v) || (host = check_node(l, w, m)) == 0)
         return;
@@ -117,15 +152,8 @@ void attach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
         reply_busy(l, w, op);
         return;
     }
-    const struct table_entry *held = grant_conflict(l, &volume_id, host, &held_by);
-    if (held && held->term == TABLE_TERM_LEFT_OVER && detach_resume(l, held_by, held)) {
-        reply_busy(l, w, op_by_volume(l, &volume_id));
+    if (is_held(l, w, v, host) || is_held_by_former(l, w, &volume_id, host))
         return;
-    }
-    if (held) {
-        refuse_held(l, w, v, held_by, held);
-        return;
-    }
     op = op_new(l, OP_ATTACH, &volume_id);
     op->host_id = host;
     op->command_id = uuid_random();
@@ -191,22 +219,15 @@ static struct table_entry *detach_target(struct leader *l, const struct waiter *
     return e;
 }
 
-/* The node is asked first, unless it has left the pool, which it does with nothing open. Nothing is
- * answered inline. */
+/* The node is asked, unless that life of it is over. Nothing is answered inline. */
 static struct op *detach_new(struct leader *l, uint32_t host, const struct table_entry *e)
 {
     struct op *op = op_new(l, OP_DETACH, &e->volume_id);
-    bool left = node_left(l, host, e->generation);
 
     op->host_id = host;
     op->attachment_id = e->attachment_id;
     op->command_id = uuid_random();
-    if (left) {
-        grant_drop(l, op);
-        op_write_grants(l, op, OP_STATE_UNGRANT);
-    } else {
-        op_send_command(l, op);
-    }
+    op_send_command(l, op);
     return op;
 }
 
@@ -230,7 +251,7 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
     const struct table_entry *e = detach_target(l, w, &volume_id, &attachment_id, &host);
     if (!e)
         return;
-    if (!node_left(l, host, e->generation) && !node_usable(l, host)) {
+    if (!life_is_over(l, host, e->generation) && !node_usable(l, host)) {
         char text[512];
         snprintf(
             text, sizeof text,
@@ -245,7 +266,7 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
 
 bool detach_resume(struct leader *l, uint32_t host, const struct table_entry *e)
 {
-    bool may = node_left(l, host, e->generation) || node_usable(l, host);
+    bool may = life_is_over(l, host, e->generation) || node_usable(l, host);
     if (may)
         detach_new(l, host, e);
     return may;

@@ -155,17 +155,15 @@ void create_command(struct leader *l, struct op *op)
     struct table_entry *job =
         table_find_attachment(&l->nodes[op->host_id].grants, &op->attachment_id);
 
-    if (job && node_left(l, op->host_id, job->generation)) {
-        op->elsewhere = true;
-        grant_drop(l, op);
-        op_write_grants(l, op, OP_STATE_UNGRANT);
+    if (op_life_is_over(l, op)) {
+        op_life_ended(l, op);
         return;
     }
-    if (job && n->grants_unsure) { /* SAFETY 3: both copies before the command */
+    if (n->grants_unsure) { /* SAFETY 3: both copies before the command */
         op_write_grants(l, op, OP_STATE_GRANT);
         return;
     }
-    if (!n->seen || !job || !v || job->generation == n->self.generation) {
+    if (!n->seen || !v || job->generation == n->self.generation) {
         op_send_command(l, op);
         return;
     }

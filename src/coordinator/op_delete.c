@@ -53,6 +53,10 @@ void delete_request(struct leader *l, const struct waiter *w, const struct uuid 
         return;
     }
     const struct table_entry *e = grant_find(l, volume_id, &host);
+    if (e && life_is_over(l, host, e->generation)) {
+        reply_taking(l, w, host, e);
+        return;
+    }
     if (e && e->term == TABLE_TERM_LEFT_OVER && detach_resume(l, host, e)) {
         reply_busy(l, w, op_by_volume(l, volume_id));
         return;

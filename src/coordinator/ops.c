@@ -25,7 +25,7 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
             [OP_STATE_START] = BIT(COMMIT_CREATE) | BIT(WAIT_NODE) | BIT(DONE),
             [OP_STATE_COMMIT_CREATE] = BIT(WAIT_NODE) | BIT(DONE),
             [OP_STATE_WAIT_NODE] = BIT(GRANT) | BIT(COMMAND) | BIT(UNGRANT) | BIT(DONE),
-            [OP_STATE_GRANT] = BIT(COMMAND) | BIT(DONE),
+            [OP_STATE_GRANT] = BIT(COMMAND) | BIT(UNGRANT) | BIT(DONE),
             [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(GRANT) | BIT(DONE),
             [OP_STATE_UNGRANT] = BIT(COMMIT_MADE) | BIT(COMMIT_REMOVE) | BIT(WAIT_NODE) | BIT(DONE),
             [OP_STATE_COMMIT_MADE] = BIT(DONE),
@@ -171,15 +171,10 @@ void op_commit(struct leader *l, struct op *op, enum op_state to, const struct c
 
 void op_write_grants(struct leader *l, struct op *op, enum op_state to)
 {
-    struct node *n = &l->nodes[op->host_id];
-
     op_move(op, to);
     op->token = l->next_token++;
-    n->grants.writer = l->self;
-    n->grants.term = l->self.run_or_term;
-    n->grants.seq++;
-    n->grant_writes++;
-    l->io->write_grants(l->data, op->token, &n->grants);
+    op->mark = l->nodes[op->host_id].over.generation;
+    over_write_table(l, op->host_id, op->token);
 }
 
 void op_send_command(struct leader *l, struct op *op)
@@ -187,6 +182,10 @@ void op_send_command(struct leader *l, struct op *op)
     const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
     struct node *n = &l->nodes[op->host_id];
 
+    if (op_life_is_over(l, op)) {
+        op_life_ended(l, op);
+        return;
+    }
     if (op->state != OP_STATE_COMMAND)
         op_move(op, OP_STATE_COMMAND);
     /* A node that is not heard now is sent the command when its page shows up (leader_node). */
@@ -202,18 +201,14 @@ bool node_usable(const struct leader *l, uint32_t host_id)
     if (!n->seen || n->leaving || n->sanlock_state == HOST_STATE_FAIL ||
         n->sanlock_state == HOST_STATE_DEAD || l->now_ms > n->last_heard_ms + NODE_SILENT_MS)
         return false;
+    if (life_is_over(l, host_id, n->self.generation))
+        return false; /* latched: whatever sanlock says of it since (SAFETY 8) */
     return n->sanlock_state == HOST_STATE_LIVE || node_moves(n);
 }
 
 bool node_moves(const struct node *n)
 {
     return n->last_heard_ms > n->first_heard_ms;
-}
-
-bool node_left(const struct leader *l, uint32_t host_id, uint64_t generation)
-{
-    const struct node *n = &l->nodes[host_id];
-    return n->sanlock_state == HOST_STATE_FREE && n->sanlock_generation >= generation;
 }
 
 const char *node_name(const struct leader *l, uint32_t host_id)

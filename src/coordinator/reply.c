@@ -160,6 +160,37 @@ void reply_volumes(struct leader *l, const struct waiter *w, const Lunar__Volume
     free(messages);
 }
 
+/* The life that its page names. */
+static const char *node_state(const struct leader *l, uint32_t host_id)
+{
+    const struct node *n = &l->nodes[host_id];
+    bool of_this_life = n->sanlock_generation <= n->self.generation;
+
+    if (n->leaving)
+        return "LEFT";
+    if (of_this_life && n->sanlock_state != HOST_STATE_FREE &&
+        life_is_over(l, host_id, n->self.generation))
+        return "DEAD"; /* latched, whatever sanlock says of it now */
+    if (n->sanlock_state == HOST_STATE_LIVE && l->now_ms > n->last_heard_ms + NODE_SILENT_MS)
+        return "SILENT";
+    return host_state_name(n->sanlock_state);
+}
+
+static uint64_t ms_since(const struct leader *l, uint64_t then_ms)
+{
+    return then_ms && l->now_ms > then_ms ? l->now_ms - then_ms : 0;
+}
+
+static void fill_renewal(const struct leader *l, const struct node *n, Lunar__Node *m)
+{
+    uint64_t dead_ms = (uint64_t)l->times.dead_s * 1000;
+
+    m->over_generation = n->over.generation;
+    m->renewed_ms = ms_since(l, n->renewed_ms);
+    bool over = strcmp(m->state, "DEAD") == 0 || strcmp(m->state, "FREE") == 0 || n->leaving;
+    m->dead_in_ms = over || m->renewed_ms >= dead_ms ? 0 : dead_ms - m->renewed_ms;
+}
+
 void reply_nodes(struct leader *l, const struct waiter *w)
 {
     Lunar__Response response = LUNAR__RESPONSE__INIT;
@@ -180,13 +211,10 @@ void reply_nodes(struct leader *l, const struct waiter *w)
         m->name = text(n->name);
         m->generation = n->self.generation;
         m->run = n->self.run_or_term;
-        bool silent = l->now_ms > n->last_heard_ms + NODE_SILENT_MS;
-        m->state = text(n->leaving ? "LEFT"
-                        : silent && n->sanlock_state == HOST_STATE_LIVE
-                            ? "SILENT"
-                            : host_state_name(n->sanlock_state));
+        m->state = text(node_state(l, h));
         m->last_heard_ms = l->now_ms > n->last_heard_ms ? l->now_ms - n->last_heard_ms : 0;
         m->attachments = n->has_grants ? n->grants.n_entries : 0;
+        fill_renewal(l, n, m);
         list[nodes.n_nodes++] = m;
     }
     nodes.nodes = list;
@@ -195,6 +223,36 @@ void reply_nodes(struct leader *l, const struct waiter *w)
     send_response(l, w, &response);
     free(list);
     free(messages);
+}
+
+/* Nothing is left on them for longer than a write takes, unless the LUN refuses it, or sanlock's
+ * verdict is not believed yet. */
+static void count_dead(const struct leader *l, char *condition, size_t size)
+{
+    uint32_t nodes = 0, grants = 0;
+
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
+        const struct node *n = &l->nodes[h];
+        bool dead = n->sanlock_state == HOST_STATE_DEAD || !over_is_settled(l, h);
+        if (!dead || !n->has_grants || n->grants.n_entries == 0)
+            continue;
+        nodes++;
+        grants += n->grants.n_entries;
+    }
+    if (nodes > 0)
+        snprintf(condition, size,
+                 "%u dead node%s still hold%s %u volume%s, which are being taken (lunarctl node "
+                 "list)",
+                 nodes, nodes == 1 ? "" : "s", nodes == 1 ? "s" : "", grants,
+                 grants == 1 ? "" : "s");
+}
+
+void reply_inspection(struct leader *l, const struct waiter *w, Lunar__Inspection *inspection)
+{
+    Lunar__Response response = LUNAR__RESPONSE__INIT;
+    response.op_case = LUNAR__RESPONSE__OP_INSPECTION;
+    response.inspection = inspection;
+    send_response(l, w, &response);
 }
 
 void reply_status(struct leader *l, const struct waiter *w)
@@ -219,11 +277,10 @@ void reply_status(struct leader *l, const struct waiter *w)
     }
     char condition[512] = "";
     for (uint32_t h = 1; h <= l->sb->layout.max_nodes && !condition[0]; h++)
-        if (l->nodes[h].seen && !l->nodes[h].leaving &&
-            l->nodes[h].sanlock_state == HOST_STATE_LIVE &&
-            l->now_ms > l->nodes[h].last_heard_ms + NODE_SILENT_MS)
+        if (l->nodes[h].seen && strcmp(node_state(l, h), "SILENT") == 0)
             snprintf(condition, sizeof condition,
                      "node '%.200s' is silent: is its lunar-agent running?", node_name(l, h));
+    count_dead(l, condition, sizeof condition);
     if (l->catalogue->n_foreign > 0)
         snprintf(condition, sizeof condition,
                  "the VG holds LVs that are not lunar's; they are left alone");
@@ -260,22 +317,38 @@ static Lunar__Layer *layer_message(const struct catalogue_layer *layer)
     return m;
 }
 
-static int send_command(struct leader *l, const struct op *op, Lunar__Command *command)
+static int send_to_node(struct leader *l, uint32_t host_id, const struct uuid *id,
+                        Lunar__Command *command)
 {
     Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
     struct error err = ERROR_INIT;
     uint8_t *bytes;
     uint32_t len;
 
-    command->id = uuid_to_pb(&op->command_id);
+    command->id = uuid_to_pb(id);
     e.body_case = LUNAR__ENVELOPE__BODY_COMMAND;
     e.command = command;
     int rc = envelope_pack(&e, &bytes, &len, &err);
     if (rc < 0)
         return rc;
-    rc = l->io->send(l->data, op->host_id, bytes, len);
+    rc = l->io->send(l->data, host_id, bytes, len);
     free(bytes);
     return rc;
+}
+
+static int send_command(struct leader *l, const struct op *op, Lunar__Command *command)
+{
+    return send_to_node(l, op->host_id, &op->command_id, command);
+}
+
+int command_inspect(struct leader *l, uint32_t host_id, const struct uuid *command_id)
+{
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__Inspect m = LUNAR__INSPECT__INIT;
+
+    command.op_case = LUNAR__COMMAND__OP_INSPECT;
+    command.inspect = &m;
+    return send_to_node(l, host_id, command_id, &command);
 }
 
 static int send_attach(struct leader *l, const struct op *op, const struct catalogue_volume *v)

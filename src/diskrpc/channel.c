@@ -105,6 +105,13 @@ void channel_set_flags(struct channel *channel, uint32_t flags)
     channel->flags = flags;
 }
 
+void channel_set_dead(struct channel *channel, uint64_t generation)
+{
+    assert(channel->config.kind == PAGE_DOWN);
+    if (generation > channel->stats.dead_generation)
+        channel->stats.dead_generation = generation;
+}
+
 void channel_set_waiting(struct channel *channel, bool waiting)
 {
     if (waiting && !channel->waiting)

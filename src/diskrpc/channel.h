@@ -102,9 +102,12 @@ struct channel_update {
     bool read_page;
     bool read_spill; /* read spill_read_len bytes (rounded up to a page) of the peer's slot */
     uint32_t spill_read_len;
-    bool wrote_news;      /* a page that carries messages not said before has landed */
-    bool peer_changed;    /* a new incarnation of the peer was met: session reset */
-    bool term_raised;     /* agent: a higher term was met (implies peer_changed) */
+    bool wrote_news;   /* a page that carries messages not said before has landed */
+    bool peer_changed; /* a new incarnation of the peer was met: session reset */
+    bool term_raised;  /* agent: a higher term was met (implies peer_changed) */
+    /* Agent: a coordinator holds this generation of ours for dead, told once. It is a statement
+     * about the past that stays true: no term takes it back. */
+    bool declared_dead;
     uint64_t deadline_us; /* step a TICK at this time, UINT64_MAX: none */
 };
 
@@ -125,6 +128,10 @@ bool channel_receive(struct channel *channel, const uint8_t **ret_data, uint32_t
 /* Sets PAGE_FLAG_*; takes effect at the next page write, which a TICK asks for. */
 void channel_set_flags(struct channel *channel, uint32_t flags);
 
+/* Coordinator: the peer's generations up to this one are proved over. Every page says so from now
+ * on; one that says less is written anew at once, which a TICK asks for. Never goes back. */
+void channel_set_dead(struct channel *channel, uint64_t generation);
+
 /* Somebody outside knows of work (an open request): poll fast until told otherwise. */
 void channel_set_waiting(struct channel *channel, bool waiting);
 
@@ -139,8 +146,9 @@ struct channel_stats {
     char peer_name[PAGE_NAME_SIZE]; /* cut to PAGE_NAME_MAX bytes */
     struct hint_address peer_hint;  /* in its last valid page */
     uint64_t peer_heartbeat_ms;     /* the peer's own clock, in its last valid page */
-    uint64_t peer_term;             /* that the peer said it had seen, in its last valid page */
-    struct trace_times ack;         /* a message's landing until its acknowledgment was read */
+    uint64_t dead_generation; /* highest that a page has said, ours (down) or the peer's (up) */
+    uint64_t peer_term;       /* that the peer said it had seen, in its last valid page */
+    struct trace_times ack;   /* a message's landing until its acknowledgment was read */
 };
 const struct channel_stats *channel_stats(const struct channel *channel);
 /* True while it asks for reads in quick succession: something is pending or was heard lately. */

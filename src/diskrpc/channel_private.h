@@ -50,6 +50,7 @@ struct message {
 struct said {
     struct incarnation peer;
     uint32_t flags;
+    uint64_t dead_generation;
     uint64_t ack_seq;
     uint64_t last_seq; /* of the last message in it, first_seq - 1 if none */
 };

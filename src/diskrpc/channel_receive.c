@@ -94,6 +94,17 @@ static void note_peer(struct channel *ch, const struct page *page, uint64_t now_
     ch->stats.peer_name[PAGE_NAME_MAX] = '\0';
 }
 
+/* Of whichever coordinator the page is: each says it only of a life that is over for good. */
+static void note_dead(struct channel *ch, const struct page *page, struct channel_update *ret)
+{
+    uint64_t own = ch->config.self.generation, before = ch->stats.dead_generation;
+
+    if (ch->config.kind == PAGE_DOWN || page->dead_generation <= before)
+        return;
+    ch->stats.dead_generation = page->dead_generation;
+    ret->declared_dead = before < own && page->dead_generation >= own;
+}
+
 static void take_messages(struct channel *ch, const struct page *page, uint64_t now_us)
 {
     uint64_t last = page->first_seq + page->count - 1;
@@ -155,6 +166,7 @@ static void look_at(struct channel *ch, const uint8_t *data, uint64_t now_us,
         session_start(ch, page, ret);
     note_term(ch, page, ret);
     note_peer(ch, page, now_us);
+    note_dead(ch, page, ret);
     if (incarnation_equal(&page->peer, &ch->config.self)) {
         channel_send_acked(ch, page->ack_seq, now_us);
         take_messages(ch, page, now_us);

@@ -148,6 +148,7 @@ static void build_page(struct channel *ch, uint64_t now_us)
         .first_seq = ch->seq_acked + 1,
         .heartbeat_ms = now_us / 1000,
         .hint = ch->config.hint,
+        .dead_generation = ch->config.kind == PAGE_DOWN ? ch->stats.dead_generation : 0,
     };
     memcpy(page.node_name, ch->node_name, PAGE_NAME_SIZE);
     uint64_t last = fill(ch, &page);
@@ -159,6 +160,7 @@ static void build_page(struct channel *ch, uint64_t now_us)
     ch->write.flying = (struct said){
         .peer = page.peer,
         .flags = page.flags,
+        .dead_generation = page.dead_generation,
         .ack_seq = page.ack_seq,
         .last_seq = last,
     };
@@ -188,7 +190,9 @@ static uint64_t page_due_us(const struct channel *ch)
     const struct said *landed = &ch->write.landed;
     uint64_t due = NEVER;
 
-    if (!ch->write.ever || ch->write.again || landed->flags != ch->flags ||
+    bool mark_is_new =
+        ch->config.kind == PAGE_DOWN && landed->dead_generation != ch->stats.dead_generation;
+    if (!ch->write.ever || ch->write.again || landed->flags != ch->flags || mark_is_new ||
         !incarnation_equal(&landed->peer, &ch->stats.peer) || unsent_fits(ch))
         return ch->not_before_us;
     if (ch->seq_received > landed->ack_seq)

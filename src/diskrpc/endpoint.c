@@ -13,6 +13,7 @@
 #include "diskrpc/endpoint.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,6 +59,7 @@ static void on_page_written(struct disk_op *op, int status)
 {
     struct endpoint *ep = op->data;
 
+    ep->refused = status == -EBADE; /* the kernel's word for a reservation conflict */
     if (op_ended(ep))
         step(ep, CHANNEL_EVENT_PAGE_WRITTEN, status, NULL, 0);
 }

@@ -45,6 +45,7 @@ struct endpoint {
     bool stepping;
     bool again; /* something was submitted during a step */
     bool hinted;
+    bool refused; /* the last page's write met a reservation conflict */
     bool closing;
     bool alarm_done; /* closing: the loop has turned since */
 };

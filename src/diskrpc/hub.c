@@ -52,6 +52,7 @@ struct hub {
     struct layout layout;
     struct alarms *alarms; /* of all endpoints */
     struct node **nodes;   /* [host_id], NULL: never seen */
+    uint64_t *dead;        /* [host_id], generations up to this one are proved over */
     uint32_t n_nodes;
     uv_timer_t timer;
     uint8_t *scan_buffer;
@@ -84,6 +85,7 @@ static void on_alarms_closed(void *hub_data)
     void (*closed)(void *data) = hub->closed;
     void *data = hub->closed_data;
     free(hub->nodes);
+    free(hub->dead);
     free(hub->scan_buffer);
     free(hub->check_buffer);
     hub->magic = 0;
@@ -178,6 +180,7 @@ static struct node *node_add(struct hub *hub, uint32_t host_id)
     hub->open_things++;
     endpoint_open(&node->endpoint, hub->alarms, hub->config.disk, &channel, &places, &callbacks,
                   node);
+    channel_set_dead(node->endpoint.channel, hub->dead[host_id]);
     endpoint_hold(&node->endpoint, hub->crowd);
     return node;
 }
@@ -363,7 +366,8 @@ struct hub *hub_open(const struct hub_config *config)
     hub->layout = *config->layout;
     hub->config.layout = &hub->layout;
     hub->nodes = calloc(hub->layout.max_nodes + 1, sizeof *hub->nodes);
-    if (!hub->nodes)
+    hub->dead = calloc(hub->layout.max_nodes + 1, sizeof *hub->dead);
+    if (!hub->nodes || !hub->dead)
         abort();
     hub->scan_buffer = io_alloc(SCAN_CHUNK_PAGES * LAYOUT_PAGE_SIZE);
     hub->scan_op = (struct disk_op){.buffer = hub->scan_buffer, .done = on_chunk, .data = hub};
@@ -388,6 +392,20 @@ int hub_send(struct hub *hub, uint32_t host_id, const uint8_t *bytes, uint32_t l
 {
     struct node *node = node_find(hub, host_id);
     return node ? endpoint_send(&node->endpoint, bytes, len) : LUNAR_E_NOT_JOINED;
+}
+
+void hub_set_dead(struct hub *hub, uint32_t host_id, uint64_t generation)
+{
+    struct node *node = node_find(hub, host_id);
+
+    assert(host_id >= 1 && host_id <= hub->layout.max_nodes);
+    if (generation <= hub->dead[host_id])
+        return;
+    hub->dead[host_id] = generation;
+    if (!node)
+        return; /* no page of it was seen in this term: its endpoint's first page will say so */
+    channel_set_dead(node->endpoint.channel, generation);
+    endpoint_kick(&node->endpoint);
 }
 
 void hub_set_waiting(struct hub *hub, uint32_t host_id, bool waiting)

@@ -23,6 +23,8 @@
 /* The two superblocks lie half a region apart so that one bad spot does not take both. */
 #define LAYOUT_SUPERBLOCK_REGION   MIB
 #define LAYOUT_SUPERBLOCK_B_OFFSET (MIB / 2)
+/* The coordinator's beat, between the two: in a place that was free, so that no layout changes. */
+#define LAYOUT_BEAT_OFFSET (MIB / 4)
 
 #define LAYOUT_PAGE_SIZE                                                                           \
     4096u /* up and down pages, and the unit of everything else but sanlock's */

@@ -30,6 +30,8 @@ static void on_message(struct endpoint *ep, const uint8_t *bytes, uint32_t len)
 static void on_stepped(struct endpoint *ep, const struct channel_update *update)
 {
     struct mailbox *mailbox = ep->data;
+    if (update->declared_dead && mailbox->callbacks.dead)
+        mailbox->callbacks.dead(mailbox->data, channel_stats(ep->channel)->dead_generation);
     if (update->peer_changed && mailbox->callbacks.peer_changed)
         mailbox->callbacks.peer_changed(mailbox->data, &channel_stats(ep->channel)->peer);
 }
@@ -123,6 +125,11 @@ const struct channel_stats *mailbox_stats(const struct mailbox *mailbox)
 bool mailbox_idle(const struct mailbox *mailbox)
 {
     return channel_idle(mailbox->endpoint.channel);
+}
+
+bool mailbox_refused(const struct mailbox *mailbox)
+{
+    return mailbox->endpoint.refused;
 }
 
 void mailbox_close(struct mailbox *mailbox, void (*closed)(void *data), void *data)

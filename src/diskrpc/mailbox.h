@@ -27,6 +27,9 @@ struct mailbox_callbacks {
     /* A page with messages not said before has landed: who wants to may hint the coordinator at it
      * over the network. NULL: nobody does. */
     void (*wrote)(void *data);
+    /* A coordinator holds our life, of a generation up to this one, for dead: its grants are gone
+     * or going to others. Once, before any message of that page. NULL: nobody listens. */
+    void (*dead)(void *data, uint64_t generation);
 };
 struct mailbox_config {
     uv_loop_t *loop;
@@ -51,6 +54,8 @@ void mailbox_set_waiting(struct mailbox *mailbox, bool waiting);
 void mailbox_set_leaving(struct mailbox *mailbox);
 const struct channel_stats *mailbox_stats(const struct mailbox *mailbox);
 bool mailbox_idle(const struct mailbox *mailbox);
+/* The LUN refused our last page because of a reservation (EBADE): this node's was preempted. */
+bool mailbox_refused(const struct mailbox *mailbox);
 void mailbox_close(struct mailbox *mailbox, void (*closed)(void *data), void *data);
 
 /* --- the coordinator's side --- */
@@ -85,6 +90,9 @@ struct hub *hub_open(const struct hub_config *config);
 int hub_send(struct hub *hub, uint32_t host_id, const uint8_t *bytes, uint32_t len);
 /* Look at that node's up page now. A node that was never seen is left to the scan: ignored. */
 void hub_hint(struct hub *hub, uint32_t host_id);
+/* That node's generations up to this one are proved over: its down page says so from now on (at
+ * once, if the node was ever seen), and never less. */
+void hub_set_dead(struct hub *hub, uint32_t host_id, uint64_t generation);
 void hub_set_waiting(struct hub *hub, uint32_t host_id, bool waiting);
 const struct channel_stats *hub_stats(const struct hub *hub,
                                       uint32_t host_id); /* NULL: never seen */

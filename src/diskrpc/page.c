@@ -31,6 +31,7 @@ enum {
     AT_PAYLOAD_LEN = 132,
     AT_HINT_IP = 136,
     AT_HINT_PORT = 152,
+    AT_DEAD_GENERATION = 160,
     AT_PAYLOAD = PAGE_HEADER_SIZE,
     AT_NAME = PAGE_HEADER_SIZE + PAGE_PAYLOAD_SIZE,
 };
@@ -69,6 +70,7 @@ void page_out(const struct page *page, uint8_t buffer[PAGE_SIZE_BYTES])
     le32_put(buffer + AT_PAYLOAD_LEN, page->payload_len);
     memcpy(buffer + AT_HINT_IP, page->hint.ip, sizeof page->hint.ip);
     le16_put(buffer + AT_HINT_PORT, page->hint.port);
+    le64_put(buffer + AT_DEAD_GENERATION, page->dead_generation);
     memcpy(buffer + AT_PAYLOAD, page->payload, page->payload_len);
     unit_text_put(buffer + AT_NAME, page->node_name, PAGE_NAME_SIZE - 1);
     unit_seal(buffer);
@@ -91,6 +93,7 @@ static void fields_in(const uint8_t *buffer, struct page *page)
     page->payload_len = le32_get(buffer + AT_PAYLOAD_LEN);
     memcpy(page->hint.ip, buffer + AT_HINT_IP, sizeof page->hint.ip);
     page->hint.port = le16_get(buffer + AT_HINT_PORT);
+    page->dead_generation = le64_get(buffer + AT_DEAD_GENERATION);
     memcpy(page->payload, buffer + AT_PAYLOAD, PAGE_PAYLOAD_SIZE);
     memcpy(page->node_name, buffer + AT_NAME, PAGE_NAME_SIZE);
 }

@@ -60,6 +60,9 @@ struct page {
     uint64_t heartbeat_ms;    /* writer's monotonic clock at the write; for people and for hang
                                  detection alone */
     struct hint_address hint; /* where the writer wants hints; whatever it says is harmless */
+    /* Down pages: generations of the node up to this one are proved over: one that still runs has
+     * lost its grants and must fence itself (SAFETY 8). 0: none */
+    uint64_t dead_generation;
     uint32_t count;
     uint32_t payload_len;
     char node_name[PAGE_NAME_SIZE];

@@ -24,6 +24,8 @@ enum superblock_state { SUPERBLOCK_FORMATTING = 1, SUPERBLOCK_READY = 2 };
 
 #define SUPERBLOCK_FLAG_TEST                                                                       \
     1u /* a pool for tests: agents may join without a watchdog (SAFETY 12) */
+#define SUPERBLOCK_FLAG_PR                                                                         \
+    2u /* every member registers for persistent reservations (SAFETY 13, fencing/reservation.h) */
 
 struct superblock {
     enum superblock_state state;

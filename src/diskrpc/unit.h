@@ -26,6 +26,8 @@ enum unit_kind {
     UNIT_GRANTS = 4,
     UNIT_REPORTS = 5,
     UNIT_METADATA = 6,
+    UNIT_BEAT = 7,
+    UNIT_CLAIM = 8,
 };
 
 struct unit {

@@ -150,7 +150,8 @@ static int window_s(const struct look *look, int watch_s)
     int longest = 0;
     for (uint32_t i = 0; i < look->n; i++) {
         const struct delta_lease *l = &look->leases[i];
-        int own_s = 8 * l->io_timeout_s > watch_s ? 8 * l->io_timeout_s : watch_s;
+        int fail_s = (int)timeouts_fail_s(l->io_timeout_s); /* 16 bits on the LUN: fits */
+        int own_s = fail_s > watch_s ? fail_s : watch_s;
         if (l->timestamp != 0 && own_s > longest)
             longest = own_s;
     }

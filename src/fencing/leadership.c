@@ -166,6 +166,39 @@ int leadership_check(struct leadership *l, uint64_t term, struct error *err)
     return 0;
 }
 
+int leadership_owner(struct leadership *l, struct leadership_owner *ret, struct error *err)
+{
+    struct leader_record leader;
+    int rv = leader_read(l->device_fd, &l->sb.layout, LAYOUT_RESOURCE_COORDINATOR, l->lockspace,
+                         &leader, err);
+    if (rv < 0)
+        return rv;
+    *ret = (struct leadership_owner){0};
+    if (leader.timestamp != 0)
+        *ret = (struct leadership_owner){.host_id = (uint32_t)leader.owner_id,
+                                         .generation = leader.owner_generation,
+                                         .term = leader.lver};
+    return 0;
+}
+
+int leadership_force(struct leadership *l, uint64_t term, struct error *err)
+{
+    struct sanlk_resource *res =
+        sanlock_make_resource(&l->sb, l->device, LAYOUT_RESOURCE_COORDINATOR, 0);
+    /*
+     * The next version by number, not by SANLK_REQUEST_NEXT_LVER: between the judge's look and this
+     * call we may have been stopped for any time, and "the next one" would then be the end of a
+     * healthy successor. sanlock refuses a version that is there already, and a daemon that finds
+     * such a request later kills nobody for it.
+     */
+    res->lver = term + 1;
+    int rv = sanlock_request(0, SANLK_REQ_FORCE, res);
+    free(res);
+    if (rv == SANLK_REQUEST_OLD || rv == SANLK_REQUEST_LVER)
+        return error_set(err, LUNAR_E_STALE, "term %" PRIu64 " is over already", term);
+    return rv < 0 ? sanlock_fail(err, rv, "cannot ask for the leader's end") : 0;
+}
+
 int leadership_release(struct leadership *l, struct error *err)
 {
     l->term = 0; /* from here on nothing may be committed, whatever sanlock says */

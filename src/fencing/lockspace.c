@@ -2,21 +2,22 @@
 /*
  * Getting a host id and the lockspace joined under it; see lockspace.h.
  *
- * Happy path: read all delta leases, choose an id (leases_choose), add the lockspace: 1 s under the
- * id that this host left cleanly, 2N to 5N under one never used or kept through a power cut.
- * Joined already (the agent was restarted): the daemon's list has the lockspace, and its host id is
- * ours; nothing is read.
+ * Happy path: read all delta leases, choose an id (leases_choose), claim it if it is free
+ * (host_id.c), add the lockspace: 1 s under the id that this host left cleanly, 2N to 5N under one
+ * never used or kept through a power cut. Joined already (the agent was restarted): the daemon's
+ * list has the lockspace, and its host id is ours; nothing is read.
  *
  * Failure modes:
  *
  * Our name on a running lease. Usually our own, from before a power cut. But sanlock lets a second
  * host of that name take it over within seconds while the first one lives, so the lease is watched
- * for 3N, one and a half renewals, and a timestamp that moves means another machine: refused. Only
- * a cloned machine identity can cause it. Two clones that start within the same seconds see no
- * movement yet; the one that loses the id is stopped by its own watchdog.
+ * for 3N, more than one renewal, and a timestamp that moves means another machine: refused. Only a
+ * cloned machine identity can cause it. Two clones that start within the same seconds see no
+ * movement yet; the one that loses the id is stopped by its own watchdog. Where a coordinator has
+ * put on the LUN that this very life of the host id is proved over, there is nothing to watch for.
  *
- * The id was taken while we joined. sanlock says busy after 8N + W; that id is avoided and another
- * one chosen.
+ * Another node claims the id that we chose: another one at once. The id was taken while we joined:
+ * sanlock says busy after 8N + W; that id is avoided and another one chosen.
  *
  * The daemon is still removing the lockspace from a former life. Wait, bounded by the time after
  * which it is dead anyway.
@@ -35,13 +36,24 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "diskrpc/table.h"
+#include "fencing/host_id.h"
 #include "fencing/sanlock_calls.h"
 
 /* A lost race costs up to 8N + W; whoever loses five has a pool in which ids are handed out
  * wrongly. */
 #define JOIN_ATTEMPTS 5
 #define POLL_MS       100
-#define WATCH_MS      500
+#define WATCH_MS      250
+
+/* What one join goes through, however many ids it takes. */
+struct joining {
+    struct lockspace_join *join;
+    struct host_id_claims claims;
+    bool *avoid;         /* [host id - 1]: lost to another node */
+    unsigned lost;       /* how many of them */
+    unsigned races_lost; /* of which sanlock had to decide */
+};
 
 void lockspace_pause(int ms)
 {
@@ -55,6 +67,13 @@ int64_t lockspace_now_s(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 void lockspace_tell(const struct membership_config *config, const char *format, ...)
@@ -149,17 +168,30 @@ static int join_existing(struct lockspace_join *join, const char *name, struct e
     return adopt(join, &ls, err);
 }
 
+/* A coordinator has proved this life of the host id over: whoever lived it may not go on. */
+static bool proved_over(const struct lockspace_join *join, int fd, const struct delta_lease *lease)
+{
+    const struct superblock *sb = join->config->superblock;
+    struct table grants = {0};
+    bool over = table_read_newest(fd, &sb->layout, TABLE_GRANTS, lease->host_id, &sb->pool_id,
+                                  &grants, NULL) == 0 &&
+                grants.node_dead && grants.dead_generation >= lease->generation;
+    table_free(&grants);
+    return over;
+}
+
 /* SAFETY 7: see the head of this file. */
 static int watch_same_name(struct lockspace_join *join, int fd, const char *name,
                            const struct delta_lease *then, struct error *err)
 {
     const struct layout *layout = &join->config->superblock->layout;
     int watch_s = join->timeouts.same_name_watch_s;
+    if (proved_over(join, fd, then))
+        return 0;
     lockspace_tell(join->config,
                    "host id %" PRIu32 " carries this node's name; watching it for %d s",
                    then->host_id, watch_s);
-    /* One second more than 3N, because the clock is read in whole seconds. */
-    for (int64_t end = lockspace_now_s() + watch_s + 1; lockspace_now_s() < end;) {
+    for (int64_t end = now_ms() + (int64_t)watch_s * 1000; now_ms() < end;) {
         struct delta_lease now;
         lockspace_pause(WATCH_MS);
         int rv = lease_read(fd, layout, name, then->host_id, &now, err);
@@ -176,20 +208,50 @@ static int watch_same_name(struct lockspace_join *join, int fd, const char *name
     return 0;
 }
 
-static int choose(struct lockspace_join *join, int fd, const char *name, const bool *avoid,
-                  struct error *err)
+/* Free ids that nobody claims come first. `avoid` has those that were lost already. */
+static int choose_unclaimed(struct joining *j, const struct delta_lease *leases,
+                            bool *ret_same_name, struct error *err)
 {
+    uint32_t n = j->claims.superblock->layout.max_nodes;
+    bool *worse = malloc(n * sizeof *worse);
+    if (!worse)
+        abort();
+    memcpy(worse, j->avoid, n * sizeof *worse);
+    int rv = host_id_avoid_claimed(&j->claims, leases, worse, err);
+    if (rv == 0)
+        rv = leases_choose(leases, n, j->join->host_name, worse, &j->join->host_id, ret_same_name,
+                           err);
+    if (rv == LUNAR_E_FULL)
+        rv = leases_choose(leases, n, j->join->host_name, j->avoid, &j->join->host_id,
+                           ret_same_name, err);
+    if (rv == LUNAR_E_FULL && j->lost > 0)
+        rv = error_set(err, LUNAR_E_BUSY,
+                       "other nodes that join at the same time were faster with the last free "
+                       "host ids; it is tried again");
+    free(worse);
+    return rv;
+}
+
+/* 1: join->host_id is to be added; 0: another node claims it, choose again. */
+static int choose(struct joining *j, struct error *err)
+{
+    struct lockspace_join *join = j->join;
     const struct superblock *sb = join->config->superblock;
     struct delta_lease *leases = calloc(sb->layout.max_nodes, sizeof *leases);
     if (!leases)
         abort();
     bool same_name = false;
-    int rv = leases_read(fd, &sb->layout, name, leases, err);
+    int rv = leases_read(j->claims.fd, &sb->layout, j->claims.lockspace, leases, err);
     if (rv == 0)
-        rv = leases_choose(leases, sb->layout.max_nodes, join->host_name, avoid, &join->host_id,
-                           &same_name, err);
+        rv = choose_unclaimed(j, leases, &same_name, err);
     if (rv == 0 && same_name)
-        rv = watch_same_name(join, fd, name, &leases[join->host_id - 1], err);
+        rv = watch_same_name(join, j->claims.fd, j->claims.lockspace, &leases[join->host_id - 1],
+                             err);
+    if (rv == 0 && join->config->candidate)
+        rv = join->config->candidate(join->config->data, join->host_id,
+                                     leases[join->host_id - 1].generation + 1, err);
+    if (rv == 0)
+        rv = same_name ? 1 : host_id_claim(&j->claims, &leases[join->host_id - 1], err);
     free(leases);
     return rv;
 }
@@ -216,26 +278,37 @@ static int add(struct lockspace_join *join, struct error *err)
     return 1;
 }
 
-static int join_new(struct lockspace_join *join, int fd, const char *name, struct error *err)
+/* One choice and, if no other node claims it, one attempt: 1 joined, 0 again with another id. */
+static int try_one(struct joining *j, struct error *err)
 {
-    uint32_t n = join->config->superblock->layout.max_nodes;
-    bool *avoid = calloc(n, sizeof *avoid);
-    if (!avoid)
-        abort();
-    int rv = 0;
-    for (int i = 0; i < JOIN_ATTEMPTS && rv == 0; i++) {
-        rv = choose(join, fd, name, avoid, err);
-        if (rv < 0)
-            break;
-        rv = add(join, err);
-        avoid[join->host_id - 1] = true;
+    int rv = choose(j, err);
+    if (rv == 1) {
+        rv = add(j->join, err);
+        j->races_lost += rv == 0;
     }
-    free(avoid);
+    if (rv == 0) {
+        j->avoid[j->join->host_id - 1] = true;
+        j->lost++;
+    }
+    return rv;
+}
+
+static int join_new(struct joining *j, struct error *err)
+{
+    int rv = 0;
+    while (rv == 0 && j->races_lost < JOIN_ATTEMPTS)
+        rv = try_one(j, err); /* each loss leaves fewer ids, so this ends */
     if (rv == 0)
         return error_set(err, LUNAR_E_BUSY,
                          "other hosts took every one of the %d host ids that were tried; try again",
                          JOIN_ATTEMPTS);
-    return rv < 0 ? rv : 0;
+    if (rv < 0)
+        return rv;
+    if (j->lost > 0)
+        lockspace_tell(j->join->config, "%u host ids went to other nodes on the way", j->lost);
+    /* Left there, it would only look like a damaged page to take_run. */
+    host_id_clear_claim(&j->claims, j->join->host_id, NULL);
+    return 0;
 }
 
 int lockspace_join(struct lockspace_join *join, struct error *err)
@@ -246,10 +319,20 @@ int lockspace_join(struct lockspace_join *join, struct error *err)
     if (rv != 0)
         return rv < 0 ? rv : 0;
 
-    int fd = io_open(join->config->device, 0, err);
-    if (fd < 0)
-        return fd;
-    rv = join_new(join, fd, name, err);
-    close(fd);
+    const struct superblock *sb = join->config->superblock;
+    struct joining j = {.join = join,
+                        .claims = {.superblock = sb,
+                                   .lockspace = name,
+                                   .node_name = join->config->node_name,
+                                   .wait_ms = join->timeouts.claim_wait_ms},
+                        .avoid = calloc(sb->layout.max_nodes, sizeof(bool))};
+    if (!j.avoid)
+        abort();
+    rv = j.claims.fd = io_open(join->config->device, 1, err);
+    if (rv >= 0)
+        rv = join_new(&j, err);
+    if (j.claims.fd >= 0)
+        close(j.claims.fd);
+    free(j.avoid);
     return rv;
 }

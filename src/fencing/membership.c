@@ -3,16 +3,13 @@
  * A node's membership of a pool: join, watch, leave; see membership.h.
  *
  * Happy path of a join: ask the daemon who it is -> lockspace (lockspace.c) -> the watchdog is
- * armed -> USED -> member lease. USED comes before the lease and stays through a crash of this
- * process (SAFETY 9): from then on a node that loses the LUN is reset by its watchdog, whatever
- * became of us. The lease is what makes sanlock act on this process at all. The membership is (host
- * id, generation), read from the delta lease on the LUN, not from a cache.
+ * armed -> the membership is (host id, generation), read from the delta lease on the LUN, not from
+ * a cache. USED and the member lease, which make sanlock and the watchdog act on this node, are the
+ * guard's (SAFETY 9, 11); until it has them nothing is mapped.
  *
  * Failure modes: every check that fails before the lockspace is added leaves nothing; after it, the
  * lockspace is removed again unless it was joined before us. A leave that sanlock refuses (a
- * coordinator on this node still holds its lease) puts USED and the member lease back, so that the
- * node stays guarded. killpath is not set here: until the guard (SAFETY 11) exists, a node that
- * loses the LUN is reset.
+ * coordinator on this node still holds its lease) leaves the lockspace joined and nothing mapped.
  */
 #include "fencing/membership.h"
 
@@ -22,27 +19,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/io.h"
+#include "fencing/guard_lease.h"
 #include "fencing/leases.h"
 #include "fencing/lockspace.h"
 #include "fencing/sanlock_calls.h"
 #include "fencing/sanlock_daemon.h"
 #include "fencing/timeouts.h"
 
-/*
- * A shared acquire goes through a short exclusive hold, so simultaneous ones refuse each other.
- * Twenty hosts at once were measured to have it after 3.1 s with these pauses; 30 s cover a rack
- * that boots together.
- */
-#define ACQUIRE_LIMIT_S      30
-#define ACQUIRE_PAUSE_MIN_MS 50
-#define ACQUIRE_PAUSE_MAX_MS 500
-
 struct membership {
-    int fd; /* registered with sanlock; the member lease hangs on it */
+    int fd; /* registered with sanlock, to see it go */
     uint32_t host_id;
     uint64_t generation;
     struct superblock sb;
@@ -107,40 +95,6 @@ static int check_daemon(const struct membership_config *config, char ret_name[LE
     return watchdog_check(false, (int)sb->watchdog_fire_timeout_s, err);
 }
 
-static int64_t random_pause_ms(void)
-{
-    uint16_t r = 0;
-    if (getrandom(&r, sizeof r, 0) != (ssize_t)sizeof r)
-        r = (uint16_t)getpid();
-    return ACQUIRE_PAUSE_MIN_MS + r % (ACQUIRE_PAUSE_MAX_MS - ACQUIRE_PAUSE_MIN_MS + 1);
-}
-
-/*
- * -243..-247: another host is in the middle of its own acquire. EAGAIN, EBUSY, EEXIST: our
- * predecessor's socket is closed, but the daemon is still releasing its lease.
- */
-static bool worth_retrying(int rv)
-{
-    return (rv <= SANLK_ACQUIRE_IDLIVE && rv >= SANLK_ACQUIRE_OWNED_RETRY) || rv == -EAGAIN ||
-           rv == -EBUSY || rv == -EEXIST;
-}
-
-static int acquire_member(struct membership *m, struct error *err)
-{
-    struct sanlk_resource *res =
-        sanlock_make_resource(&m->sb, m->device, LAYOUT_RESOURCE_MEMBER, SANLK_RES_SHARED);
-    int64_t end = lockspace_now_s() + ACQUIRE_LIMIT_S;
-    int rv;
-    for (;;) {
-        rv = sanlock_acquire(m->fd, -1, SANLK_ACQUIRE_OWNER_NOWAIT, 1, &res, NULL);
-        if (rv >= 0 || !worth_retrying(rv) || lockspace_now_s() >= end)
-            break;
-        lockspace_pause((int)random_pause_ms());
-    }
-    free(res);
-    return rv < 0 ? sanlock_fail(err, rv, "cannot get the member lease") : 0;
-}
-
 /* Our own delta lease, from the LUN: the generation, and once more that the id is ours. */
 static int read_generation(struct membership *m, struct error *err)
 {
@@ -163,29 +117,13 @@ static int read_generation(struct membership *m, struct error *err)
     return 0;
 }
 
-static int set_used(const struct membership *m, bool used, struct error *err)
-{
-    int rv =
-        sanlock_set_config(m->lockspace, 0, used ? SANLK_CONFIG_USED : SANLK_CONFIG_UNUSED, NULL);
-    return rv < 0 ? sanlock_fail(err, rv,
-                                 used ? "cannot mark the lockspace as used"
-                                      : "cannot mark the lockspace as unused")
-                  : 0;
-}
-
-/* What follows the lockspace, in the order that SAFETY 9 and 12 demand. */
+/* SAFETY 12: seen before anything may be mapped. */
 static int finish_join(struct membership *m, struct error *err)
 {
     int rv = 0;
     if (!(m->sb.flags & SUPERBLOCK_FLAG_TEST))
         rv = watchdog_check(true, (int)m->sb.watchdog_fire_timeout_s, err);
-    if (rv == 0)
-        rv = read_generation(m, err);
-    if (rv == 0)
-        rv = set_used(m, true, err);
-    if (rv == 0)
-        rv = acquire_member(m, err);
-    return rv;
+    return rv == 0 ? read_generation(m, err) : rv;
 }
 
 static void membership_free(struct membership *m)
@@ -200,8 +138,6 @@ static void membership_free(struct membership *m)
 static void undo_join(struct membership *m)
 {
     struct sanlk_lockspace ls;
-    sanlock_release(m->fd, -1, SANLK_REL_ALL, 0, NULL);
-    set_used(m, false, NULL);
     sanlock_fill_lockspace(&ls, &m->sb, m->device, m->host_id);
     sanlock_rem_lockspace(&ls, SANLK_REM_UNUSED);
 }
@@ -271,7 +207,6 @@ int membership_fd(const struct membership *m)
 int membership_check(struct membership *m, struct error *err)
 {
     struct sanlk_lockspace ls;
-    uint64_t lver = 0;
     int rv = sanlock_find_lockspace(m->lockspace, &ls, err);
     if (rv == -ECONNREFUSED)
         return error_set(err, LUNAR_E_NOT_JOINED, "the sanlock daemon is gone");
@@ -279,31 +214,9 @@ int membership_check(struct membership *m, struct error *err)
         return rv; /* it could not be asked: no answer is not "no" */
     if (rv > 0)
         rv = sanlock_inq_lockspace(&ls, 0) == 0 && ls.host_id == m->host_id;
-    if (rv == 0)
-        return error_set(err, LUNAR_E_NOT_JOINED, "this node is not a member of the pool any more");
-    rv = sanlock_holds(m->fd, m->lockspace, sanlock_resource_names[LAYOUT_RESOURCE_MEMBER], &lver,
-                       err);
-    if (rv < 0)
-        return rv;
-    return rv == 1 ? 0
-                   : error_set(err, LUNAR_E_NOT_JOINED, "sanlock has taken the member lease away");
-}
-
-/* sanlock refused the leave: guard the node again before anybody can map anything. */
-static int stay(struct membership *m, int rem_rv, struct error *err)
-{
-    struct error again = ERROR_INIT;
-    int rv = set_used(m, true, &again);
-    if (rv == 0)
-        rv = acquire_member(m, &again);
-    if (rv < 0)
-        return error_set(err, rv, "the leave failed (sanlock %d), and so did staying: %s", rem_rv,
-                         again.text);
-    if (rem_rv == -EBUSY)
-        return error_set(err, LUNAR_E_IN_USE,
-                         "another process on this node still uses the pool (a coordinator?): stop "
-                         "it, then leave again");
-    return sanlock_fail(err, rem_rv, "sanlock did not leave the pool");
+    return rv ? 0
+              : error_set(err, LUNAR_E_NOT_JOINED,
+                          "this node is not a member of the pool any more");
 }
 
 int membership_leave(struct membership *m, struct error *err)
@@ -313,21 +226,38 @@ int membership_leave(struct membership *m, struct error *err)
     int found = sanlock_find_lockspace(m->lockspace, &ls, err);
     if (found < 0)
         return found;
-    int rv = sanlock_release(m->fd, -1, SANLK_REL_ALL, 0, NULL);
-    if (rv < 0)
-        return sanlock_fail(err, rv, "cannot release the member lease");
     if (found == 1) {
-        rv = set_used(m, false, err);
-        if (rv < 0)
-            return rv;
         ls.flags = 0;
         /* UNUSED: without it sanlock would kill whoever holds a lease here instead of refusing. */
-        rv = sanlock_rem_lockspace(&ls, SANLK_REM_UNUSED);
+        int rv = sanlock_rem_lockspace(&ls, SANLK_REM_UNUSED);
+        if (rv == -EBUSY)
+            return error_set(err, LUNAR_E_IN_USE,
+                             "another process on this node still uses the pool (a coordinator?): "
+                             "stop it, then leave again");
         if (rv < 0 && rv != -ENOENT)
-            return stay(m, rv, err);
+            return sanlock_fail(err, rv, "sanlock did not leave the pool");
     }
     membership_free(m);
     return 0;
+}
+
+int membership_end(const struct uuid *pool_id, struct error *err)
+{
+    char lockspace[48];
+    struct sanlk_lockspace ls;
+    pool_lockspace(pool_id, lockspace);
+    int found = sanlock_find_lockspace(lockspace, &ls, err);
+    if (found <= 0)
+        return found == -ECONNREFUSED ? 0 : found; /* no daemon: it holds nothing for us */
+    if (ls.flags & (SANLK_LSF_ADD | SANLK_LSF_REM))
+        return error_set(err, -EAGAIN, "sanlock is still giving up the lockspace");
+    int rv = member_set_used(pool_id, false, err);
+    if (rv < 0 && rv != -ENOENT)
+        return rv;
+    ls.flags = 0;
+    rv = sanlock_rem_lockspace(&ls, 0);
+    return rv < 0 && rv != -ENOENT ? sanlock_fail(err, rv, "sanlock does not give up the lockspace")
+                                   : 0;
 }
 
 void membership_abandon(struct membership *m)

@@ -62,6 +62,8 @@ int sanlock_daemon_parse(const char *text, struct sanlock_daemon *ret, struct er
     ret->watchdog_fire_timeout_s = FIRE_TIMEOUT_OF_OLD_DAEMONS_S;
     if (find_value(text, "watchdog_fire_timeout", value, sizeof value))
         ret->watchdog_fire_timeout_s = atoi(value);
+    ret->kill_grace_s =
+        find_value(text, "kill_grace_seconds", value, sizeof value) ? atoi(value) : -1;
     if (!find_value(text, "version_str", ret->version, sizeof ret->version))
         strcpy(ret->version, "?");
     return 0;

@@ -14,6 +14,8 @@ struct sanlock_daemon {
     char host_name[LEASES_NAME_SIZE];
     bool use_watchdog;
     int watchdog_fire_timeout_s;
+    int kill_grace_s; /* between the killpath and SIGTERM; 0: no killpath, SIGTERM at once (-1: it
+                         does not say) */
     char version[16];
 };
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end-to-end tests' frame: a cluster of virtual machines with lunar's daemons on it, and TAP-like test lines.
 
-Happy path: Cluster() boots, pushes the three programs, starts sanlock, formats the LUN; start_agents() and
+Happy path: Cluster() boots, pushes the programs, starts sanlock, formats the LUN; start_agents() and
 start_coordinator() bring the pool up; ctl() runs lunarctl and returns its JSON. Failure modes: a command that
 fails raises Failed with its words; wait_for() polls a condition up to a deadline and says what it waited for; whatever
 happens, close() takes the cluster down, after saving the nodes' logs.
@@ -15,7 +15,7 @@ import sys
 import time
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-PROGRAMS = ("lunar-agent", "lunar-coordinator", "lunarctl")
+PROGRAMS = ("lunar-agent", "lunar-guard", "lunar-coordinator", "lunarctl")
 DEVICE = "/dev/vdb"
 POOL = "demo"
 
@@ -47,11 +47,13 @@ class Cluster:
     """A private cluster. Use as a context manager."""
 
     def __init__(self, name, nodes=3, lun_size="4G", build="build/release", net_cut=True, keep=False,
-                 io_timeout=2, logs=None):
+                 io_timeout=2, watchdog_timeout=10, logs=None, iscsi=None):
         # Unique, so that two runs on one machine do not take each other's nodes down; --keep wants a known one.
         self.name = name if keep else f"{name}-{os.getpid()}"
         self.nodes, self.build, self.keep = nodes, TOP / build, keep
-        self.lun_size, self.net_cut, self.io_timeout = lun_size, net_cut, io_timeout
+        self.lun_size, self.net_cut = lun_size, net_cut
+        self.io_timeout, self.watchdog_timeout = io_timeout, watchdog_timeout
+        self.iscsi, self.device = iscsi, "/dev/sda" if iscsi else DEVICE  # None, "fast" or "slow"
         self.logs = pathlib.Path(logs or f"/tmp/lunar-logs-{os.getuid()}/{self.name}")
 
     # --- the test bed ---
@@ -67,8 +69,9 @@ class Cluster:
     def up(self):
         self.vm("down", check=False)
         args = ["up", "--nodes", self.nodes, "--lun-size", self.lun_size, "--no-sanlock", "--io-timeout",
-                self.io_timeout]
-        self.vm(*args, *(["--net-cut"] if self.net_cut else []), timeout=900)
+                self.io_timeout, "--watchdog-timeout", self.watchdog_timeout]
+        args += ["--net-cut"] if self.net_cut else []
+        self.vm(*args, *(["--iscsi", self.iscsi] if self.iscsi else []), timeout=900)
 
     def close(self):
         self.save_logs()
@@ -112,22 +115,24 @@ class Cluster:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     # --- lunar on it ---
-    def install(self, nodes):
+    def install(self, nodes, sanlock=True):
         """Programs and sanlock; again after a node was cut."""
         for n in nodes:
             for program in PROGRAMS:
                 self.vm("push", n, self.build / program, f"/usr/sbin/{program}")
-            self.x(n, "node-sanlock start")
+            if sanlock:
+                self.x(n, "node-sanlock start")
 
     def format(self, **options):
         extra = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in options.items())
-        self.x(1, f"lunarctl lun format {DEVICE} --pool {POOL} --io-timeout {self.io_timeout} --watchdog-timeout 10 {extra}")
+        self.x(1, f"lunarctl lun format {self.device} --pool {POOL} --io-timeout {self.io_timeout} "
+                  f"--watchdog-timeout {self.watchdog_timeout} {extra}")
 
     def start_agent(self, node):
-        self.x(node, f"mkdir -p /run/lunar; setsid lunar-agent --device {DEVICE} >>/run/agent.log 2>&1 </dev/null &")
+        self.x(node, f"mkdir -p /run/lunar; setsid lunar-agent --device {self.device} >>/run/agent.log 2>&1 </dev/null &")
 
     def start_coordinator(self, node, env=""):
-        self.x(node, f"{env} setsid lunar-coordinator --device {DEVICE} >>/run/coordinator.log 2>&1 </dev/null &")
+        self.x(node, f"{env} setsid lunar-coordinator --device {self.device} >>/run/coordinator.log 2>&1 </dev/null &")
 
     def agent_status(self, node):
         return self.ctl(node, "node", "status")

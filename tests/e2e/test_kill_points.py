@@ -5,14 +5,19 @@ The executor itself numbers its effects (effect_point in the coordinator): for n
 itself at its n-th effect leads, a plain one stands by, and create, attach, detach and delete are asked for once each. All
 four must succeed, and nothing may be left over. The loop ends when the suicidal coordinator survives: a new effect
 in the code is tested without editing this file.
+
+By default every third effect is walked, always the same ones: 1, 4, 7, ... With LUNAR_TEST_LONG=1 (tools/test --long)
+all of them are; whoever adds or moves an effect runs that.
 """
 
+import os
 import sys
 
 from harness import Cluster, Failed, Skip, fatal, run_tests, wait_for
 
 c = Cluster("e2e-kill", build="build/dev")
 POINTS_MAX = 120
+STEP = 1 if os.environ.get("LUNAR_TEST_LONG") == "1" else 3
 
 
 def pool_comes_up():
@@ -54,18 +59,19 @@ def check_clean():
 
 def every_point_is_survived():
     names = []
-    for n in range(1, POINTS_MAX):
+    for n in range(1, POINTS_MAX, STEP):
         victim = hand_over(n)
         try:
             whole_life()
             check_clean()
         except Failed as error:
-            raise Failed(f"killed at effect {n} (of {names[-1:]}…): {error}") from error
+            raise Failed(f"killed at effect {n} (after {names[-1:]}): {error}") from error
         points = c.x(victim, "cat /run/points").stdout.split("\n")
         if c.x(victim, "pgrep -x lunar-coordinat", check=False).returncode == 0:
             if n < 20:
                 raise Failed(f"only {n} effects were met: the test sees nothing")
-            return f"{n - 1} points: " + " ".join(sorted({p.split(' ', 1)[1] for p in points if ' ' in p}))
+            kinds = sorted({p.split(" ", 1)[1] for p in points if " " in p})
+            return f"{len(names)} points, the last of them {n - STEP}: " + " ".join(kinds)
         names.append(points[-2] if len(points) > 1 else "?")
     raise Failed(f"more than {POINTS_MAX} effects")
 
@@ -73,8 +79,9 @@ def every_point_is_survived():
 if __name__ == "__main__":
     try:
         with c:
+            which = "every" if STEP == 1 else "every third"
             sys.exit(run_tests([("pool comes up", pool_comes_up),
-                                ("kill -9 at every external effect is completed by the next coordinator",
+                                (f"kill -9 at {which} external effect is completed by the next coordinator",
                                  every_point_is_survived)]))
     except (Skip, Failed) as error:
         fatal(error)

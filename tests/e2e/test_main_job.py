@@ -242,20 +242,6 @@ def the_file_system_is_clean_afterwards():
 
 # --- the coordinator ---
 
-def a_killed_coordinator_is_replaced_within_3_s():
-    took = []
-    for _ in range(3):
-        node, term = c.leader()
-        c.x(node, "pkill -9 -x lunar-coordinat")
-        start = time.monotonic()
-        new = wait_for("the standby", lambda: c.leader(), 30, pause=0.01)
-        took.append(time.monotonic() - start)
-        expect(new[1] > term and new[0] != node, f"{new} after node{node}, term {term}")
-        c.start_coordinator(node)
-    expect(max(took) <= 3, f"took {took}")
-    return "answered after " + ", ".join(f"{t:.2f}" for t in took) + " s"
-
-
 def a_standby_relays_its_local_clients():
     node, _ = c.leader()
     standby = 3 - node
@@ -380,6 +366,7 @@ def a_refused_leave_joins_again_as_a_new_run():
     node, _ = c.leader()
     before = c.agent_status(node)
     c.ctl(3, "volume", "create", "stay", "--size", "64MiB")
+    c.x(3 - node, "pkill -9 -x lunar-coordinat")  # the standby would have a stopped leader forced out
     c.x(node, "pkill -STOP -x lunar-coordinat")  # it holds its lease and cannot resign
     said = c.refused(node, "node", "leave")
     expect("IN_USE" in said, said)
@@ -388,7 +375,8 @@ def a_refused_leave_joins_again_as_a_new_run():
     after = c.agent_status(node)
     expect(after["run"] == before["run"] + 1 and after["host_id"] == before["host_id"], f"{before} then {after}")
     wait_for("the stopped one to resign, as it was told", lambda: c.x(node, "pgrep -x lunar-coordinat", check=False).returncode, 20)
-    c.start_coordinator(node)
+    for n in (node, 3 - node):
+        c.start_coordinator(n)
     wait_for("the node to be of use again", lambda: c.ctl(3, "volume", "attach", "stay", "--node", f"node{node}"), 30)
     c.ctl(3, "volume", "detach", "stay")
     c.ctl(3, "volume", "delete", "stay")
@@ -460,7 +448,7 @@ TESTS = [pool_comes_up, safety_22_a_living_pool_is_never_formatted_again, the_du
          a_second_attach_is_refused_with_who_holds_it, a_detach_in_use_is_refused,
          a_killed_qsd_is_replaced_under_the_writer, a_killed_agent_is_replaced_under_the_writer,
          a_qsd_that_died_with_its_agent_is_replaced_too, the_file_system_is_clean_afterwards,
-         a_killed_coordinator_is_replaced_within_3_s, a_standby_relays_its_local_clients,
+         a_standby_relays_its_local_clients,
          a_coordinator_told_to_go_hands_over,
          safety_1_a_stopped_lvm_dies_with_its_coordinator, safety_5_a_second_agent_waits_for_the_exit_of_the_first,
          safety_9_a_member_is_used_with_and_without_its_agent,

@@ -113,8 +113,10 @@ static void host_state(void)
     uint8_t how = feed_u8(input);
     struct host_status status = {.host_id = feed_u8(input) % (MAX_NODES + 3),
                                  .generation = 1 + (how >> 4 & 1),
-                                 .state = states[(how & 15) % 5]};
-    leader_hosts(w.leader, &status, 1, w.now);
+                                 .state = states[(how & 15) % 5],
+                                 .timestamp = how >> 5 & 1,
+                                 .look = (how >> 6) % 3};
+    leader_hosts(w.leader, &status, 1, (how & 15) < 13, w.now);
 }
 
 static void trouble(void)

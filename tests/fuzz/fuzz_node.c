@@ -125,8 +125,8 @@ static void io_waiting(void *data, bool waiting)
     w.waiting = waiting;
 }
 
-static const struct node_io fake_io = {io_write_report, io_run,   io_send,
-                                       io_respond,      io_watch, io_waiting};
+static const struct node_io fake_io = {io_write_report, io_run,     io_send, io_respond,
+                                       io_watch,        io_waiting, NULL};
 
 /* --- answers of the outside --- */
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The page decoder. The input is one shape byte (fuzz_unit) and a page's bytes; slot and kind are
- * fixed, so the third shape gets everything but the page's own fields right.
+ * The decoders of pages and of claims, which lie in the same places. The input is one shape byte
+ * (fuzz_unit) and a page's bytes; slot and kind are fixed, so the third shape gets everything but
+ * the page's own fields right.
  *
  * What must hold beyond "no crash": a page that is accepted can be walked to its end by page_next
  * with exactly `count` messages whose bytes lie in the page; encoding it again gives a page that
  * decodes to the same; a refused one names a reason.
  */
+#include "diskrpc/claim.h"
 #include "diskrpc/page.h"
 #include "diskrpc/unit.h"
 #include "fuzz/fuzz.h"
@@ -47,8 +49,29 @@ static void check_equal(const struct page *a, const struct page *b)
          "writer and peer survive");
     MUST(memcmp(a->hint.ip, b->hint.ip, sizeof a->hint.ip) == 0 && a->hint.port == b->hint.port,
          "the address for hints survives");
+    MUST(a->dead_generation == b->dead_generation, "the mark of the dead survives");
     MUST(strcmp(a->node_name, b->node_name) == 0, "the node's name survives");
     MUST(memcmp(a->payload, b->payload, a->payload_len) == 0, "the messages survive");
+}
+
+static void check_claim(const uint8_t *data, size_t size)
+{
+    struct claim claim, again;
+    uint8_t buffer[PAGE_SIZE_BYTES], out[PAGE_SIZE_BYTES];
+    struct error err = ERROR_INIT;
+
+    fuzz_unit(data, size, UNIT_CLAIM, CLAIM_HEADER_SIZE, SLOT, buffer, sizeof buffer);
+    int rc = claim_in(buffer, SLOT, &fuzz_pool, &claim, &err);
+    if (rc < 0) {
+        MUST(err.code == rc && err.text[0], "a refusal says why");
+        return;
+    }
+    claim_out(&claim, out);
+    MUST(claim_in(out, SLOT, &fuzz_pool, &again, &err) == 0, "what was decoded encodes");
+    MUST(uuid_equal(&claim.nonce, &again.nonce) &&
+             claim.lease_generation == again.lease_generation &&
+             strcmp(claim.node_name, again.node_name) == 0,
+         "every field survives");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -57,6 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t buffer[PAGE_SIZE_BYTES], out[PAGE_SIZE_BYTES];
     struct error err = ERROR_INIT;
 
+    check_claim(data, size);
     fuzz_unit(data, size, UNIT_UP_PAGE, PAGE_HEADER_SIZE, SLOT, buffer, sizeof buffer);
     int rc = page_in(buffer, PAGE_UP, SLOT, &fuzz_pool, &page, &err);
     if (rc < 0) {

@@ -5,10 +5,10 @@
  * fuzz_unit; a table's bytes are zero-padded to 4 KiB, or to 64 KiB if there are more.
  *
  * What must hold beyond "no crash": an accepted table encodes and decodes to the same; of the
- * merged one, that every (attachment, volume) that any of the three names is in it and nothing
- * else, each once and as granted, with the longest of the chains that were named; what was merged
- * can be merged again (a leader that takes over twice), unless it does not fit, which is an error
- * and never a table with something left out.
+ * merged one, that every (attachment, volume) that any of the three names is in it, unless it is
+ * of a life that a copy marks as over, and nothing else, each once and as granted, with the longest
+ * of the chains that were named; what was merged can be merged again (a leader that takes over
+ * twice), unless it does not fit, which is an error and never a table with something left out.
  */
 #include "coordinator/leader.h"
 #include "diskrpc/unit.h"
@@ -85,11 +85,21 @@ static void check_merged(const struct table *merged, const struct table *const f
 {
     for (int k = 0; k < 3; k++)
         for (uint32_t i = 0; from[k] && i < from[k]->n_entries; i++) {
-            const struct table_entry *e = find(merged, &from[k]->entries[i]);
-            MUST(e && e->n_layers >= from[k]->entries[i].n_layers, "what one of them names stands");
+            const struct table_entry *named = &from[k]->entries[i];
+            const struct table_entry *e = find(merged, named);
+            if (merged->node_dead && named->generation <= merged->dead_generation)
+                continue;
+            MUST(e && e->n_layers >= named->n_layers && e->generation >= named->generation,
+                 "what one of them names stands");
         }
+    for (int k = 0; k < 2; k++)
+        MUST(!from[k] || !from[k]->node_dead ||
+                 (merged->node_dead && merged->dead_generation >= from[k]->dead_generation),
+             "the marks stay");
     for (uint32_t i = 0; i < merged->n_entries; i++) {
         bool named = false;
+        MUST(!merged->node_dead || merged->entries[i].generation > merged->dead_generation,
+             "nothing of a life that is over stands");
         for (int k = 0; k < 3 && !named; k++)
             for (uint32_t j = 0; from[k] && j < from[k]->n_entries && !named; j++)
                 named = uuid_equal(&merged->entries[i].attachment_id,

@@ -20,7 +20,7 @@ struct generator {
 };
 
 static const char *const stream_names[SIM_STREAMS] = {"config", "lun",   "schedule", "clients",
-                                                      "uuid",   "world", "hints"};
+                                                      "uuid",   "world", "hints",    "data"};
 static const char *const fault_names[SIM_FAULT_KINDS] = {
 #define X(name, text) #name,
     SIM_FAULTS(X)

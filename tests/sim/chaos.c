@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Faults that are planned rather than drawn per operation: kills, pauses, resets, lost paths,
- * drifting clocks, dying QSDs, forged pages, clean leaves.
+ * Faults that are planned rather than drawn per operation: kills, stops, pauses, resets, lost
+ * paths, drifting clocks, dying QSDs, forged pages, clean leaves.
  *
  * Once a virtual second each kind may strike, by its weight of this seed. Failure modes: none; what
  * a fault finds nobody to strike is not counted.
@@ -13,6 +13,8 @@
 #include "sim/ghost.h"
 
 #define PERIOD_US SIM_S
+/* Well below 8N, as `lunarctl node check` wants it. */
+#define TRANSPORT_US (5 * SIM_S)
 
 /* --- whom to strike --- */
 
@@ -66,6 +68,59 @@ static void kill_process(void)
     process_kill(p);
 }
 
+static struct machine *victim(enum sim_fault kind);
+
+static void kill_if_alive(void *data)
+{
+    struct process *p = data;
+    if (!p->ending && !p->gone)
+        process_kill(p);
+}
+
+static void kill_guard(void)
+{
+    struct process *p = guard_model_process(some_machine(FAULT_GUARD_KILL));
+    if (!p)
+        return;
+    sim_count_fault(FAULT_GUARD_KILL);
+    process_kill(p);
+}
+
+static void term_guard(void)
+{
+    struct machine *m = some_machine(FAULT_GUARD_TERM);
+    if (!guard_model_process(m))
+        return;
+    sim_count_fault(FAULT_GUARD_TERM);
+    guard_model_term(m);
+}
+
+/* Just then a guard must know of it. */
+void chaos_node_maps(struct machine *m)
+{
+    if (sim_fault(FAULT_GUARD_TERM, 40))
+        guard_model_term(m);
+}
+
+/* Half-way through its work is when it matters. */
+void chaos_guard_fences(struct process *guard)
+{
+    bool soon = sim_fault_random(FAULT_GUARD_KILL, 2);
+    if (sim_fault(FAULT_GUARD_KILL, 300))
+        process_at(guard,
+                   sim_now_us() + sim_fault_random(FAULT_GUARD_KILL, (soon ? 20 : 200) * SIM_MS),
+                   kill_if_alive, guard);
+}
+
+static void kill_sanlock(void)
+{
+    struct machine *m = victim(FAULT_SANLOCK_KILL);
+    if (!m || !sanlock_host_id(m))
+        return;
+    sim_count_fault(FAULT_SANLOCK_KILL);
+    sanlock_kill(m);
+}
+
 static void do_resign(void *data)
 {
     struct process *p = data;
@@ -83,6 +138,35 @@ static void change_coordinator(void)
         process_kill(p);
     else
         process_at(p, sim_now_us(), do_resign, p);
+}
+
+static void do_continue(void *data)
+{
+    process_continue(data);
+}
+
+/* A leader that is stopped for good keeps its lease until a standby has it forced out. */
+static void stop_process(void)
+{
+    struct process *p = sanlock_leader();
+    bool for_ever = p && sim_fault_random(FAULT_PROCESS_STOP, 2);
+    if (!p || sim_fault_random(FAULT_PROCESS_STOP, 4) == 0)
+        p = machine_process(some_machine(FAULT_PROCESS_STOP), PROCESS_COORDINATOR);
+    if (sim_fault_random(FAULT_PROCESS_STOP, 3) == 0)
+        p = machine_process(some_machine(FAULT_PROCESS_STOP), PROCESS_AGENT);
+    if (!p || p->ending || p->stopped)
+        return;
+    sim_count_fault(FAULT_PROCESS_STOP);
+    process_stop(p);
+    if (!for_ever || p != sanlock_leader())
+        sim_at(sim_now_us() + some_time(FAULT_PROCESS_STOP), do_continue, p);
+}
+
+void chaos_end(void)
+{
+    for (struct process *p = NULL; (p = process_next(p)) != NULL;)
+        if (p != sanlock_leader())
+            process_continue(p);
 }
 
 static void kill_leader(void *data)
@@ -105,7 +189,7 @@ static void do_leave(void *data)
 {
     struct process *p = data;
     if (process_agent(p))
-        agent_leave(process_agent(p), 0);
+        agent_leave(process_agent(p), 0, false);
 }
 
 /* Not a fault, but as rare: `lunarctl node leave`. */
@@ -135,6 +219,17 @@ static void pause_machine(void)
     sim_at(sim_now_us() + some_time(FAULT_NODE_PAUSE), on_resume, m);
 }
 
+/* Mostly past the time at which others take it for dead. */
+static void stop_clock(void)
+{
+    struct machine *m = victim(FAULT_CLOCK_STOP);
+    if (!m)
+        return;
+    sim_count_fault(FAULT_CLOCK_STOP);
+    machine_stop_clock(m);
+    sim_at(sim_now_us() + 5 * SIM_S + sim_fault_random(FAULT_CLOCK_STOP, 45 * SIM_S), on_resume, m);
+}
+
 static void reset_machine(void)
 {
     struct machine *m = victim(FAULT_NODE_RESET);
@@ -151,6 +246,13 @@ static void on_path_back(void *data)
     sim_trace("%s has its path again", m->name);
 }
 
+static void on_transport_gives_up(void *data)
+{
+    struct machine *m = data;
+    m->path_errors = m->path_lost;
+}
+
+/* It hangs, it fails, or it hangs until the transport gives up (iSCSI's replacement_timeout). */
 static void lose_path(void)
 {
     struct machine *m = victim(FAULT_PATH_LOSS);
@@ -158,9 +260,23 @@ static void lose_path(void)
         return;
     sim_count_fault(FAULT_PATH_LOSS);
     m->path_lost = true;
-    m->path_errors = sim_fault_random(FAULT_PATH_LOSS, 2) == 0;
+    uint64_t how = sim_fault_random(FAULT_PATH_LOSS, 3);
+    m->path_errors = how == 0;
+    if (how == 1)
+        sim_at(sim_now_us() + TRANSPORT_US, on_transport_gives_up, m);
     sim_trace("%s loses its path%s", m->name, m->path_errors ? ", I/O fails" : "");
     sim_at(sim_now_us() + some_time(FAULT_PATH_LOSS), on_path_back, m);
+}
+
+/* Where somebody writes, a path that hangs matters most. */
+void chaos_node_opened(struct machine *m)
+{
+    if (!chaos_may_strike(m) || !sim_fault(FAULT_PATH_LOSS, 25))
+        return;
+    m->path_lost = true;
+    sim_trace("%s loses its path, which hangs", m->name);
+    sim_at(sim_now_us() + 20 * SIM_S + sim_fault_random(FAULT_PATH_LOSS, 25 * SIM_S), on_path_back,
+           m);
 }
 
 static void drift(void)
@@ -326,10 +442,19 @@ static const struct {
     uint32_t per_mille; /* and second, at full weight */
     void (*strike)(void);
 } strikes[] = {
-    {FAULT_PROCESS_KILL, 120, kill_process}, {FAULT_COORDINATOR_CHANGE, 60, change_coordinator},
-    {FAULT_NODE_PAUSE, 60, pause_machine},   {FAULT_NODE_RESET, 30, reset_machine},
-    {FAULT_PATH_LOSS, 50, lose_path},        {FAULT_CLOCK_DRIFT, 100, drift},
-    {FAULT_QSD_EXIT, 150, exit_qsd},         {FAULT_FORGED_PAGE, 400, forge_page},
+    {FAULT_PROCESS_KILL, 120, kill_process},
+    {FAULT_GUARD_KILL, 30, kill_guard},
+    {FAULT_COORDINATOR_CHANGE, 60, change_coordinator},
+    {FAULT_NODE_PAUSE, 60, pause_machine},
+    {FAULT_GUARD_TERM, 5, term_guard},
+    {FAULT_CLOCK_STOP, 20, stop_clock},
+    {FAULT_SANLOCK_KILL, 8, kill_sanlock},
+    {FAULT_NODE_RESET, 30, reset_machine},
+    {FAULT_PATH_LOSS, 50, lose_path},
+    {FAULT_CLOCK_DRIFT, 100, drift},
+    {FAULT_QSD_EXIT, 150, exit_qsd},
+    {FAULT_FORGED_PAGE, 400, forge_page},
+    {FAULT_PROCESS_STOP, 60, stop_process},
 };
 
 static uint64_t chaos_end_us;

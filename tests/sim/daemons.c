@@ -167,6 +167,9 @@ static void plan_start(struct machine *m, enum process_kind kind, uint64_t delay
 static void on_process_gone(struct process *p)
 {
     local_model_process_ended(p);
+    guard_model_process_gone(p);
+    if (p->kind == PROCESS_GUARD)
+        return; /* the agent starts another one */
     if (p == ghost_leader()) {
         chaos_leader_gone(p);
         stale_leader_gone(p);
@@ -191,12 +194,14 @@ void world_power_cycle(struct machine *m, uint64_t off_us, const char *why)
         return;
     sim_trace("%s reset: %s", m->name, why);
     stack_model_machine_off(m);
+    guard_model_machine_off(m);
     sim_at(sim_now_us() + off_us, on_boot, m);
     machine_off(m); /* does not return into one of its own processes */
 }
 
 static void on_watchdog(struct machine *m)
 {
+    guard_model_reset(m);
     world_power_cycle(m, 5 * SIM_S + sim_random(STREAM_WORLD, 10 * SIM_S), "watchdog");
 }
 
@@ -263,6 +268,7 @@ static void name_rot_regions(void)
 
     lun_rot_region(group, l->area_start, SUPERBLOCK_SIZE);
     lun_rot_region(group++, l->area_start + LAYOUT_SUPERBLOCK_B_OFFSET, SUPERBLOCK_SIZE);
+    lun_rot_region(0, beat_offset(l), BEAT_SIZE);
     assert(group == WORLD_METADATA_GROUP);
     lvm_model_rot_regions(group);
     /* Two areas and two slots of the copy, one of them older: two may be lost at once. */
@@ -290,6 +296,10 @@ void world_start(uint32_t machines, uint32_t candidates)
     n_candidates = candidates < machines ? candidates : machines;
     sim_hooks.process_gone = on_process_gone;
     sim_hooks.watchdog = on_watchdog;
+    sim_hooks.killpath = guard_model_killpath;
+    sim_hooks.sanlock_gone = guard_model_sanlock_gone;
+    sim_hooks.cleared = guard_model_cleared;
+    sim_hooks.thawed = ghost_machine_thawed;
     hints.on = sim_random(STREAM_HINTS, 2) == 0;
     for (uint32_t i = 0; i < machines; i++)
         machine_new();

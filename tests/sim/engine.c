@@ -22,6 +22,7 @@ struct sim_event {
     uint32_t boot;
     uint32_t place; /* in the heap, from 1; 0: not there */
     bool parked;
+    uint64_t at_us, pushed_us;         /* when it is due, and when that was said */
     struct sim_event *next, *previous; /* of the parked; next alone: of the free */
 };
 
@@ -106,6 +107,8 @@ static void heap_push(struct sim_event *event, uint64_t at_us)
             abort();
     }
     struct entry e = {at_us > now_us ? at_us : now_us, next_number++, event};
+    event->at_us = e.at_us;
+    event->pushed_us = now_us;
     sift_up(++heap_n, e);
 }
 
@@ -185,6 +188,32 @@ static void take_out(struct sim_event *e)
     e->parked = false;
 }
 
+/* Its clock stood still: what was due in so and so long when it stopped still is. */
+static uint64_t due_after_stop(const struct sim_event *e, uint64_t stopped_us)
+{
+    return e->pushed_us <= stopped_us ? e->at_us + (now_us - stopped_us) : now_us;
+}
+
+void engine_clock_stood(struct machine *m, uint64_t stopped_us)
+{
+    static struct sim_event *later[1u << 16];
+    uint32_t n = 0;
+    for (uint32_t i = 1; i <= heap_n; i++)
+        if (heap[i].event->machine == m && heap[i].event->pushed_us <= stopped_us) {
+            assert(n < sizeof later / sizeof *later);
+            later[n++] = heap[i].event;
+        }
+    for (struct sim_event *e = parked[m->index].first; e; e = e->next) {
+        e->at_us = due_after_stop(e, stopped_us);
+        e->pushed_us = now_us;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t at_us = due_after_stop(later[i], stopped_us);
+        heap_remove(later[i]->place);
+        heap_push(later[i], at_us);
+    }
+}
+
 void engine_unpark(struct machine *m)
 {
     struct parked *list = &parked[m->index];
@@ -193,7 +222,10 @@ void engine_unpark(struct machine *m)
     for (struct sim_event *next; e; e = next) {
         next = e->next;
         e->parked = false;
-        heap_push(e, now_us);
+        uint64_t at_us = e->at_us, pushed_us = e->pushed_us;
+        heap_push(e, at_us); /* it may have to be parked again: its own times stay */
+        e->at_us = at_us;
+        e->pushed_us = pushed_us;
     }
 }
 
@@ -219,7 +251,7 @@ static bool may_run(struct sim_event *e)
         event_free(e);
         return false;
     }
-    if (e->machine->state == MACHINE_PAUSED) {
+    if (e->machine->state == MACHINE_PAUSED || (e->process && e->process->stopped)) {
         park(e);
         return false;
     }

@@ -92,6 +92,7 @@ struct worker {
     struct job_list submitted, finished;
     bool busy, telling, closed;
     unsigned outstanding;
+    uint64_t ended;
 };
 
 static void list_init(struct job_list *list)
@@ -137,6 +138,7 @@ static void tell(void *data)
     w->telling = false;
     while ((job = list_pop(&w->finished)) != NULL) {
         w->outstanding--;
+        w->ended++;
         job->done(job);
     }
 }
@@ -168,6 +170,11 @@ void worker_submit(struct worker *worker, struct worker_job *job)
 bool worker_is_idle(const struct worker *worker)
 {
     return worker->outstanding == 0;
+}
+
+uint64_t worker_done_count(const struct worker *worker)
+{
+    return worker->ended;
 }
 
 /* Its memory goes with the process. */

@@ -57,6 +57,11 @@ struct process *ghost_leader(void)
     return leader;
 }
 
+uint64_t ghost_ran_us(const struct machine *m)
+{
+    return ran_us[m->index];
+}
+
 /* --- terms --- */
 
 static void on_elected(struct process *p, uint64_t term)
@@ -138,6 +143,28 @@ void ghost_commits(const struct process *p)
                       "%s commits without a look at the lease since the commit began", p->name);
 }
 
+/* --- who is forced out --- */
+
+/* A silent leader is seen within 7 s of the faults' end, asked for, and killed within 5N; a second
+ * request may follow after that; where the standby itself is being fenced, it has to join again
+ * before. Whoever has led since then beats. */
+#define LEFT_ALONE_US (80 * SIM_S)
+
+static uint64_t faults_ended_us;
+
+void ghost_faults_ended(void)
+{
+    faults_ended_us = sim_now_us();
+}
+
+static void on_forced_out(struct process *p)
+{
+    if (faults_ended_us && sim_now_us() > faults_ended_us + LEFT_ALONE_US)
+        sim_violation("a-beating-leader-is-left-alone",
+                      "%s is forced out, %llu ms after the last fault", p->name,
+                      (unsigned long long)(sim_now_us() - faults_ended_us) / 1000);
+}
+
 /* --- who writes where --- */
 
 static void check_writer(const struct process *p, const struct incarnation *writer, uint64_t want,
@@ -155,6 +182,11 @@ static void check_agent_write(const struct process *p, uint32_t host, const char
     for (uint32_t i = 1; i <= world_machines(); i++)
         if (sanlock_host_id(machine_at(i)) == host)
             host_of[host] = machine_at(i);
+    /* A join whose first write hung until its lockspace was given up: nobody has had the slot
+     * since. */
+    const struct agent *agent = process_agent(p);
+    if (!host_of[host] && agent && agent->join.self.host_id == host)
+        host_of[host] = p->machine;
     if (host_of[host] != p->machine || machine_process(p->machine, PROCESS_AGENT) != p)
         sim_violation("pages-have-one-writer", "%s writes %s of host %u, which is %s's", p->name,
                       what, host, host_of[host] ? host_of[host]->name : "nobody");
@@ -203,6 +235,16 @@ static void down_page_submitted(struct process *p, uint32_t host, const uint8_t 
     free(page);
 }
 
+static void beat_submitted(struct process *p, const uint8_t *bytes)
+{
+    struct beat beat;
+
+    check_coordinator_write(p, "writes a beat");
+    if (beat_in(bytes, &world_sb.pool_id, &beat, NULL) < 0)
+        sim_violation("pages-have-one-writer", "%s writes a beat that is none", p->name);
+    check_writer(p, &beat.writer, ghost_term_of(p), "a beat");
+}
+
 static void on_submitted(struct process *p, uint64_t offset, const uint8_t *bytes, uint32_t len)
 {
     const struct layout *l = &world_sb.layout;
@@ -230,7 +272,9 @@ static void on_submitted(struct process *p, uint64_t offset, const uint8_t *byte
         ghost_grants_submitted(p, host, bytes, len);
         if (offset < l->grants_b)
             chaos_saw_grants(host, bytes, len);
-    } else if (offset >= l->metadata_a && offset < l->metadata_b + LAYOUT_METADATA_COPY_SIZE)
+    } else if (offset == beat_offset(l))
+        beat_submitted(p, bytes);
+    else if (offset >= l->metadata_a && offset < l->metadata_b + LAYOUT_METADATA_COPY_SIZE)
         check_coordinator_write(p, "stores a metadata copy");
     else if (lvm_model_owns(offset))
         check_coordinator_write(p, "writes LVM metadata");
@@ -275,4 +319,6 @@ void ghost_start(void)
     sim_hooks.lun_submitted = on_submitted;
     sim_hooks.lun_landed = on_landed;
     sim_hooks.elected = on_elected;
+    sim_hooks.forced_out = on_forced_out;
+    faults_ended_us = 0;
 }

@@ -9,6 +9,7 @@
 #include "sim/world.h"
 
 void ghost_start(void);
+void ghost_faults_ended(void); /* from now on who beats is left alone */
 
 /* --- who leads (ghost.c) --- */
 /* Fails the run if p may not act as coordinator now; `what` names the act. */
@@ -19,6 +20,9 @@ void ghost_commits(const struct process *p);
 uint64_t ghost_term_of(const struct process *p); /* given by sanlock; 0: none */
 uint64_t ghost_term(void);                       /* the highest that was ever given */
 struct process *ghost_leader(void);              /* whom; it may have died */
+
+/* How long the machine has been up with its LUN, in all. */
+uint64_t ghost_ran_us(const struct machine *m);
 
 /* --- metadata (ghost_metadata.c) --- */
 /* lvm made `text` out of `base` (NULL: out of nothing). */
@@ -42,12 +46,25 @@ bool ghost_metadata_is_settled(bool empty, char *why, size_t size);
 
 /* --- what is open (ghost_grants.c) --- */
 void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool job);
+/* By the tables of the leader of now. */
+bool ghost_is_granted(uint32_t host, uint64_t generation, const struct uuid *attachment);
 void ghost_mapped(void); /* something new is mapped: checks for two writers */
 void ghost_detached(const struct machine *m, const struct stack_spec *spec, uint64_t mapped_us);
 void ghost_formatted(const struct stack_spec *spec);
 bool ghost_is_formatted(const struct uuid *volume);
 bool ghost_nothing_granted(char *why, size_t size);
 void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *bytes, uint32_t len);
+
+/* --- who writes (ghost_writers.c) --- */
+/* A map that reaches the LUN is about to be made: its number, from 1. */
+uint64_t ghost_writer_mapped(const struct machine *m, const struct stack_spec *spec);
+/* A write through that map lands. False: it is a stray one that is excused, and has no effect. */
+bool ghost_writer_landed(uint64_t map, uint64_t offset);
+/* The machine stood still as a whole and goes on. */
+void ghost_machine_thawed(struct machine *m, bool clock_stopped);
+/* That life of the machine stood still until others could prove it dead: it may do what it likes,
+ * for a while. */
+bool ghost_is_excused(const struct machine *m, uint32_t host, uint64_t generation);
 
 /* --- the order of writes (ghost_order.c) --- */
 void ghost_order_landed(uint64_t offset); /* bytes of a write have reached the LUN there */
@@ -59,8 +76,20 @@ void ghost_order_mapping(const struct machine *m, uint32_t host, const struct uu
 /* When the present leader was elected, or when it had read them, the host's report or the newer
  * copy of its grants named it. */
 bool ghost_order_was_named(uint32_t host, const struct uuid *attachment);
-/* `first`: of the present leader, about to be written; calls after the first say nothing. */
-void ghost_order_grants(const struct process *p, uint32_t host, struct table *first);
+/* `first`: of the present leader, about to be written; true for its first one of that host, which
+ * alone is looked at. */
+bool ghost_order_grants(const struct process *p, uint32_t host, struct table *first);
+
+/* That copy of its grants as it lies on the LUN now; false: damaged or none. */
+bool ghost_order_read(uint32_t host, int copy, struct table *ret);
+
+/* --- lives that are over (ghost_dead.c) --- */
+void ghost_dead_landed(uint32_t host, int copy, const struct table *t);
+/* The leader is about to write it; `first` of that host. */
+void ghost_dead_grants(const struct process *p, uint32_t host, const struct table *t, bool first);
+/* It has just given this to that host. */
+void ghost_dead_moved(const struct process *p, uint32_t to, const struct table_entry *e,
+                      uint64_t term);
 
 /* --- spill slots (ghost_spills.c) --- */
 void ghost_spill_submitted(const struct process *p, bool up, uint32_t host, const uint8_t *bytes,

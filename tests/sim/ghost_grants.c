@@ -2,10 +2,12 @@
 /*
  * Invariants of grants and of what is open (SAFETY 2, 3, 17, 18).
  *
- * No byte of the LUN is mapped writable on two machines. Whoever maps has its grant: in a table of
+ * No byte of the LUN is mapped writable on two machines, but for one that was frozen until it was
+ * proved dead. Whoever maps has its grant: in a table of
  * the leader of that moment. A grant leaves the leader's tables only when the node has nothing of
- * it mapped, or when that life of the node is proved dead. What was formatted and is in use is
- * never formatted again. A detach that was answered is for ever.
+ * it mapped, or when that life of the node is proved dead; nothing else is ever marked as dead.
+ * What was formatted and is in use is never formatted again. A detach that was answered is for
+ * ever.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -61,6 +63,12 @@ static struct granted *find(uint32_t host, const struct uuid *attachment)
     return NULL;
 }
 
+bool ghost_is_granted(uint32_t host, uint64_t generation, const struct uuid *attachment)
+{
+    const struct granted *g = find(host, attachment);
+    return g && g->generation == generation;
+}
+
 void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool job)
 {
     uint32_t host = sanlock_host_id(m);
@@ -69,6 +77,8 @@ void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool 
     uint32_t f = formatted_index(&spec->volume_id);
     char id[UUID_TEXT_SIZE];
 
+    if (ghost_is_excused(m, host, sanlock_generation(m)))
+        return;
     uuid_format(&spec->volume_id, id);
     if (!g || g->generation != sanlock_generation(m))
         sim_violation("opens-under-a-grant", "%s (host %u) maps volume %s without a grant", m->name,
@@ -119,10 +129,18 @@ static bool overlap(const struct stack_spec *a, const struct stack_spec *b)
     return false;
 }
 
+/* What a machine that woke up dead has mapped is judged by what it writes (ghost_writers.c). */
+static bool may_write(const struct mapped_view *v)
+{
+    return v->writes && !ghost_is_excused(v->machine, v->host, v->generation);
+}
+
 static void compare(void *data, const struct mapped_view *two)
 {
     const struct mapped_view *one = ((struct pair *)data)->one;
     if (one->spec == two->spec || !overlap(one->spec, two->spec))
+        return;
+    if (!may_write(one) || !may_write(two))
         return;
     sim_violation("one-writer-per-byte", "volume '%s' on %s and volume '%s' on %s share extents",
                   one->spec->name, one->machine->name, two->spec->name, two->machine->name);
@@ -190,15 +208,22 @@ void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *byt
         sim_violation("pages-have-one-writer", "%s writes grants that are none", p->name);
     if (t.term != ghost_term_of(p))
         sim_violation("pages-have-one-writer", "%s writes grants of another term", p->name);
+    if (t.node_dead && !sanlock_proved_dead(host, t.dead_generation))
+        sim_violation("a-grant-moves-after-proof", "%s marks host %u generation %llu, which lives",
+                      p->name, host, (unsigned long long)t.dead_generation);
     if (p == ghost_leader()) {
-        ghost_order_grants(p, host, &t);
+        bool first = ghost_order_grants(p, host, &t);
+        ghost_dead_grants(p, host, &t, first);
         for (uint32_t i = 0; i < n_granted; i++)
             if (granted[i].host == host && !table_find_attachment(&t, &granted[i].attachment)) {
                 check_erase(p, &granted[i]);
                 granted[i--] = granted[--n_granted];
             }
-        for (uint32_t i = 0; i < t.n_entries; i++)
+        for (uint32_t i = 0; i < t.n_entries; i++) {
+            if (!first && !find(host, &t.entries[i].attachment_id))
+                ghost_dead_moved(p, host, &t.entries[i], t.term);
             add(host, &t.entries[i]);
+        }
     }
     table_free(&t);
 }

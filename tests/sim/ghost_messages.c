@@ -226,7 +226,8 @@ static void check_idle(struct watched *w, const struct channel_stats *stats)
     w->heard_ms = stats->last_heard_ms;
     if (busy)
         w->busy_us = sim_now_us();
-    if (sim_now_us() < w->busy_us + IDLE_AFTER_US || w->reads_since_us < w->busy_us)
+    bool closed = looks_of(w->process) < w->looks; /* a fence or a leave has ended the hints */
+    if (sim_now_us() < w->busy_us + IDLE_AFTER_US || w->reads_since_us < w->busy_us || closed)
         start_window(w, stats);
     if (sim_now_us() - w->reads_since_us < IDLE_WINDOW_US)
         return;

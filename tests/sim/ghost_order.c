@@ -6,7 +6,8 @@
  *   granted-before-told      a command that maps goes out after both grant copies have named it
  *   reported-before-mapped   a node maps after its report has named the attachment
  *   looked-after-reporting   nobody maps under a term that was over before that report stood
- *   takeover-loses-nothing   a new leader's first table has what copies and report said
+ *   takeover-loses-nothing   a new leader's first table has what copies and report said, but for
+ *                            a life that is proved dead and marked so
  *
  * They watch the means and not the end: with two copies and a report, it takes several faults at
  * one moment until a missing step gives two nodes one volume, and a run would seldom show it. What
@@ -49,6 +50,11 @@ static bool read_copy(enum table_kind kind, uint32_t host, int copy, struct tabl
     return table_in(bytes, len, kind, host, &world_sb.pool_id, ret, NULL) == 0;
 }
 
+bool ghost_order_read(uint32_t host, int copy, struct table *ret)
+{
+    return read_copy(TABLE_GRANTS, host, copy, ret);
+}
+
 static void note(const struct stood *s)
 {
     for (uint32_t i = 0; i < n_stood; i++)
@@ -66,6 +72,8 @@ static void landed(enum table_kind kind, uint32_t host, int copy)
     struct table t = {0};
     if (!read_copy(kind, host, copy, &t))
         return;
+    if (kind == TABLE_GRANTS)
+        ghost_dead_landed(host, copy, &t);
     for (uint32_t i = 0; i < t.n_entries; i++) {
         const struct table_entry *e = &t.entries[i];
         note(&(struct stood){kind, host, copy, e->attachment_id, t.term, e->generation, e->term,
@@ -215,6 +223,10 @@ static void check_source(const struct process *p, uint32_t host, struct table *t
 {
     for (uint32_t i = 0; i < then->n_entries; i++) {
         const struct uuid *id = &then->entries[i].attachment_id;
+        uint64_t generation = then->entries[i].generation;
+        if (first->node_dead && generation <= first->dead_generation &&
+            sanlock_proved_dead(host, generation))
+            continue;
         if (table_find_attachment(now, id) && !table_find_attachment(first, id))
             sim_violation("takeover-loses-nothing",
                           "%s takes over and leaves out what %s of host "
@@ -223,13 +235,13 @@ static void check_source(const struct process *p, uint32_t host, struct table *t
     }
 }
 
-void ghost_order_grants(const struct process *p, uint32_t host, struct table *first)
+bool ghost_order_grants(const struct process *p, uint32_t host, struct table *first)
 {
     static const char *const copies[] = {"grant copy A", "grant copy B"};
     struct source *then = &at_election[host], *now = &as_read[host];
 
     if (then->checked)
-        return;
+        return false;
     take_snapshot(host, now);
     for (int copy = 0; copy < COPIES; copy++)
         if (then->has[copy] && now->has[copy])
@@ -237,4 +249,5 @@ void ghost_order_grants(const struct process *p, uint32_t host, struct table *fi
     if (then->has_report && now->has_report)
         check_source(p, host, &then->report, &now->report, first, "the report");
     then->checked = true;
+    return true;
 }

@@ -6,12 +6,10 @@
 #include "sim/sim.h"
 
 /* --- engine.c --- */
-/* An event of a machine's own software (its sanlock daemon): dropped when the machine goes off,
- * late while it is paused. */
-struct sim_event *machine_event(struct machine *m, uint64_t at_us, void (*fn)(void *data),
-                                void *data);
 /* What was held up while the machine was paused goes on now. */
 void engine_unpark(struct machine *m);
+/* Its clock stood still since then: its events come as much later. Before engine_unpark. */
+void engine_clock_stood(struct machine *m, uint64_t stopped_us);
 /* Ends the current event at once: the current process has died. Not from a fiber. */
 _Noreturn void engine_abandon_event(void);
 /* Puts a process in place while its code is called inside somebody else's event. */

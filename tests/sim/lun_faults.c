@@ -135,8 +135,9 @@ static bool may_rot(const struct region *r)
 {
     static const uint8_t never_written[8];
     for (uint32_t i = 0; i < n_regions; i++)
-        if (same_group(r, &regions[i]) && (regions[i].rotten || regions[i].torn ||
-                                           lun_in_flight(regions[i].offset, regions[i].len)))
+        if (same_group(r, &regions[i]) &&
+            (regions[i].rotten || regions[i].torn || regions[i].late ||
+             lun_in_flight(regions[i].offset, regions[i].len)))
             return false;
     return memcmp(lun_bytes(r->offset, 8), never_written, 8) != 0;
 }

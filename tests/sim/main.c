@@ -99,6 +99,8 @@ static void run_seed(const struct sim_options *options, struct result *ret)
     chaos_start(o->chaos_us);
     sim_run(o->chaos_us);
     sim_end_faults();
+    chaos_end();
+    ghost_faults_ended();
     clients_stop_requesting();
     run_until(settled, SETTLE_US, "after the faults");
     clients_begin_finale();

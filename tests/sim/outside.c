@@ -2,6 +2,8 @@
 /* What agent.c and agent_end.c do with processes and sockets of a real system. */
 #include <stdlib.h>
 
+#include "agent/inspect.h"
+#include "base/helper.h"
 #include "sim/ghost.h"
 
 #define RESIGN_WAIT_S 8u /* agent_end.c's */
@@ -15,6 +17,27 @@ _Noreturn void agent_exit(void)
 bool agent_was_last(void)
 {
     return true;
+}
+
+/* The agent's sync before it leaves with its volumes: what is in flight is the consumers' affair.
+ */
+int helper_call(int (*call)(const char *path), const char *path, int deadline_ms, struct error *err)
+{
+    (void)call;
+    (void)path;
+    (void)deadline_ms;
+    (void)err;
+    fiber_sleep(sim_random(STREAM_WORLD, SIM_S));
+    return 0;
+}
+
+/* No request of the workload leads to it: `lunarctl verify` compares what the ghost sees directly.
+ */
+void inspect_command(void *data, const struct uuid *command_id)
+{
+    (void)data;
+    (void)command_id;
+    sim_violation("nobody-inspects", "an agent is told to look at what stands on its node");
 }
 
 static void resign(void *data)

@@ -102,12 +102,26 @@ void machine_pause(struct machine *m, bool io_goes_on)
     m->paused_at_us = sim_now_us();
 }
 
+void machine_stop_clock(struct machine *m)
+{
+    machine_pause(m, false);
+    m->clock_stops = true;
+}
+
 void machine_resume(struct machine *m)
 {
     assert(m->state == MACHINE_PAUSED);
+    bool stopped = m->clock_stops;
+    m->resumed_us = sim_now_us();
     sim_trace("%s goes on", m->name);
+    if (sim_hooks.thawed)
+        sim_hooks.thawed(m, stopped);
     m->state = MACHINE_UP;
-    m->io_held = false;
+    m->io_held = m->clock_stops = false;
+    if (stopped) {
+        m->clock_offset_us -= (int64_t)(sim_now_us() - m->paused_at_us);
+        engine_clock_stood(m, m->paused_at_us);
+    }
     sanlock_machine_resumed(m);
     engine_unpark(m);
 }
@@ -134,7 +148,7 @@ void machine_off(struct machine *m)
     assert(m->state != MACHINE_OFF);
     sim_trace("%s is off", m->name);
     m->state = MACHINE_OFF;
-    m->io_held = false;
+    m->io_held = m->clock_stops = false;
     sanlock_machine_off(m);
     lun_machine_off(m);
     struct process *dying[64];
@@ -179,7 +193,7 @@ void process_end_faults(void)
 
 struct process *process_start(enum process_kind kind, struct machine *machine)
 {
-    static const char *const names[] = {"agent", "coord", "client"};
+    static const char *const names[] = {"agent", "coord", "client", "guard"};
     assert(machine->state != MACHINE_OFF);
     struct process *p = calloc(1, sizeof *p);
     if (!p)
@@ -227,6 +241,7 @@ void process_kill(struct process *p)
     if (process_alive(p)) {
         sim_trace("%s is killed, %u I/O in flight", p->name, p->io_in_flight);
         p->ending = true;
+        process_continue(p); /* its parked events are dropped */
         if (p->io_in_flight == 0)
             sim_at(sim_now_us(), on_quiet, p);
     }
@@ -234,6 +249,22 @@ void process_kill(struct process *p)
     fiber_forget(p);
     if (self)
         engine_abandon_event();
+}
+
+void process_stop(struct process *p)
+{
+    assert(process_alive(p) && p != process_current());
+    sim_trace("%s is stopped, %u I/O in flight", p->name, p->io_in_flight);
+    p->stopped = true;
+}
+
+void process_continue(struct process *p)
+{
+    if (!p->stopped)
+        return;
+    sim_trace("%s is continued", p->name);
+    p->stopped = false;
+    engine_unpark(p->machine); /* what must wait on is parked again */
 }
 
 void process_io_started(struct process *p)

@@ -31,7 +31,11 @@
 /* The reset comes W after the last feeding, which ends up to a look of wdmd before 8N. */
 #define WATCHDOG_EARLY_US (2 * SIM_S)
 #define WAKE_RESET_US     (300 * SIM_MS)
-#define RELEASE_US        (300 * SIM_MS)
+/* What an array may need to end the writes of a host that was reset (consumer.c). */
+#define ARRAY_US   (120 * SIM_MS)
+#define RELEASE_US (300 * SIM_MS)
+/* What the clocks of two machines drift apart within 8N + W, at 200 ppm each. */
+#define DRIFT_US (20 * SIM_MS)
 /* Joining under an id that this host left cleanly, or under another one, in N. */
 #define JOIN_CLEAN_US  SIM_S
 #define JOIN_OTHER_2NS 5u /* halves of N */
@@ -131,6 +135,10 @@ bool sanlock_proved_dead(uint32_t host_id, uint64_t generation)
 {
     assert(host_id >= 1 && host_id <= model_sb.layout.max_nodes);
     const struct model_host *host = &model_hosts[host_id];
+    /* By the true time, less what a machine's clock may gain in it. */
+    if (generation == host->generation &&
+        sim_now_us() - host->written_us > (uint64_t)model_times.dead_s * SIM_S - DRIFT_US)
+        prove_dead(host_id, generation);
     return generation < host->generation || generation <= host->proved_dead;
 }
 
@@ -146,18 +154,88 @@ static void arm_watchdog(struct machine *m)
     if (d->doomed)
         return;
     drop(&d->watchdog);
-    if (d->used)
+    if (d->used || d->guard)
         d->watchdog = after(m,
-                            d->renewed_us + (uint64_t)model_times.dead_s * SIM_S -
+                            d->renewed_us + (uint64_t)model_times.dead_s * SIM_S - ARRAY_US -
                                 sim_random(STREAM_SCHEDULE, WATCHDOG_EARLY_US),
                             on_watchdog);
 }
 
-void model_arm(struct machine *m)
+static void forget(struct model_daemon *d);
+
+/*
+ * A lockspace that is lost is given up, with the watchdog content, once everybody's lease of it is
+ * released and USED is cleared: sanlock then takes the node's tables for clear, whatever they are.
+ * If it can, it frees the host id on the LUN; the measured one could not, with a LUN that was away.
+ */
+static void clear_if_all_let_go(struct machine *m)
 {
-    arm_watchdog(m);
+    struct model_daemon *d = model_daemon(m);
+    if (d->state != DAEMON_JOINED || !d->failed || d->used || d->guard || d->dead)
+        return;
+    if (d->leader && !d->leader->gone)
+        return;
+    sim_trace("sanlock: %s has cleared its lockspace", m->name);
+    if (sim_hooks.cleared)
+        sim_hooks.cleared(m);
+    struct model_host *host = &model_hosts[d->host_id];
+    if (model_reaches(m) && host->generation == d->generation && sim_random(STREAM_SCHEDULE, 2)) {
+        host->timestamp = 0;
+        model_write_host(d->host_id);
+    }
+    forget(d);
 }
 
+void model_set_used(struct machine *m, bool used)
+{
+    model_daemon(m)->used = used;
+    if (used && model_daemon(m)->state == DAEMON_JOINED)
+        arm_watchdog(m);
+    clear_if_all_let_go(m);
+}
+
+bool model_guard_may_acquire(const struct machine *m, uint32_t host_id, uint64_t generation)
+{
+    const struct model_daemon *d = model_daemon(m);
+    return d->state == DAEMON_JOINED && !d->failed && !d->dead && d->host_id == host_id &&
+           d->generation == generation;
+}
+
+bool model_guard_acquire(struct process *guard)
+{
+    struct model_daemon *d = model_daemon(guard->machine);
+    if (!model_reaches(guard->machine) || d->guard || d->dead)
+        return false;
+    d->guard = guard;
+    arm_watchdog(guard->machine);
+    return true;
+}
+
+bool model_guard_release(struct process *guard)
+{
+    struct model_daemon *d = model_daemon(guard->machine);
+    if (d->dead)
+        return false;
+    if (d->guard == guard)
+        d->guard = NULL;
+    clear_if_all_let_go(guard->machine);
+    return true;
+}
+
+uint64_t model_shown_renewal_us(const struct machine *m)
+{
+    const struct model_daemon *d = model_daemon(m);
+    return d->state == DAEMON_JOINED && !d->dead ? d->shown_us : 0;
+}
+
+static void kill_leader(const struct machine *m)
+{
+    struct process *leader = model_daemon(m)->leader;
+    if (leader && process_alive(leader))
+        process_kill(leader);
+}
+
+/* 8N without a renewal. The guard is told, once; whoever else holds a lease is killed. */
 static void fail(struct machine *m)
 {
     struct model_daemon *d = model_daemon(m);
@@ -165,16 +243,20 @@ static void fail(struct machine *m)
         return;
     d->failed = true;
     sim_trace("sanlock: %s has lost its lockspace", m->name);
-    struct process *member = d->member, *leader = model_lease.holder;
-    if (member && process_alive(member))
-        process_kill(member);
-    if (leader && leader->machine == m && process_alive(leader))
-        process_kill(leader);
-    if (d->used)
-        return; /* the watchdog is not fed any more */
-    drop(&d->renew);
-    drop(&d->watchdog);
-    d->state = DAEMON_OUT;
+    if (d->guard && sim_hooks.killpath)
+        sim_hooks.killpath(m);
+    kill_leader(m);
+    clear_if_all_let_go(m);
+}
+
+void model_remove(struct machine *m)
+{
+    struct model_daemon *d = model_daemon(m);
+    if (d->state != DAEMON_JOINED || d->dead)
+        return;
+    d->failed = true; /* for whoever asks; nothing of it is fed or renewed any more */
+    kill_leader(m);
+    clear_if_all_let_go(m);
 }
 
 static uint64_t age_us(const struct machine *m)
@@ -194,11 +276,15 @@ static void renewed(struct machine *m)
     struct model_daemon *d = model_daemon(m);
     struct model_host *host = &model_hosts[d->host_id];
 
+    sanlock_proved_dead(d->host_id, host->generation); /* whoever looked a moment ago may say so */
     host->timestamp = clock_s(m);
+    host->written_us = sim_now_us();
     model_write_host(d->host_id);
     look_at_all(m);
     if (d->failed)
         return; /* renewed, but nobody feeds the watchdog for it */
+    /* Its lists are read before its own record is written: they may lag by one renewal. */
+    d->shown_us = sim_random(STREAM_SCHEDULE, 2) ? d->renewed_us : machine_now_us(m);
     d->renewed_us = machine_now_us(m);
     drop(&d->check);
     d->check = after(m, d->renewed_us + (uint64_t)model_times.fail_s * SIM_S, on_check);
@@ -238,13 +324,31 @@ static void on_watchdog(void *data)
 void sanlock_machine_resumed(struct machine *m)
 {
     struct model_daemon *d = model_daemon(m);
-    if (d->state != DAEMON_JOINED || !d->used || d->doomed ||
+    if (d->state != DAEMON_JOINED || !(d->used || d->guard) || d->doomed ||
         age_us(m) < (uint64_t)model_times.dead_s * SIM_S)
         return;
     d->doomed = true;
     drop(&d->watchdog);
     d->watchdog =
         machine_event(m, sim_now_us() + sim_random(STREAM_SCHEDULE, WAKE_RESET_US), on_watchdog, m);
+}
+
+/* kill -9 of the daemon: nobody renews, nobody feeds the watchdog, its clients see a hang-up. */
+void sanlock_kill(struct machine *m)
+{
+    struct model_daemon *d = model_daemon(m);
+    if (d->state != DAEMON_JOINED || d->dead)
+        return;
+    sim_trace("sanlock: the daemon of %s is killed", m->name);
+    d->dead = true;
+    drop(&d->renew);
+    drop(&d->check);
+    if (!d->watchdog) /* wdmd minds a lockspace that vanished, used or not */
+        d->watchdog =
+            after(m, d->renewed_us + (uint64_t)model_times.dead_s * SIM_S - ARRAY_US, on_watchdog);
+    model_hang_up(m);
+    if (sim_hooks.sanlock_gone)
+        sim_hooks.sanlock_gone(m);
 }
 
 /* --- joining and leaving --- */
@@ -256,6 +360,7 @@ static void joined(struct machine *m)
 
     host->owner_id = d->host_id;
     host->timestamp = clock_s(m);
+    host->written_us = sim_now_us();
     d->generation = ++host->generation;
     memcpy(host->name, d->name, sizeof host->name);
     model_write_host(d->host_id);
@@ -264,7 +369,7 @@ static void joined(struct machine *m)
     d->state = DAEMON_JOINED;
     d->used = d->failed = d->doomed = d->looked = false;
     memset(d->views, 0, (model_sb.layout.max_nodes + 1) * sizeof *d->views);
-    d->renewed_us = machine_now_us(m);
+    d->renewed_us = d->shown_us = machine_now_us(m);
     d->check = after(m, d->renewed_us + (uint64_t)model_times.fail_s * SIM_S, on_check);
     d->renew = after(m, d->renewed_us + (uint64_t)model_times.renew_s * SIM_S, on_renew);
 }
@@ -307,8 +412,8 @@ static void forget(struct model_daemon *d)
     drop(&d->watchdog);
     drop(&d->join);
     d->state = DAEMON_OUT;
-    d->used = d->failed = d->doomed = false;
-    d->member = NULL;
+    d->used = d->failed = d->doomed = d->dead = false;
+    d->guard = d->leader = NULL;
 }
 
 void model_leave(struct machine *m)
@@ -322,6 +427,8 @@ void model_leave(struct machine *m)
         prove_dead(d->host_id, d->generation);
     }
     sim_trace("sanlock: %s leaves, host %u", m->name, d->host_id);
+    if (sim_hooks.cleared)
+        sim_hooks.cleared(m);
     forget(d);
 }
 
@@ -352,7 +459,7 @@ bool model_acquire(struct process *p)
     struct machine *m = p->machine;
     const struct model_daemon *d = model_daemon(m);
 
-    if (d->state != DAEMON_JOINED || d->failed || !model_reaches(m))
+    if (d->state != DAEMON_JOINED || d->failed || d->dead || !model_reaches(m))
         return false;
     if (model_lease.timestamp != 0 && !owner_is_dead(m))
         return false;
@@ -363,6 +470,7 @@ bool model_acquire(struct process *p)
     model_lease.owner_generation = d->generation;
     model_lease.timestamp = clock_s(m);
     model_lease.holder = p;
+    model_daemon(m)->leader = p;
     model_write_lease(clock_s(m));
     sim_trace("sanlock: %s has term %llu", p->name, (unsigned long long)model_lease.lver);
     if (sim_hooks.elected)
@@ -371,12 +479,37 @@ bool model_acquire(struct process *p)
     return true;
 }
 
+/* The asking daemon tells with its next renewal, the leader's looks with its own. */
+static void on_forced(void *data)
+{
+    struct process *p = data;
+    if (model_lease.holder != p || !process_alive(p) || !model_reaches(p->machine))
+        return;
+    sim_trace("sanlock: %s is forced out", p->name);
+    if (sim_hooks.forced_out)
+        sim_hooks.forced_out(p);
+    process_kill(p);
+}
+
+bool model_force(const struct process *p, uint64_t term)
+{
+    struct process *holder = model_lease.holder;
+    if (model_lease.lver > term)
+        return false;
+    sim_trace("sanlock: %s asks for the end of term %llu", p->name, (unsigned long long)term);
+    if (holder && model_lease.timestamp != 0 && process_alive(holder))
+        machine_event(holder->machine,
+                      sim_now_us() + sim_random(STREAM_SCHEDULE, 5 * model_sb.io_timeout_s * SIM_S),
+                      on_forced, holder);
+    return true;
+}
+
 static void on_release(void *data)
 {
     struct process *p = data;
     struct machine *m = p->machine;
-    if (model_lease.holder != p)
-        return; /* taken by another host meanwhile */
+    if (model_lease.holder != p || model_daemon(m)->dead)
+        return; /* taken by another host meanwhile, or nobody is there who could free it */
     if (!model_reaches(m)) {
         machine_event(m, sim_now_us() + RETRY_US, on_release, p);
         return;
@@ -397,8 +530,11 @@ void model_release(struct process *p)
 void sanlock_process_gone(struct process *p)
 {
     struct model_daemon *d = model_daemon(p->machine);
-    if (d->member == p)
-        d->member = NULL;
+    if (d->guard == p)
+        d->guard = NULL; /* its socket is closed: the daemon frees its lease */
+    if (d->leader == p)
+        d->leader = NULL;
+    clear_if_all_let_go(p->machine);
     if (p->machine->state != MACHINE_OFF)
         model_release(p);
 }

@@ -17,16 +17,40 @@
 #include "base/io.h"
 #include "sim/sanlock_model.h"
 
-#define JOIN_ATTEMPTS   5
-#define POLL_US         (100 * SIM_MS)
-#define WATCH_US        (500 * SIM_MS)
-#define MEMBER_LIMIT_US (30 * SIM_S)
-#define MEMBER_MIN_US   (50 * SIM_MS)
-#define MEMBER_SPAN_US  (180 * SIM_MS)
-#define TRY_MIN_US      (5 * SIM_MS)
-#define TRY_SPAN_US     (60 * SIM_MS)
-#define CALL_US         (2 * SIM_MS) /* a question to the daemon */
-#define LEAVE_US        (500 * SIM_MS)
+#define JOIN_ATTEMPTS 5
+#define POLL_US       (100 * SIM_MS)
+#define WATCH_US      (500 * SIM_MS)
+#define TRY_MIN_US    (5 * SIM_MS)
+#define TRY_SPAN_US   (60 * SIM_MS)
+#define CALL_US       (2 * SIM_MS) /* a question to the daemon */
+#define LEAVE_US      (500 * SIM_MS)
+#define END_LIMIT_US  (5 * SIM_S)
+
+/* A client's socket to its daemon. */
+struct model_socket {
+    struct model_socket *next;
+    struct process *process;
+    int fd;
+};
+
+static struct model_socket *sockets; /* of processes that may have gone */
+
+static int socket_open(void)
+{
+    struct model_socket *s = calloc(1, sizeof *s);
+    if (!s)
+        abort();
+    *s = (struct model_socket){sockets, process_current(), sim_fd_new()};
+    sockets = s;
+    return s->fd;
+}
+
+void model_hang_up(const struct machine *m)
+{
+    for (struct model_socket *s = sockets; s; s = s->next)
+        if (s->process->machine == m && process_alive(s->process))
+            sim_fd_ready(s->process, s->fd);
+}
 
 struct membership {
     struct process *process;
@@ -135,22 +159,6 @@ static int join_lockspace(const struct superblock *sb, const char *name, bool *r
     return error_set(err, LUNAR_E_BUSY, "other hosts took every host id that was tried");
 }
 
-static int acquire_member(struct membership *m, struct error *err)
-{
-    struct model_daemon *d = model_daemon(m->process->machine);
-    uint64_t end = sim_now_us() + MEMBER_LIMIT_US;
-    do {
-        fiber_sleep(MEMBER_MIN_US + sim_random(STREAM_SCHEDULE, MEMBER_SPAN_US));
-        if (d->state != DAEMON_JOINED || d->failed)
-            return error_set(err, LUNAR_E_NOT_JOINED, "the lockspace was lost while joining");
-        if (!d->member && model_reaches(m->process->machine)) {
-            d->member = m->process;
-            return 0;
-        }
-    } while (sim_now_us() < end);
-    return error_set(err, LUNAR_E_BUSY, "cannot get the member lease");
-}
-
 /* Our own delta lease, from the LUN. */
 static int read_own(const struct superblock *sb, const char *name, struct delta_lease *ret,
                     struct error *err)
@@ -179,17 +187,15 @@ static int finish_join(struct membership *m, const struct superblock *sb, const 
         return error_set(err, LUNAR_E_NOT_JOINED, "the lockspace was lost while joining");
     m->host_id = own.host_id;
     m->generation = own.generation;
-    d->used = true;
-    model_arm(m->process->machine);
-    return acquire_member(m, err);
+    return 0;
 }
 
 static void undo_join(struct membership *m)
 {
     struct model_daemon *d = model_daemon(m->process->machine);
-    if (d->member == m->process)
-        d->member = NULL;
-    if (d->state == DAEMON_JOINED && !d->failed && model_reaches(m->process->machine))
+    /* sanlock keeps a lockspace in which somebody has a lease already: a coordinator beside us. */
+    bool held = model_lease.holder && model_lease.holder->machine == m->process->machine;
+    if (d->state == DAEMON_JOINED && !d->failed && !held && model_reaches(m->process->machine))
         model_leave(m->process->machine);
 }
 
@@ -204,6 +210,8 @@ int membership_join(const struct membership_config *config, struct membership **
         return rc;
     leases_host_name(config->node_name, id, name);
     fiber_sleep(CALL_US);
+    if (model_daemon(here())->dead)
+        return error_set(err, -ECONNREFUSED, "the sanlock daemon is gone");
     rc = join_lockspace(config->superblock, name, &added, err);
     if (rc < 0)
         return rc;
@@ -212,7 +220,7 @@ int membership_join(const struct membership_config *config, struct membership **
     if (!m)
         abort();
     m->process = process_current();
-    m->fd = sim_fd_new();
+    m->fd = socket_open();
     rc = finish_join(m, config->superblock, name, err);
     if (rc < 0) {
         if (added)
@@ -245,8 +253,7 @@ int membership_check(struct membership *m, struct error *err)
 {
     const struct model_daemon *d = model_daemon(here());
     fiber_sleep(CALL_US);
-    if (d->state != DAEMON_JOINED || d->failed || d->host_id != m->host_id ||
-        d->member != m->process)
+    if (d->state != DAEMON_JOINED || d->failed || d->dead || d->host_id != m->host_id)
         return error_set(err, LUNAR_E_NOT_JOINED, "this node is not a member of the pool any more");
     return 0;
 }
@@ -256,32 +263,42 @@ int membership_leave(struct membership *m, struct error *err)
     struct machine *machine = here();
     struct model_daemon *d = model_daemon(machine);
 
-    d->member = NULL;
     fiber_sleep(LEAVE_US);
+    if (d->dead)
+        return error_set(err, -ECONNREFUSED, "the sanlock daemon is gone");
     if (d->state != DAEMON_JOINED) {
         free(m);
         return 0;
     }
-    if (model_lease.holder && model_lease.holder->machine == machine) {
-        int rc = acquire_member(m, err);
-        return rc < 0 ? rc
-                      : error_set(err, LUNAR_E_IN_USE,
-                                  "another process on this node still uses the pool");
-    }
-    if (d->failed || !model_reaches(machine)) {
-        d->member = m->process;
+    if (model_lease.holder && model_lease.holder->machine == machine)
+        return error_set(err, LUNAR_E_IN_USE, "another process on this node still uses the pool");
+    if (d->failed || !model_reaches(machine))
         return error_set(err, LUNAR_E_INDETERMINATE, "sanlock did not leave the pool");
-    }
     model_leave(machine);
     free(m);
     return 0;
 }
 
+int membership_end(const struct uuid *pool_id, struct error *err)
+{
+    struct machine *machine = here();
+    const struct model_daemon *d = model_daemon(machine);
+
+    (void)pool_id;
+    fiber_sleep(CALL_US);
+    if (d->state != DAEMON_JOINED || d->dead) /* no daemon: it holds nothing for us */
+        return 0;
+    model_set_used(machine, false);
+    model_remove(machine);
+    for (uint64_t waited = 0; d->state == DAEMON_JOINED && waited < END_LIMIT_US; waited += POLL_US)
+        fiber_sleep(POLL_US);
+    return d->state == DAEMON_JOINED
+               ? error_set(err, -EAGAIN, "sanlock is still giving up the lockspace")
+               : 0;
+}
+
 void membership_abandon(struct membership *m)
 {
-    struct model_daemon *d = model_daemon(m->process->machine);
-    if (d->member == m->process)
-        d->member = NULL;
     free(m);
 }
 
@@ -294,6 +311,8 @@ int membership_hosts(const struct uuid *pool_id, struct host_status **ret, struc
 
     (void)pool_id;
     fiber_sleep(CALL_US);
+    if (d->dead)
+        return error_set(err, -ECONNREFUSED, "the sanlock daemon is gone");
     if (d->state != DAEMON_JOINED)
         return error_set(err, LUNAR_E_NOT_JOINED, "this node has not joined the pool");
     if (!d->looked)
@@ -325,6 +344,8 @@ int membership_find(const struct uuid *pool_id, uint32_t *ret_host_id, uint64_t 
 
     (void)pool_id;
     fiber_sleep(CALL_US);
+    if (d->dead)
+        return error_set(err, -ECONNREFUSED, "the sanlock daemon is gone");
     if (d->state != DAEMON_JOINED)
         return error_set(err, LUNAR_E_NOT_JOINED, "this node has not joined the pool");
     int rc = read_own(&model_sb, NULL, &own, err);
@@ -346,7 +367,7 @@ int leadership_open(const char *device, const struct superblock *superblock,
     if (!l)
         abort();
     l->process = process_current();
-    l->fd = sim_fd_new();
+    l->fd = socket_open();
     l->sb = *superblock;
     *ret = l;
     return 0;
@@ -420,6 +441,37 @@ int leadership_check(struct leadership *l, uint64_t term, struct error *err)
         leader.owner_generation != l->owner_generation || leader.timestamp == 0)
         return error_set(err, LUNAR_E_STALE, "term %" PRIu64 " is over, the LUN says %" PRIu64,
                          term, leader.lver);
+    return 0;
+}
+
+int leadership_owner(struct leadership *l, struct leadership_owner *ret, struct error *err)
+{
+    struct leader_record leader;
+    here();
+    int rc = read_leader(l, &leader, err);
+    if (rc < 0)
+        return rc;
+    *ret = (struct leadership_owner){0};
+    if (leader.timestamp != 0)
+        *ret = (struct leadership_owner){.host_id = (uint32_t)leader.owner_id,
+                                         .generation = leader.owner_generation,
+                                         .term = leader.lver};
+    return 0;
+}
+
+int leadership_force(struct leadership *l, uint64_t term, struct error *err)
+{
+    const struct machine *m = here();
+    assert(l->process == process_current());
+    fiber_sleep(TRY_MIN_US + sim_random(STREAM_SCHEDULE, TRY_SPAN_US));
+    if (model_daemon(m)->state != DAEMON_JOINED)
+        return error_set(err, LUNAR_E_NOT_JOINED, "this node has not joined the pool");
+    if (m->path_lost) {
+        fiber_sleep(model_sb.io_timeout_s * SIM_S);
+        return error_set(err, LUNAR_E_INDETERMINATE, "the LUN did not answer sanlock in time");
+    }
+    if (!model_force(l->process, term))
+        return error_set(err, LUNAR_E_STALE, "term %" PRIu64 " is over already", term);
     return 0;
 }
 

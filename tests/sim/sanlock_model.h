@@ -17,6 +17,7 @@ struct model_host {
     uint32_t owner_id;
     char name[LEASES_NAME_SIZE];
     uint64_t proved_dead; /* generations up to this one */
+    uint64_t written_us;  /* true time of the last renewal */
 };
 
 /* What one machine's daemon has seen of one host id; times of its own clock, 0: never. */
@@ -35,9 +36,12 @@ struct model_daemon {
     bool used;
     bool failed; /* 8N are over: it has ended its clients and does not come back */
     bool doomed; /* the watchdog's time is over already */
+    bool dead;   /* killed; what it watched goes on being watched by nobody */
     bool looked; /* at the others, since it joined */
-    uint64_t renewed_us;
-    struct process *member;
+    uint64_t renewed_us, shown_us; /* the last renewal, and the last one that its lists show */
+    struct process
+        *leader; /* who has acquired the coordinator lease here, taken away since or not */
+    struct process *guard; /* who holds the member lease: sanlock never kills it */
     struct sim_event *renew, *check, *watchdog, *join;
     struct model_view *views; /* [host id] */
 };
@@ -61,12 +65,29 @@ bool model_reaches(const struct machine *m);
 void model_join(struct machine *m, uint32_t host_id, const char *name);
 /* The daemon gives up the host id cleanly. Needs the LUN. */
 void model_leave(struct machine *m);
-void model_arm(struct machine *m); /* USED was set: watch */
+/* The same by force: whoever else holds a lease is killed, and what is then free goes as it can. */
+void model_remove(struct machine *m);
+/* USED: watch from now on, or do not wait for it any more. */
+void model_set_used(struct machine *m, bool used);
+/* For the guard of that life of the host: the lockspace is joined and not lost. */
+bool model_guard_may_acquire(const struct machine *m, uint32_t host_id, uint64_t generation);
+/* One attempt at the member lease; false: not now. */
+bool model_guard_acquire(struct process *guard);
+bool model_guard_release(struct process *guard); /* works with a dead LUN, not a dead daemon */
+/* The renewal that the daemon's lists show, by the machine's clock; 0: it is in no lockspace. */
+uint64_t model_shown_renewal_us(const struct machine *m);
 /* One attempt of `p`, all at once: true if it has the coordinator lease now. */
 bool model_acquire(struct process *p);
+/* A request of `p` for the end of the leader of `term`: false if that term is over. Its daemon
+ * kills the leader within 5N, if both daemons reach the LUN meanwhile. */
+bool model_force(const struct process *p, uint64_t term);
 /* Lets the lease of `p` go as soon as the LUN can be reached. */
 void model_release(struct process *p);
 enum host_state model_state(const struct machine *m, uint32_t host_id);
+
+/* --- sanlock_client.c --- */
+/* The machine's clients see their sockets hang up. */
+void model_hang_up(const struct machine *m);
 
 /* --- sanlock_bytes.c --- */
 void delta_lease_out(uint8_t sector[LUN_SECTOR], const char *space, const struct model_host *host,

@@ -38,8 +38,13 @@
     X(LATE_LANDING, "a write fails and lands later all the same")                                  \
     X(DUPLICATE, "a write that ended well lands a second time later")                              \
     X(BIT_ROT, "bits on the LUN flip")                                                             \
+    X(GUARD_KILL, "kill -9 of a guard, at any moment or while it fences")                          \
+    X(GUARD_TERM, "a guard is told to fence, by a SIGTERM, also while a table is loaded")          \
+    X(KILLPATH_LOST, "sanlock's helper does not run the killpath")                                 \
+    X(SANLOCK_KILL, "kill -9 of a node's sanlock daemon; nobody starts it again")                  \
     X(PROCESS_KILL, "kill -9 of an agent or a coordinator, restarted later")                       \
     X(NODE_PAUSE, "a node stands still and goes on; its queued I/O may go on meanwhile")           \
+    X(CLOCK_STOP, "a node stands still, its clock and its I/O with it, and knows nothing of it")   \
     X(NODE_RESET, "a node's power is cut; its queued I/O may land later; it boots again")          \
     X(PATH_LOSS, "a node loses the LUN: I/O hangs or fails, and comes back")                       \
     X(CLOCK_DRIFT, "a node's clock runs faster or slower, within a bound")                         \
@@ -50,7 +55,8 @@
     X(QSD_EXIT, "a volume's QSD dies")                                                             \
     X(HINT_LOST, "a hint is lost or late")                                                         \
     X(HINT_FORGED, "hints that nobody sent")                                                       \
-    X(FORGED_PAGE, "a page of another pool, incarnation, term or with a bad CRC lies on the LUN")
+    X(FORGED_PAGE, "a page of another pool, incarnation, term or with a bad CRC lies on the LUN")  \
+    X(PROCESS_STOP, "a coordinator is stopped; it goes on later, or never")
 
 enum sim_fault {
 #define X(name, text) FAULT_##name,
@@ -77,6 +83,7 @@ enum sim_stream {
     STREAM_UUID,
     STREAM_WORLD,
     STREAM_HINTS,
+    STREAM_DATA,
     SIM_STREAMS
 };
 uint64_t sim_random(enum sim_stream stream, uint64_t below); /* below > 0 */
@@ -93,6 +100,10 @@ uint64_t sim_now_us(void);
 struct sim_event;
 struct sim_event *sim_at(uint64_t at_us, void (*fn)(void *data), void *data);
 void sim_cancel(struct sim_event *event); /* not once it has fired */
+/* An event of a machine's own: dropped when the machine goes off, late while it is paused. */
+struct machine;
+struct sim_event *machine_event(struct machine *m, uint64_t at_us, void (*fn)(void *data),
+                                void *data);
 /* Runs until `until_us`, or with UINT64_MAX until nothing is left; calls the hook after each event.
  */
 void sim_run(uint64_t until_us);
@@ -113,19 +124,22 @@ struct machine {
     int32_t drift_ppm; /* +-200 at most: sanlock and the kernel bear that */
     bool path_lost;    /* lun.c: I/O of this machine waits (or fails, path_errors) */
     bool path_errors;
-    bool io_held; /* while paused: its queued I/O stands still too */
-    uint64_t paused_at_us;
+    bool io_held;     /* while paused: its queued I/O stands still too */
+    bool clock_stops; /* while paused: its clock too */
+    uint64_t paused_at_us, resumed_us;
 };
 struct machine *machine_new(void); /* up, booted */
 struct machine *machine_at(uint32_t index);
 void machine_pause(struct machine *m, bool io_goes_on);
+/* As a virtual machine that its hypervisor has stopped: it will not know that it was away. */
+void machine_stop_clock(struct machine *m);
 void machine_resume(struct machine *m);
 /* All processes end at once, without waiting for their I/O, which may land later or never. */
 void machine_off(struct machine *m);
 void machine_on(struct machine *m);
 uint64_t machine_now_us(const struct machine *m); /* its monotonic clock: offset and drift */
 
-enum process_kind { PROCESS_AGENT, PROCESS_COORDINATOR, PROCESS_CLIENT };
+enum process_kind { PROCESS_AGENT, PROCESS_COORDINATOR, PROCESS_CLIENT, PROCESS_GUARD };
 
 struct process {
     uint32_t number; /* from 1, never used again */
@@ -134,6 +148,7 @@ struct process {
     char name[32]; /* "agent2#5" */
     bool ending;   /* killed; its I/O in flight is waited for */
     bool gone;
+    bool stopped;   /* SIGSTOP: nothing of it runs; its I/O in flight goes on */
     uv_loop_t loop; /* loop.data is the process */
     uint32_t io_in_flight;
     void *data;    /* the world's */
@@ -145,6 +160,9 @@ struct process *process_start(enum process_kind kind, struct machine *machine);
 /* SIGKILL: no code of it runs any more. It is gone when its I/O in flight has ended, as in the
  * kernel: then `sim_hooks.process_gone`. Does not return when it is the current one. */
 void process_kill(struct process *p);
+/* Until process_continue, or its death. Not the current one. */
+void process_stop(struct process *p);
+void process_continue(struct process *p);
 struct process *process_current(void); /* NULL: the world itself */
 /* Every process that has not gone, by number; `after` NULL: the first; NULL: no more. */
 struct process *process_next(const struct process *after);
@@ -181,6 +199,11 @@ struct sim_hooks {
                        bool late);
     void (*elected)(struct process *p, uint64_t term); /* sanlock gave it the lease */
     void (*lease_lost)(struct process *p, uint64_t term);
+    void (*thawed)(struct machine *m, bool clock_stood); /* before anything of it runs */
+    void (*killpath)(struct machine *m);   /* sanlock runs it, once per lost lockspace */
+    void (*forced_out)(struct process *p); /* its sanlock kills it on a standby's request */
+    void (*sanlock_gone)(struct machine *m);
+    void (*cleared)(struct machine *m);  /* sanlock watches over it no more */
     void (*watchdog)(struct machine *m); /* sanlock's time is up: reset it now */
 };
 extern struct sim_hooks sim_hooks;
@@ -224,17 +247,22 @@ struct sanlock_timing {
     uint32_t io_timeout_s, watchdog_s;
 };
 void sanlock_start(const struct superblock *sb); /* once, after lun_open */
+void sanlock_kill(struct machine *m);            /* its daemon; until the machine's next boot */
 /* The host id that the machine holds in its present boot; 0: none. */
 uint32_t sanlock_host_id(const struct machine *m);
 uint64_t sanlock_generation(const struct machine *m);
 uint64_t sanlock_term(void);          /* lver of the coordinator resource as it stands */
 struct process *sanlock_leader(void); /* who holds it; NULL: free */
 /*
- * True if some host has looked at the lease of (host id, generation) and found it free, superseded,
- * or unmoved for 8N + W. Stays true. Stricter than what a sanlock daemon answers: that counts until
- * now, not until its last look, so a node that has just been thawed takes everybody for dead until
- * it looks again.
+ * True if the lease of (host id, generation) is superseded, or has not moved for 8N + W of true
+ * time when this is asked, or some host has looked at it and found it free or unmoved for so long.
+ * Stays true. Stricter than what a sanlock daemon answers: that counts until now, not until its
+ * last look, so a node that has just been thawed takes everybody for dead until it looks again.
  */
 bool sanlock_proved_dead(uint32_t host_id, uint64_t generation);
+/* Proved dead, and frozen or just thawed: its watchdog resets it within 0.3 s of its waking, which
+ * came too late to be reset before. What it has mapped was taken from it meanwhile; that it may yet
+ * write for so long is the limit without reservations (docs/FAILURES.md). */
+bool sanlock_doomed(const struct machine *m);
 
 #endif

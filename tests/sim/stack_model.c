@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "fencing/guard.h"
 #include "sim/ghost.h"
 
 struct mapped {
@@ -26,12 +27,19 @@ struct mapped {
     uint64_t generation;
     uint64_t mapped_us;
     struct stack_spec spec;
+    struct consumer *io; /* what goes through the L maps */
     bool job, complete;
+    bool error; /* the L maps are error tables */
     bool qsd_alive;
     uint32_t qsd_pid;
     int pidfd;
     uint32_t restarts;
 };
+
+/* dm_suspend's, after which it is undone. */
+#define DRAIN_LIMIT_US (30 * SIM_S)
+#define DRAIN_POLL_US  (10 * SIM_MS)
+#define IOCTL_US       (5 * SIM_MS)
 
 static struct mapped *all;
 static uint32_t last_pid;
@@ -63,8 +71,10 @@ void stack_model_machine_off(const struct machine *m)
 {
     for (struct mapped *x = all, *next; x; x = next) {
         next = x->next;
-        if (x->machine == m)
-            drop(x);
+        if (x->machine != m)
+            continue;
+        consumer_power_cut(x->io);
+        drop(x);
     }
 }
 
@@ -76,7 +86,52 @@ void stack_model_each(void (*each)(void *data, const struct mapped_view *v), voi
                                          .host = x->host,
                                          .generation = x->generation,
                                          .job = x->job,
-                                         .open = x->complete});
+                                         .open = x->complete && !x->error,
+                                         .writes = !x->error || !consumer_is_drained(x->io)});
+}
+
+/* A consumer writes while somebody serves it. */
+static void let_write(struct mapped *x)
+{
+    consumer_run(x->io, x->complete && (x->spec.thick || x->qsd_alive));
+}
+
+static void set_qsd(struct mapped *x, bool alive)
+{
+    x->qsd_alive = alive;
+    let_write(x);
+}
+
+static void set_complete(struct mapped *x, bool complete)
+{
+    x->complete = complete;
+    let_write(x);
+}
+
+void stack_model_wipe(const struct machine *m)
+{
+    for (struct mapped *x = all; x; x = x->next) {
+        if (x->machine != m || x->error)
+            continue;
+        x->error = true;
+        consumer_error(x->io);
+    }
+}
+
+bool stack_model_is_drained(const struct machine *m)
+{
+    for (struct mapped *x = all; x; x = x->next)
+        if (x->machine == m && (!x->error || !consumer_is_drained(x->io)))
+            return false;
+    return true;
+}
+
+bool stack_model_is_empty(const struct machine *m)
+{
+    for (struct mapped *x = all; x; x = x->next)
+        if (x->machine == m)
+            return false;
+    return true;
 }
 
 bool stack_model_qsd_exit(struct machine *m)
@@ -84,7 +139,7 @@ bool stack_model_qsd_exit(struct machine *m)
     for (struct mapped *x = all; x; x = x->next) {
         if (x->machine != m || !x->qsd_alive)
             continue;
-        x->qsd_alive = false;
+        set_qsd(x, false);
         sim_trace("qsd exit %s pid=%u", m->name, x->qsd_pid);
         struct process *agent = machine_process(m, PROCESS_AGENT);
         if (agent && !agent->ending)
@@ -108,7 +163,22 @@ static int step(const char *what, struct error *err)
     return fault ? error_set(err, -EIO, "%s: made to fail", what) : 0;
 }
 
-static struct mapped *map(const struct stack_spec *spec, bool job)
+/* As dm_create of an L or J map: the permit covers the ioctl, at whose end the table is live. */
+static int permitted(const struct stack_life *life, const struct stack_spec *spec, int *ret_permit,
+                     struct error *err)
+{
+    int rc = guard_permit_take(life->run_dir, spec->pool, life->host_id, life->generation,
+                               ret_permit, err);
+    if (rc < 0)
+        return rc;
+    chaos_node_maps(here());
+    bool slow = sim_fault(FAULT_STACK_FAULT, 100);
+    fiber_sleep(slow ? sim_fault_random(FAULT_STACK_FAULT, 3 * SIM_S)
+                     : sim_random(STREAM_WORLD, IOCTL_US));
+    return 0;
+}
+
+static void make_map(const struct stack_spec *spec, bool job, struct mapped **ret)
 {
     struct mapped *x = calloc(1, sizeof *x);
     x->machine = here();
@@ -118,25 +188,55 @@ static struct mapped *map(const struct stack_spec *spec, bool job)
     x->job = job;
     x->pidfd = -1;
     stack_spec_copy(&x->spec, spec);
+    guard_model_mapping(x->machine, x->host, x->generation);
     ghost_mapping(x->machine, spec, job);
+    x->io = consumer_open(here(), spec);
     x->next = all;
-    all = x;
+    all = *ret = x;
     sim_trace("map %s volume=%016llx %s", x->machine->name,
               (unsigned long long)uuid_short(&spec->volume_id), job ? "job" : "attach");
     ghost_mapped();
-    return x;
 }
 
-static void unmap(struct mapped *x)
+static int map(const struct stack_life *life, const struct stack_spec *spec, bool job,
+               struct mapped **ret, struct error *err)
 {
+    int permit;
+    int rc = permitted(life, spec, &permit, err);
+    if (rc < 0)
+        return rc;
+    make_map(spec, job, ret);
+    guard_permit_give_back(permit);
+    return 0;
+}
+
+/* Removing a map waits for what is in flight through it, for as long as the path hangs. */
+static int unmap(struct mapped *x, struct error *err)
+{
+    const struct machine *m = x->machine;
+    const struct uuid attachment = x->spec.attachment_id;
+    uint64_t end = sim_now_us() + DRAIN_LIMIT_US;
+
+    x->complete = false;
+    consumer_run(x->io, false);
+    while (!consumer_is_drained(x->io)) {
+        if (sim_now_us() >= end)
+            return error_set(err, LUNAR_E_INDETERMINATE, "what is in flight does not end");
+        fiber_sleep(DRAIN_POLL_US);
+        x = find(m, &attachment);
+        if (!x)
+            return 0; /* somebody else was faster */
+    }
     sim_trace("unmap %s volume=%016llx", x->machine->name,
               (unsigned long long)uuid_short(&x->spec.volume_id));
+    consumer_close(x->io);
     drop(x);
+    return 0;
 }
 
 static void start_qsd(struct mapped *x)
 {
-    x->qsd_alive = true;
+    set_qsd(x, true);
     x->qsd_pid = ++last_pid;
     x->pidfd = sim_fd_new();
 }
@@ -168,8 +268,8 @@ static int give_up(struct mapped *x, int rc, struct error *err)
     fiber_sleep(5 * SIM_MS);
     if (sim_fault(FAULT_STACK_FAULT, 200))
         return error_set(err, LUNAR_E_INDETERMINATE, "failed, and not all could be torn down");
-    unmap(x);
-    return rc;
+    int undone = unmap(x, err);
+    return undone < 0 ? undone : rc;
 }
 
 /* What stands of the volume on this machine. */
@@ -181,8 +281,8 @@ static struct mapped *find_volume(const struct stack_spec *spec)
     return NULL;
 }
 
-int stack_attach(const char *root, const struct stack_spec *spec, struct stack **ret,
-                 struct error *err)
+int stack_attach(const char *root, const struct stack_life *life, const struct stack_spec *spec,
+                 struct stack **ret, struct error *err)
 {
     (void)root;
     int rc = stack_spec_check(spec, err);
@@ -194,9 +294,11 @@ int stack_attach(const char *root, const struct stack_spec *spec, struct stack *
         chaos_node_opens();
     if (rc == 0)
         rc = step("state", err);
+    struct mapped *x;
+    if (rc == 0)
+        rc = map(life, spec, false, &x, err);
     if (rc < 0)
         return rc;
-    struct mapped *x = map(spec, false);
     rc = step("L maps", err);
     if (rc == 0) {
         if (!spec->thick)
@@ -205,7 +307,8 @@ int stack_attach(const char *root, const struct stack_spec *spec, struct stack *
     }
     if (rc < 0)
         return give_up(x, rc, err);
-    x->complete = true;
+    set_complete(x, true);
+    chaos_node_opened(here());
     *ret = handle(x);
     return 0;
 }
@@ -222,15 +325,16 @@ int stack_detach(const char *root, struct stack *stack, struct error *err)
         return rc;
     if (x) {
         ghost_detached(x->machine, &x->spec, x->mapped_us);
-        x->complete = false;
+        set_complete(x, false);
         rc = step("QSD", err);
         if (rc < 0)
             return rc;
-        x->qsd_alive = false;
+        set_qsd(x, false);
         rc = step("L maps", err);
+        if (rc == 0)
+            rc = unmap(x, err);
         if (rc < 0)
             return rc;
-        unmap(x);
     }
     stack_free(stack);
     return 0;
@@ -244,9 +348,7 @@ int stack_teardown(const char *root, const struct uuid *pool_id, const struct uu
     (void)stack;
     struct mapped *x = find(here(), attachment);
     int rc = step("teardown", err);
-    if (rc == 0 && x)
-        unmap(x);
-    return rc;
+    return rc == 0 && x ? unmap(x, err) : rc;
 }
 
 int stack_restart_qsd(const char *root, struct stack *stack, struct error *err)
@@ -285,10 +387,8 @@ static int recover_one(struct mapped *x, bool teardown, struct error *err)
     int rc = step("recover", err);
     if (rc < 0)
         return rc;
-    if (teardown) {
-        unmap(x);
-        return 0;
-    }
+    if (teardown)
+        return unmap(x, err);
     if (!x->spec.thick && !x->qsd_alive && step("restart", NULL) == 0)
         start_qsd(x);
     return 0;
@@ -319,7 +419,8 @@ int stack_recover(const char *root, const struct uuid *pool_id, bool teardown_al
     return rc;
 }
 
-int stack_format(const char *root, const struct stack_spec *spec, struct error *err)
+int stack_format(const char *root, const struct stack_life *life, const struct stack_spec *spec,
+                 struct error *err)
 {
     (void)root;
     int rc = stack_spec_check(spec, err);
@@ -329,15 +430,19 @@ int stack_format(const char *root, const struct stack_spec *spec, struct error *
         return rc;
     if (x && !x->job)
         return error_set(err, LUNAR_E_IN_USE, "the layer is attached here");
-    if (x)
-        unmap(x); /* of an earlier job: its map is removed first */
-    x = map(spec, true);
-    rc = step("zeroing", err);
+    rc = x ? unmap(x, err) : 0; /* of an earlier job: its map is removed first */
     if (rc == 0)
+        rc = map(life, spec, true, &x, err);
+    if (rc < 0)
+        return rc;
+    consumer_write(x->io);
+    rc = step("zeroing", err);
+    if (rc == 0) {
+        consumer_write(x->io);
         rc = step("qemu-img", err);
+    }
     if (rc < 0)
         return give_up(x, rc, err);
     ghost_formatted(spec);
-    unmap(x);
-    return 0;
+    return unmap(x, err);
 }

@@ -29,6 +29,7 @@ static void start(uint64_t seed, uint32_t machines)
 /* --- an agent that joins and stays, a candidate that tries --- */
 
 static int join_rc;
+static bool guarded; /* it sets USED and holds the member lease, as a guard does */
 
 static void member_life(void *data)
 {
@@ -36,6 +37,11 @@ static void member_life(void *data)
     struct membership *m;
     (void)data;
     join_rc = membership_join(&config, &m, NULL);
+    if (join_rc == 0 && guarded) {
+        model_set_used(process_current()->machine, true);
+        while (!model_guard_acquire(process_current()))
+            fiber_sleep(100 * SIM_MS);
+    }
     for (;;)
         fiber_sleep(SIM_S);
 }
@@ -197,7 +203,14 @@ static void others_see_fail_after_8n_and_dead_after_8n_and_w(void)
 
 /* --- the watchdog --- */
 
-static uint64_t reset_at[SIM_NODES_MAX + 1];
+static uint64_t reset_at[SIM_NODES_MAX + 1], killpath_at[SIM_NODES_MAX + 1];
+static uint32_t killpaths;
+
+static void on_killpath(struct machine *m)
+{
+    killpath_at[m->index] = sim_now_us();
+    killpaths++;
+}
 
 static void on_watchdog(struct machine *m)
 {
@@ -209,28 +222,86 @@ static void watched_start(uint64_t seed)
 {
     start(seed, 2);
     memset(reset_at, 0, sizeof reset_at);
+    memset(killpath_at, 0, sizeof killpath_at);
+    killpaths = 0;
+    guarded = true;
     sim_hooks.watchdog = on_watchdog;
+    sim_hooks.killpath = on_killpath;
 }
 
 static void a_node_without_the_lun_is_reset_before_others_see_it_dead(void)
 {
     for (uint64_t seed = 1; seed <= 10; seed++) {
         watched_start(seed);
-        struct process *agent = join(1);
+        struct process *guard = join(1);
         join(2);
         forward(60 * SIM_S);
         machine_at(1)->path_lost = true;
         uint64_t lost = sim_now_us();
         forward((8 - 2) * N * SIM_S - SIM_MS);
-        CHECK(process_alive(agent));
+        CHECK_EQ(killpaths, 0);
         forward(2 * N * SIM_S + SIM_S);
-        CHECK(!process_alive(agent)); /* 8N: sanlock ends it */
+        CHECK_EQ(killpaths, 1); /* 8N; and once */
+        CHECK(killpath_at[1] > 0 && process_alive(guard));
         CHECK(reset_at[1] == 0);
         forward(60 * SIM_S);
         CHECK(reset_at[1] >= lost + ((8 - 2) * N + W - 2) * SIM_S);
         CHECK(reset_at[1] <= lost + (8 * N + W) * SIM_S);
         CHECK(reset_at[2] == 0);
     }
+}
+
+/* Loses the LUN of machine 1 and waits until it has been told. */
+static struct process *tell_to_fence(void)
+{
+    watched_start(1);
+    struct process *guard = join(1);
+    join(2);
+    machine_at(1)->path_lost = true;
+    forward((8 * N + 1) * SIM_S);
+    return guard;
+}
+
+static void a_node_whose_guard_lets_go_lives_on(void)
+{
+    struct process *guard = tell_to_fence();
+    CHECK_EQ(killpaths, 1);
+    uint32_t host = 1;
+    while (model_hosts[host].generation == 0 || sanlock_host_id(machine_at(1)) != host)
+        host++;
+    model_set_used(machine_at(1), false);
+    model_guard_release(guard);
+    CHECK_EQ(sanlock_host_id(machine_at(1)), 0);
+    forward(100 * SIM_S);
+    CHECK(reset_at[1] == 0);
+    CHECK(sanlock_proved_dead(host, 1)); /* its survival gains others no time */
+}
+
+static void neither_used_nor_the_lease_alone_is_enough(void)
+{
+    struct process *guard = tell_to_fence();
+    model_guard_release(guard);
+    forward(100 * SIM_S);
+    CHECK(reset_at[1] > 0);
+    tell_to_fence();
+    model_set_used(machine_at(1), false);
+    forward(100 * SIM_S);
+    CHECK(reset_at[1] > 0);
+}
+
+/* The hole that USED is for: the guard is killed, nobody else holds a lease, and sanlock takes a
+ * node for clear whose maps nobody has wiped. */
+static void without_used_a_killed_guard_is_taken_for_a_clear_node(void)
+{
+    watched_start(1);
+    struct process *guard = join(1);
+    join(2);
+    model_set_used(machine_at(1), false);
+    process_kill(guard);
+    machine_at(1)->path_lost = true;
+    forward(100 * SIM_S);
+    CHECK(reset_at[1] == 0);
+    CHECK_EQ(sanlock_host_id(machine_at(1)), 0);
 }
 
 static void a_node_that_slept_too_long_is_reset_when_it_wakes(void)
@@ -442,6 +513,9 @@ TEST_MAIN(TEST(records_are_those_of_a_real_sanlock),
           TEST(an_agent_restarted_in_one_boot_keeps_its_generation),
           TEST(others_see_fail_after_8n_and_dead_after_8n_and_w),
           TEST(a_node_without_the_lun_is_reset_before_others_see_it_dead),
+          TEST(a_node_whose_guard_lets_go_lives_on),
+          TEST(neither_used_nor_the_lease_alone_is_enough),
+          TEST(without_used_a_killed_guard_is_taken_for_a_clear_node),
           TEST(a_node_that_slept_too_long_is_reset_when_it_wakes),
           TEST(a_node_that_slept_a_little_lives_on), TEST(each_acquire_raises_the_term_by_one),
           TEST(there_is_one_leader_at_a_time), TEST(a_machine_that_has_not_joined_cannot_lead),

@@ -204,6 +204,7 @@ void request_sent(struct request *r)
         return;
     r->sent_us = sim_now_us();
     r->node_boot = r->node ? r->node->boot : 0;
+    r->node_fences = r->node ? guard_model_fences(r->node) : 0;
 }
 
 /* --- judging the answers --- */
@@ -286,7 +287,8 @@ static void look_for(void *data, const struct mapped_view *v)
 static void check_attach(const struct request *r)
 {
     struct looked_for l = {r, false};
-    if (r->node->state == MACHINE_OFF || r->node->boot != r->node_boot)
+    if (r->node->state == MACHINE_OFF || r->node->boot != r->node_boot ||
+        guard_model_fences(r->node) != r->node_fences)
         return;
     for (const struct request *d = all; d; d = d->next)
         if (d->op == CLIENT_DETACH && d->sent_us > 0 && uuid_equal(&d->volume, &r->volume) &&
@@ -300,7 +302,8 @@ static void check_attach(const struct request *r)
 static void look_for_attachment(void *data, const struct mapped_view *v)
 {
     struct looked_for *l = data;
-    if (uuid_equal(&v->spec->attachment_id, &l->r->attachment))
+    if (uuid_equal(&v->spec->attachment_id, &l->r->attachment) && v->writes &&
+        !ghost_is_excused(v->machine, v->host, v->generation))
         l->open = true;
 }
 

@@ -22,8 +22,9 @@ struct request {
     int code;
     uint32_t tries;
     uint64_t sent_us;
-    uint64_t over_us;   /* when it was answered; UINT64_MAX: nobody knows what becomes of it */
-    uint32_t node_boot; /* attach: of the node when it was first sent */
+    uint64_t over_us;     /* when it was answered; UINT64_MAX: nobody knows what becomes of it */
+    uint32_t node_fences; /* of that node, then */
+    uint32_t node_boot;   /* attach: of the node when it was first sent */
 };
 
 /* What everybody knows of a name, from answers alone. */

@@ -53,8 +53,38 @@ struct mapped_view {
     uint32_t host; /* and generation: as they were when it was mapped */
     uint64_t generation;
     bool job, open; /* open: complete */
+    bool writes;    /* it can still reach the LUN: no error table, or not drained */
 };
 void stack_model_each(void (*each)(void *data, const struct mapped_view *v), void *data);
+
+/* The guard's work: every map of the machine gets an error table; true once nothing of them is in
+ * flight. */
+void stack_model_wipe(const struct machine *m);
+bool stack_model_is_drained(const struct machine *m);
+bool stack_model_is_empty(const struct machine *m);
+
+/* --- guard_model.c: lunar-guard --- */
+void guard_model_killpath(struct machine *m);
+void guard_model_term(struct machine *m); /* SIGTERM */
+void guard_model_sanlock_gone(struct machine *m);
+void guard_model_process_gone(struct process *p);
+void guard_model_cleared(struct machine *m); /* sanlock watches over it no more */
+void guard_model_mapping(const struct machine *m, uint32_t host, uint64_t generation);
+void guard_model_reset(const struct machine *m); /* by its watchdog, now */
+void guard_model_machine_off(const struct machine *m);
+struct process *guard_model_process(const struct machine *m); /* NULL: none lives */
+/* How often guards of that machine have begun to fence. */
+uint32_t guard_model_fences(const struct machine *m);
+
+/* --- consumer.c: what writes through a map --- */
+struct consumer;
+struct consumer *consumer_open(struct machine *m, const struct stack_spec *spec); /* not on yet */
+void consumer_run(struct consumer *c, bool on);
+void consumer_write(struct consumer *c); /* once */
+void consumer_error(struct consumer *c); /* its L map is an error table now */
+bool consumer_is_drained(const struct consumer *c);
+void consumer_close(struct consumer *c);     /* it is drained */
+void consumer_power_cut(struct consumer *c); /* frees it too */
 
 /* --- local_model.c --- */
 struct local_conn; /* of a client that is no process */
@@ -105,8 +135,13 @@ void stale_repaired(void); /* the metadata is whole again */
 /* The machine is well, and it is not the last one that is. */
 bool chaos_may_strike(const struct machine *m);
 void chaos_start(uint64_t chaos_us);
+/* Together with sim_end_faults: stopped coordinators go on, all but the one that leads. */
+void chaos_end(void);
 void chaos_saw_grants(uint32_t host, const uint8_t *bytes, uint32_t len);
 void chaos_node_opens(void);
+void chaos_node_opened(struct machine *m);
+void chaos_node_maps(struct machine *m); /* a table is about to be loaded, under a permit */
+void chaos_guard_fences(struct process *guard);
 /* A spill slot is about to be written, `bytes` lay there before. */
 void chaos_spill_again(const struct process *p, bool up, uint32_t host, const uint8_t *bytes,
                        uint32_t len);

@@ -238,6 +238,7 @@ static void note_update(struct pair *pair, int side, const struct channel_update
         s->sent = 0;
     }
     s->terms_raised += u->term_raised;
+    s->declared_dead += u->declared_dead;
     if (u->term_raised && !u->peer_changed)
         breach(pair, "a term was raised without a new peer");
     if (u->write_page)

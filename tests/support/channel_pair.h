@@ -43,6 +43,7 @@ struct pair_side {
     uint32_t received_total;
     uint32_t peers; /* times the peer changed */
     uint32_t terms_raised;
+    uint32_t declared_dead;
     uint32_t counts[PAIR_OPS]; /* operations asked for */
     uint64_t last_read_us, read_gap_max_us;
     uint64_t last_received_us;

@@ -48,6 +48,12 @@ struct world {
     bool nodes_silent;
     int node_error; /* what nodes answer */
     int send_fail;  /* what sending to a node gives */
+    bool asleep;    /* the coordinator was, of late */
+    bool has_pr;
+    uint64_t timestamp[MAX_NODES + 1];     /* of the delta leases */
+    uint64_t declared_dead[MAX_NODES + 1]; /* what the down pages say */
+    uint32_t preempt_host;                 /* being preempted; 0: nobody */
+    uint64_t preempt_generation;
 
     /* answers to the client */
     int n_answers;
@@ -113,12 +119,49 @@ static inline void io_respond(void *data, const struct waiter *to, const uint8_t
              r->op_case == LUNAR__RESPONSE__OP_VOLUME ? r->volume->device : "");
 }
 
-static const struct leader_io fake_io = {io_commit, io_write_grants, io_send, io_respond};
+static inline void io_declare_dead(void *data, uint32_t host_id, uint64_t generation)
+{
+    (void)data;
+    w.declared_dead[host_id] = generation;
+}
 
+static inline void io_preempt(void *data, uint32_t host_id, uint64_t generation)
+{
+    (void)data;
+    assert(w.preempt_host == 0);
+    w.preempt_host = host_id;
+    w.preempt_generation = generation;
+}
+
+static const struct leader_io fake_io = {.commit = io_commit,
+                                         .write_grants = io_write_grants,
+                                         .send = io_send,
+                                         .respond = io_respond,
+                                         .declare_dead = io_declare_dead};
+/* Of a pool with reservations. */
+static const struct leader_io fake_io_pr = {.commit = io_commit,
+                                            .write_grants = io_write_grants,
+                                            .send = io_send,
+                                            .respond = io_respond,
+                                            .declare_dead = io_declare_dead,
+                                            .preempt = io_preempt};
+
+/* What sanlock says of one host, and what a look at its lease has shown. */
+static inline void host_status(uint32_t host, uint64_t generation, enum host_state state,
+                               enum host_look look)
+{
+    struct host_status status = {.host_id = host,
+                                 .generation = generation,
+                                 .state = state,
+                                 .timestamp = w.timestamp[host],
+                                 .look = look};
+    leader_hosts(w.leader, &status, 1, !w.asleep, w.now);
+}
+
+/* DEAD with all that makes it believed. */
 static inline void host_is(uint32_t host, enum host_state state)
 {
-    struct host_status status = {.host_id = host, .generation = 1, .state = state};
-    leader_hosts(w.leader, &status, 1, w.now);
+    host_status(host, 1, state, state == HOST_STATE_DEAD ? HOST_LOOK_UNMOVED : HOST_LOOK_NONE);
 }
 
 static inline void node_seen(uint32_t host, uint64_t generation, uint64_t run, uint32_t flags)
@@ -145,7 +188,7 @@ static inline void elect(void)
 {
     struct leader_config config = {.superblock = &w.sb,
                                    .self = {1, 1, ++w.term},
-                                   .io = &fake_io,
+                                   .io = w.has_pr ? &fake_io_pr : &fake_io,
                                    .catalogue = fake_lvm_catalogue(&w.lvm)};
     drop_queue();
     if (w.leader)
@@ -178,6 +221,8 @@ static inline void world_reset(void)
     w.sb.pool_id = uuid_random();
     strcpy(w.sb.pool_name, "test");
     w.sb.layout.max_nodes = MAX_NODES;
+    w.sb.io_timeout_s = 2;
+    w.sb.watchdog_fire_timeout_s = 10;
     fake_lvm_init(&w.lvm);
     for (uint32_t h = 1; h <= MAX_NODES; h++)
         table_init(&w.grants[h], TABLE_GRANTS, h, &w.sb.pool_id);
@@ -217,6 +262,8 @@ static inline void node_acts(uint32_t host, const Lunar__Command *c, char *devic
         if (i >= 0)
             w.held[host][i] = w.held[host][--w.n_held[host]];
         break;
+    case LUNAR__COMMAND__OP_INSPECT:
+        break;
     default:
         id = uuid_from_pb(c->format_job->attachment_id);
         assert(granted(host, &id));
@@ -229,6 +276,7 @@ static inline void node_answers(const struct pending *p)
     const Lunar__Command *c = p->envelope->command;
     Lunar__Result result = LUNAR__RESULT__INIT;
     Lunar__Error error = LUNAR__ERROR__INIT;
+    Lunar__Inspection inspection = LUNAR__INSPECTION__INIT;
     char device[64] = "";
 
     if (w.nodes_silent)
@@ -240,6 +288,8 @@ static inline void node_answers(const struct pending *p)
     result.id = c->id;
     result.error = &error;
     result.device = device;
+    if (c->op_case == LUNAR__COMMAND__OP_INSPECT)
+        result.inspection = &inspection;
     leader_result(w.leader, p->host, &result, w.now);
 }
 
@@ -351,6 +401,16 @@ static inline void ask_delete(const struct waiter *from, const struct uuid *volu
     m.volume_id = uuid_to_pb(volume);
     r.op_case = LUNAR__REQUEST__OP_VOLUME_DELETE;
     r.volume_delete = &m;
+    ask(from, &r);
+}
+
+static inline void ask_inspect(const struct waiter *from, uint32_t host_id)
+{
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__NodeInspect m = LUNAR__NODE_INSPECT__INIT;
+    m.host_id = host_id;
+    r.op_case = LUNAR__REQUEST__OP_NODE_INSPECT;
+    r.node_inspect = &m;
     ask(from, &r);
 }
 

@@ -88,6 +88,37 @@ static void a_leaf_is_a_volume_with_all_its_facts(void)
     catalogue_free(&c);
 }
 
+static void every_volume_is_found_by_its_id_and_no_other(void)
+{
+    enum { N = 300 };
+    struct uuid ids[N], other = uuid_random();
+    for (int i = 0; i < N; i++) {
+        char id[UUID_TEXT_SIZE], name[64], tags[512];
+        ids[i] = uuid_random();
+        uuid_format(&ids[i], id);
+        snprintf(name, sizeof name, "v%016llx.0", (unsigned long long)uuid_short(&ids[i]));
+        snprintf(tags, sizeof tags,
+                 "lunar.v=%s,lunar.n=n%d,lunar.s=10737418240,lunar.k=thin,lunar.r=leaf,lunar.p=-,"
+                 "lunar.q=" REQ ",lunar.g=1",
+                 id, i);
+        add_lv(name, 512 * MIB, tags);
+    }
+    struct catalogue c = build();
+    CHECK_EQ(c.n_volumes, N);
+    for (int i = 0; i < N; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "n%d", i);
+        const struct catalogue_volume *v = catalogue_by_id(&c, &ids[i]);
+        CHECK(v && uuid_equal(&v->id, &ids[i]));
+        CHECK_STR(v->name, name);
+    }
+    CHECK(!catalogue_by_id(&c, &other));
+    catalogue_free(&c);
+    c = build(); /* no volume at all */
+    CHECK(!catalogue_by_id(&c, &other));
+    catalogue_free(&c);
+}
+
 static void a_chain_follows_the_parent_tags_leaf_first(void)
 {
     add_lv(LV_A ".0", MIB, FROZEN(ID_A, "-"));
@@ -391,6 +422,7 @@ static void removing_a_long_chain_is_one_commit(void)
 }
 
 TEST_MAIN(TEST(a_leaf_is_a_volume_with_all_its_facts),
+          TEST(every_volume_is_found_by_its_id_and_no_other),
           TEST(a_chain_follows_the_parent_tags_leaf_first),
           TEST(another_volumes_deleted_layer_does_not_delete_its_clone),
           TEST(whatever_is_broken_is_foreign_and_says_why),

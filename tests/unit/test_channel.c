@@ -8,6 +8,7 @@
 
 #include "base/le.h"
 #include "diskrpc/message.h"
+#include "diskrpc/claim.h"
 #include "support/channel_pair.h"
 #include "support/test.h"
 
@@ -172,6 +173,28 @@ static void a_page_overwritten_by_a_former_life_is_healed(void)
         CHECK(pair_run_until(p, !side, 1, 5 * SECOND));
         DONE(p);
     }
+}
+
+/* Of a node whose write hung while another one took the id: the message under it comes all the
+ * same, once, with the owner's next page. */
+static void a_claim_that_lands_late_is_no_page_and_gone_within_a_second(void)
+{
+    struct pair *p = pair_joined(true);
+    struct claim claim = {.slot = p->side[PAIR_AGENT].config.slot, .pool_id = p->pool}, again;
+    claim.nonce = uuid_random();
+    p->deaf[PAIR_COORDINATOR] = true;
+    CHECK_EQ(pair_send(p, PAIR_AGENT, 16), 0);
+    p->side[PAIR_COORDINATOR].ops[PAIR_PAGE_READ].out = false; /* nobody reads meanwhile */
+    claim_out(&claim, p->page[PAIR_AGENT]);
+    p->deaf[PAIR_COORDINATOR] = false;
+    pair_step_alone(p, PAIR_COORDINATOR, CHANNEL_EVENT_PAGE_READ, 0, p->page[PAIR_AGENT]);
+    CHECK_EQ(stats(p, PAIR_COORDINATOR)->bad_pages, 1);
+    CHECK_EQ(p->side[PAIR_COORDINATOR].received_total, 0);
+    CHECK(pair_run_until(p, PAIR_COORDINATOR, 1, 1500));
+    pair_run(p, 3 * SECOND);
+    CHECK_EQ(p->side[PAIR_COORDINATOR].received_total, 1);
+    CHECK(claim_in(p->page[PAIR_AGENT], claim.slot, &p->pool, &again, NULL) < 0);
+    DONE(p);
 }
 
 static void an_overwritten_answer_to_hello_is_healed_too(void)
@@ -441,6 +464,40 @@ static void a_torn_or_foreign_page_is_counted_and_ignored(void)
     DONE(p);
 }
 
+static void safety_8_a_life_that_is_declared_dead_is_told_once_and_by_every_coordinator(void)
+{
+    struct pair *p = pair_joined(true);
+    p->fail_writes = 2; /* of the next page writes: the mark is written until it stands */
+    channel_set_dead(p->side[PAIR_COORDINATOR].channel, 1);
+    pair_tick(p, PAIR_COORDINATOR);
+    pair_run(p, 3 * SECOND);
+    CHECK_EQ(p->side[PAIR_AGENT].declared_dead, 1);
+    CHECK_EQ(stats(p, PAIR_AGENT)->dead_generation, 1);
+    pair_start(p, PAIR_COORDINATOR, 4, 11);
+    channel_set_dead(p->side[PAIR_COORDINATOR].channel, 1);
+    pair_run(p, 3 * SECOND);
+    CHECK_EQ(p->side[PAIR_AGENT].declared_dead, 1);
+    pair_start(p, PAIR_AGENT, 1, 2); /* the same life: its next run is told, too */
+    p->side[PAIR_AGENT].declared_dead = 0;
+    pair_run(p, 3 * SECOND);
+    CHECK_EQ(p->side[PAIR_AGENT].declared_dead, 1);
+    DONE(p);
+}
+
+static void safety_8_a_mark_of_an_older_life_says_nothing_to_the_newer_one(void)
+{
+    struct pair *p = pair_new(1, true);
+    pair_start(p, PAIR_AGENT, 5, 1);
+    pair_start(p, PAIR_COORDINATOR, 4, 10);
+    channel_set_dead(p->side[PAIR_COORDINATOR].channel, 4);
+    pair_run(p, 3 * SECOND);
+    CHECK_EQ(stats(p, PAIR_AGENT)->dead_generation, 4);
+    CHECK_EQ(p->side[PAIR_AGENT].declared_dead, 0);
+    channel_set_dead(p->side[PAIR_COORDINATOR].channel, 3); /* never back */
+    CHECK_EQ(stats(p, PAIR_COORDINATOR)->dead_generation, 4);
+    DONE(p);
+}
+
 static void a_full_queue_says_so_and_loses_nothing(void)
 {
     struct pair *p = pair_joined(true);
@@ -640,6 +697,7 @@ TEST_MAIN(TEST(two_fresh_sides_meet_and_know_each_other),
           TEST(an_overwritten_spill_is_not_delivered_and_is_written_again),
           TEST(a_failed_write_is_repeated_with_growing_waits),
           TEST(a_page_overwritten_by_a_former_life_is_healed),
+          TEST(a_claim_that_lands_late_is_no_page_and_gone_within_a_second),
           TEST(an_overwritten_answer_to_hello_is_healed_too),
           TEST(a_spill_read_for_an_old_session_serves_no_new_one),
           TEST(an_old_sessions_spill_is_not_taken_for_a_new_ones),
@@ -653,6 +711,8 @@ TEST_MAIN(TEST(two_fresh_sides_meet_and_know_each_other),
           TEST(an_acknowledgment_of_what_is_queued_but_was_never_sent_is_a_lie),
           TEST(two_coordinators_of_one_term_cannot_be),
           TEST(a_torn_or_foreign_page_is_counted_and_ignored),
+          TEST(safety_8_a_life_that_is_declared_dead_is_told_once_and_by_every_coordinator),
+          TEST(safety_8_a_mark_of_an_older_life_says_nothing_to_the_newer_one),
           TEST(a_full_queue_says_so_and_loses_nothing), TEST(the_queue_is_bounded_in_bytes_too),
           TEST(messages_not_taken_are_not_acknowledged),
           TEST(new_messages_that_landed_are_told_once),

@@ -139,6 +139,21 @@ static void a_spill_slot_that_was_overwritten_is_damaged_alone(void)
     json_decref(pages);
 }
 
+static void a_claim_shows_who_is_joining(void)
+{
+    NEED_IMAGE();
+    struct claim claim = {.slot = 3, .pool_id = sb.pool_id, .nonce = uuid_random()};
+    uint8_t bytes[PAGE_SIZE_BYTES];
+    strcpy(claim.node_name, "node-c");
+    claim_out(&claim, bytes);
+    write_at(layout_up_page(&sb.layout, 3), bytes, sizeof bytes);
+    json_t *pages = dump_pages(fd, &sb, PAGE_UP);
+    CHECK_EQ(json_array_size(pages), 1);
+    CHECK_STR(js_get_text(json_array_get(pages, 0), "claimed_by"), "node-c");
+    CHECK(json_object_get(json_array_get(pages, 0), "damaged") == NULL);
+    json_decref(pages);
+}
+
 static void a_torn_page_is_damaged_and_the_next_is_shown(void)
 {
     NEED_IMAGE();
@@ -220,7 +235,7 @@ static void an_area_that_was_never_used_has_nothing_but_damaged_leases(void)
 
 TEST_MAIN(TEST(a_page_is_shown_with_its_messages),
           TEST(a_spill_slot_that_was_overwritten_is_damaged_alone),
-          TEST(a_torn_page_is_damaged_and_the_next_is_shown),
+          TEST(a_claim_shows_who_is_joining), TEST(a_torn_page_is_damaged_and_the_next_is_shown),
           TEST(grants_show_entries_layers_and_the_dead_mark),
           TEST(a_metadata_copy_whose_text_changed_is_damaged),
           TEST(an_area_that_was_never_used_has_nothing_but_damaged_leases))

@@ -525,6 +525,39 @@ static void rule_4_a_damaged_copy_is_replaced_and_the_older_one_left_alone(void)
     lvm_lun_close(&lun);
 }
 
+/* A leader stood still behind its look at the lease, while its successor stored a copy. */
+static void rule_4_the_copy_of_a_higher_term_is_never_overwritten(void)
+{
+    struct lvm_lun lun;
+    struct committer *c;
+    struct mdcopy ours, theirs, got;
+    struct raw raw;
+    char *text;
+    uint8_t *zeroes = io_alloc(IO_ALIGN);
+    NEED(lun);
+    const struct layout *layout = &lun.sb.layout;
+    const struct uuid *pool = &lun.sb.pool_id;
+    CHECK_EQ(open_term(&lun, 1, &c), 0);
+    CHECK_EQ(create(c, "a"), 0);
+    save(&lun, &raw);
+    CHECK_EQ(mdcopy_read(lun.fd, layout, pool, &ours, &text, &err), 0);
+    CHECK_EQ(mdcopy_store(lun.fd, layout, pool, &ours, 2, 9, "x", 1, &theirs, &err), 0);
+    CHECK_EQ(committer_tend(c, &err), LUNAR_E_STALE);
+    for (int i = 0; i < 2; i++) /* so that headers must be made anew, for which the copy is read */
+        io_write(lun.fd, zeroes, IO_ALIGN, raw.areas[i].start, NULL);
+    CHECK_EQ(create(c, "b"), LUNAR_E_STALE);
+    free(text);
+    CHECK_EQ(mdcopy_read(lun.fd, layout, pool, &got, &text, &err), 0);
+    CHECK_EQ(got.seq, theirs.seq);
+    CHECK_EQ(got.term, 2);
+    free(text);
+    committer_close(c);
+    CHECK_EQ(open_term(&lun, 1, &c), LUNAR_E_STALE);
+    free(zeroes);
+    drop(&raw);
+    lvm_lun_close(&lun);
+}
+
 static void a_copy_of_an_earlier_pool_is_no_copy(void)
 {
     struct lvm_lun lun;
@@ -641,5 +674,6 @@ TEST_MAIN(TEST(a_commit_is_done_and_its_copy_stored),
           TEST(rule_4_a_failed_command_that_lands_later_is_not_adopted),
           TEST(rule_4_damage_is_repaired_while_nothing_is_committed),
           TEST(rule_4_a_damaged_copy_is_replaced_and_the_older_one_left_alone),
+          TEST(rule_4_the_copy_of_a_higher_term_is_never_overwritten),
           TEST(a_copy_of_an_earlier_pool_is_no_copy),
           TEST(every_kill_point_of_a_commit_leaves_a_pool_that_the_next_leader_takes))

@@ -315,6 +315,7 @@ static const char status_395[] = "daemon lunar-aaaa\n"
                                  "    use_watchdog=1\n"
                                  "    io_timeout=10\n"
                                  "    watchdog_fire_timeout=10\n"
+                                 "    kill_grace_seconds=5\n"
                                  "    version_str=3.9.5\n"
                                  "p -1 helper\n"
                                  "    use_watchdog=0\n"
@@ -327,6 +328,7 @@ static void the_daemons_settings_are_read_from_its_own_section(void)
     CHECK_STR(daemon.host_name, "lunar-aaaa");
     CHECK(daemon.use_watchdog);
     CHECK_EQ(daemon.watchdog_fire_timeout_s, 10);
+    CHECK_EQ(daemon.kill_grace_s, 5);
     CHECK_STR(daemon.version, "3.9.5");
 }
 
@@ -338,6 +340,7 @@ static void an_old_daemon_has_a_fixed_watchdog_timeout(void)
         0);
     CHECK(!daemon.use_watchdog);
     CHECK_EQ(daemon.watchdog_fire_timeout_s, 60);
+    CHECK_EQ(daemon.kill_grace_s, -1);
 }
 
 static void a_status_without_the_needed_lines_is_refused(void)

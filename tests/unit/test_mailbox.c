@@ -4,6 +4,7 @@
  * in one process. Every test ends by closing everything and letting the loop run dry, so that a
  * leaked handle hangs it.
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "diskrpc/mailbox.h"
@@ -23,6 +24,7 @@ struct node {
     bool intact;
     int peers;
     uint64_t term;
+    uint64_t dead; /* generation that it was told of */
     uint64_t sent_ns;
 };
 
@@ -136,6 +138,11 @@ static void node_peer_changed(void *data, const struct incarnation *peer)
     node->term = peer->run_or_term;
 }
 
+static void node_dead(void *data, uint64_t generation)
+{
+    ((struct node *)data)->dead = generation;
+}
+
 static void node_wrote(void *data)
 {
     struct node *node = data;
@@ -172,21 +179,28 @@ static void open_hub(struct world *w, uint64_t term)
     open_hub_on(w, uv_disk_disk(w->disk), term);
 }
 
-static void open_node_as(struct world *w, struct node *node, uint32_t host_id, uint64_t run)
+static void open_node_on(struct world *w, struct disk *disk, struct node *node, uint32_t host_id,
+                         uint64_t run)
 {
     const struct mailbox_config config = {
         .loop = &w->loop,
-        .disk = uv_disk_disk(w->disk),
+        .disk = disk,
         .layout = &w->layout,
         .pool_id = w->pool,
         .self = {.host_id = host_id, .generation = 1, .run_or_term = run},
         .node_name = "node",
         .callbacks = {.message = node_message,
                       .peer_changed = node_peer_changed,
-                      .wrote = node_wrote},
+                      .wrote = node_wrote,
+                      .dead = node_dead},
         .data = node,
     };
     *node = (struct node){.world = w, .mailbox = mailbox_open(&config)};
+}
+
+static void open_node_as(struct world *w, struct node *node, uint32_t host_id, uint64_t run)
+{
+    open_node_on(w, uv_disk_disk(w->disk), node, host_id, run);
 }
 
 static void open_node(struct world *w, uint32_t host_id, uint64_t run)
@@ -245,6 +259,23 @@ static int by_value(const void *a, const void *b)
 {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     return x < y ? -1 : x > y;
+}
+
+static void safety_8_the_hub_tells_a_node_that_it_is_held_for_dead(void)
+{
+    struct world w;
+    if (!world_open(&w))
+        SKIP("no O_DIRECT here");
+    open_hub(&w, 1);
+    for (uint32_t i = 1; i <= NODES; i++) {
+        hub_set_dead(w.hub, 3, 1); /* before its page was ever seen, and again */
+        open_node(&w, i, 1);
+    }
+    CHECK(RUN_UNTIL(&w, all_joined(&w) && w.nodes[3].dead == 1));
+    hub_set_dead(w.hub, 2, 1);
+    CHECK(RUN_UNTIL(&w, w.nodes[2].dead == 1));
+    CHECK_EQ(w.nodes[1].dead, 0);
+    CHECK(world_close(&w));
 }
 
 static void a_thousand_pings_come_back(void)
@@ -565,7 +596,55 @@ static void an_unreadable_page_in_the_table_silences_its_own_node_alone(void)
     CHECK(world_close(&w));
 }
 
-TEST_MAIN(TEST(a_thousand_pings_come_back),
+/* --- a preempted reservation --- */
+
+/* A disk that ends every write as the kernel does when another's reservation forbids it. */
+struct reserved_disk {
+    struct disk disk;
+    struct disk *real;
+    disk_done_fn done;
+    bool reserved;
+};
+
+static struct reserved_disk reserved;
+
+static void write_refused(struct disk_op *op, int status)
+{
+    (void)status;
+    op->done = reserved.done;
+    op->done(op, -EBADE);
+}
+
+static void refuse_or_submit(struct disk *base, struct disk_op *op)
+{
+    (void)base;
+    if (op->write && reserved.reserved) {
+        reserved.done = op->done;
+        op->done = write_refused;
+    }
+    disk_submit(reserved.real, op);
+}
+
+static void safety_13_a_page_that_a_reservation_refuses_is_told(void)
+{
+    static const struct disk_ops ops = {.submit = refuse_or_submit};
+    struct world w;
+    if (!world_open(&w))
+        SKIP("no O_DIRECT here");
+    reserved = (struct reserved_disk){.disk = {&ops}, .real = uv_disk_disk(w.disk)};
+    open_hub(&w, 1);
+    open_node_on(&w, &reserved.disk, &w.nodes[1], 1, 1);
+    CHECK(RUN_UNTIL(&w, w.nodes[1].peers > 0));
+    CHECK(!mailbox_refused(w.nodes[1].mailbox));
+    reserved.reserved = true;
+    CHECK(RUN_UNTIL(&w, mailbox_refused(w.nodes[1].mailbox)));
+    reserved.reserved = false;
+    CHECK(RUN_UNTIL(&w, !mailbox_refused(w.nodes[1].mailbox)));
+    CHECK(world_close(&w));
+}
+
+TEST_MAIN(TEST(safety_8_the_hub_tells_a_node_that_it_is_held_for_dead),
+          TEST(a_thousand_pings_come_back),
           TEST(messages_of_200_kib_go_both_ways_between_all_nodes),
           TEST(a_second_coordinator_deposes_the_first_and_is_followed),
           TEST(a_restarted_agent_is_a_new_peer_and_a_leaving_one_is_told),
@@ -573,4 +652,5 @@ TEST_MAIN(TEST(a_thousand_pings_come_back),
           TEST(an_idle_node_reads_about_once_a_second),
           TEST(nothing_can_be_sent_to_a_node_that_was_never_seen),
           TEST(a_crowd_is_read_with_the_table_and_a_few_page_by_page),
-          TEST(an_unreadable_page_in_the_table_silences_its_own_node_alone))
+          TEST(an_unreadable_page_in_the_table_silences_its_own_node_alone),
+          TEST(safety_13_a_page_that_a_reservation_refuses_is_told))

@@ -27,6 +27,7 @@
 #include "base/io.h"
 #include "base/le.h"
 #include "fencing/leases.h"
+#include "fencing/sanlock_calls.h"
 #include "fencing/sanlock_daemon.h"
 #include "support/test.h"
 
@@ -189,6 +190,16 @@ static void act_leave(struct reply *reply, uint64_t unused)
     finish(reply, membership_leave(own_membership, &err), &err);
 }
 
+static void act_end(struct reply *reply, uint64_t unused)
+{
+    char lockspace[48];
+    struct error err = ERROR_INIT;
+    (void)unused;
+    pool_lockspace(&sb.pool_id, lockspace);
+    sanlock_set_config(lockspace, 0, SANLK_CONFIG_USED, NULL); /* as a killed guard leaves it */
+    finish(reply, membership_end(&sb.pool_id, &err), &err);
+}
+
 static void act_find(struct reply *reply, uint64_t unused)
 {
     struct error err = ERROR_INIT;
@@ -243,6 +254,14 @@ static void act_lead_release(struct reply *reply, uint64_t unused)
 
 /* A child that may write the LUN: it has the socket as its standard input. The reply's host_id is
  * its pid. */
+static void act_force(struct reply *reply, uint64_t term)
+{
+    struct error err = ERROR_INIT;
+    if (!own_leadership && leadership_open(device, &sb, &own_leadership, &err) < 0)
+        return finish(reply, err.code, &err);
+    finish(reply, leadership_force(own_leadership, term, &err), &err);
+}
+
 static void act_start_writer(struct reply *reply, uint64_t unused)
 {
     int up[2];
@@ -316,20 +335,6 @@ static int wait_daemon(enum node n)
     end_actor(&actor);
     sb.watchdog_fire_timeout_s = (uint32_t)reply.watchdog_fire_timeout_s;
     return reply.rv;
-}
-
-/* The value of external_used in the daemon's status (SAFETY 9). */
-static bool is_used(enum node n)
-{
-    char line[256];
-    bool used = false;
-    be(n);
-    FILE *f = popen("PATH=$PATH:/usr/sbin:/sbin sanlock client status -D", "re");
-    while (f && fgets(line, sizeof line, f))
-        used = used || strstr(line, "external_used=1");
-    if (f)
-        pclose(f);
-    return used;
 }
 
 static void cleanup(void)
@@ -529,18 +534,15 @@ static void two_nodes_join_at_once_and_get_ids_of_their_own(void)
     tell(&agent_a, act_join, NODE_A);
     tell(&agent_b, act_join, NODE_B);
     struct reply a = answer(&agent_a), b = answer(&agent_b);
-    CHECK_EQ(a.rv, 0);
-    CHECK_EQ(b.rv, 0);
+    CHECK(a.rv == 0 && b.rv == 0);
     printf("# joined as host %u in %.1f s and as host %u in %.1f s\n", a.host_id, a.seconds,
            b.host_id, b.seconds);
     CHECK(a.host_id != b.host_id);
     CHECK_EQ(a.generation, 1);
     CHECK(a.cloexec);
-    CHECK_EQ(ask(&agent_a, act_check, 0).rv, 0);
-    CHECK_EQ(ask(&agent_b, act_check, 0).rv, 0);
+    CHECK(ask(&agent_a, act_check, 0).rv == 0 && ask(&agent_b, act_check, 0).rv == 0);
     CHECK_EQ(lease_of(a.host_id).generation, 1);
     CHECK(lease_of(a.host_id).timestamp != 0);
-    CHECK(is_used(NODE_A));
 }
 
 static void a_member_is_found_at_once_and_seen_alive_soon(void)
@@ -565,7 +567,6 @@ static void an_agent_that_was_killed_is_a_member_again_at_once(void)
         SKIP("nobody joined");
     uint32_t host_id = ask(&candidate_a, act_find, 0).host_id;
     end_actor(&agent_a);
-    CHECK(is_used(NODE_A)); /* the agent is gone, but not the guard (SAFETY 9) */
     agent_a = start_actor(NODE_A);
     struct reply reply = ask(&agent_a, act_join, NODE_A);
     CHECK_EQ(reply.rv, 0);
@@ -657,6 +658,27 @@ static void safety_1_the_lease_outlives_its_process_in_a_child_that_has_the_sock
     CHECK_EQ(after.term, 4);
 }
 
+/* candidate_b leads, term 4. Stopped, it keeps its lease; forced out, it dies although stopped. */
+static void a_stopped_leader_is_forced_out_of_its_term_alone(void)
+{
+    if (candidate_b.pid == 0)
+        SKIP("nobody leads");
+    candidate_a = start_actor(NODE_A);
+    kill(candidate_b.pid, SIGSTOP);
+    CHECK_EQ(ask(&candidate_a, act_force, 3).rv, LUNAR_E_STALE); /* late: meant for term 3 */
+    CHECK_EQ(ask(&candidate_a, act_lead, 1000).rv, 0);
+    CHECK_EQ(ask(&candidate_a, act_force, 4).rv, 0);
+    struct reply reply = ask(&candidate_a, act_lead, 12000);
+    printf("# taken over %.2f s after the request\n", reply.seconds);
+    CHECK_EQ(reply.rv, 1);
+    CHECK_EQ(reply.term, 5);
+    CHECK_EQ(waitpid(candidate_b.pid, NULL, WNOHANG), candidate_b.pid); /* before that */
+    close(candidate_b.fd);
+    CHECK_EQ(ask(&candidate_a, act_lead_release, 0).rv, 0);
+    candidate_b = start_actor(NODE_B);
+    CHECK_EQ(ask(&candidate_b, act_lead, 5000).term, 6);
+}
+
 /* --- leaving --- */
 
 static void a_leave_is_refused_while_a_coordinator_leads_here(void)
@@ -665,8 +687,7 @@ static void a_leave_is_refused_while_a_coordinator_leads_here(void)
         SKIP("nobody leads");
     CHECK_EQ(ask(&agent_b, act_leave, 0).rv, LUNAR_E_IN_USE);
     CHECK_EQ(ask(&agent_b, act_check, 0).rv, 0);
-    CHECK(is_used(NODE_B));
-    CHECK_EQ(ask(&candidate_b, act_lead_check, 4).rv, 0);
+    CHECK_EQ(ask(&candidate_b, act_lead_check, 6).rv, 0);
     CHECK_EQ(ask(&candidate_b, act_lead_release, 0).rv, 0);
 }
 
@@ -699,8 +720,24 @@ static void a_clean_leave_frees_the_id_and_the_next_join_is_quick(void)
     CHECK_EQ(reply.host_id, host_id);
     CHECK_EQ(reply.generation, 2);
     struct reply found = ask(&agent_a, act_find, 0);
-    CHECK_EQ(found.host_id, host_id);
-    CHECK_EQ(found.generation, 2);
+    CHECK(found.host_id == host_id && found.generation == 2);
+}
+
+/* After a fence: what USED a killed guard left is cleared, and who leads under that life goes. */
+static void a_life_that_was_fenced_off_is_given_up_with_its_coordinator(void)
+{
+    if (agent_b.pid == 0)
+        SKIP("nobody joined");
+    struct reply lead = ask(&candidate_b, act_lead, 5000);
+    struct reply end = ask(&agent_b, act_end, 0);
+    pid_t gone = 0;
+    for (double limit = now() + 15; now() < limit && gone == 0; usleep(50000))
+        gone = waitpid(candidate_b.pid, NULL, WNOHANG);
+    CHECK(lead.rv == 1 && end.rv == 0 && gone != 0);
+    candidate_b.pid = 0;
+    CHECK_EQ(ask(&agent_b, act_find, 0).rv, LUNAR_E_NOT_JOINED);
+    struct reply again = ask(&agent_b, act_join, NODE_B);
+    CHECK(again.rv == 0 && again.generation == 2);
 }
 
 /* sanlock is killed: the agent's descriptor tells, and the check does not claim a membership. */
@@ -754,8 +791,10 @@ TEST_MAIN(TEST(a_lun_is_formatted_without_a_daemon_and_read_back),
           TEST(one_leads_at_a_time_and_terms_rise),
           TEST(a_killed_leaders_lease_goes_to_the_standby),
           TEST(safety_1_the_lease_outlives_its_process_in_a_child_that_has_the_socket),
+          TEST(a_stopped_leader_is_forced_out_of_its_term_alone),
           TEST(a_leave_is_refused_while_a_coordinator_leads_here),
           TEST(a_pool_with_living_members_is_not_overwritten),
           TEST(a_clean_leave_frees_the_id_and_the_next_join_is_quick),
+          TEST(a_life_that_was_fenced_off_is_given_up_with_its_coordinator),
           TEST(a_daemon_that_dies_ends_the_membership),
           TEST(a_dead_lockspace_is_watched_to_the_end_and_released))

@@ -17,7 +17,7 @@ static struct {
     int n_tasks;
     int n_results, code;
     char device[64];
-    int n_sent, n_responses, send_rc;
+    int n_sent, n_responses, send_rc, response_code;
     bool waiting;
     int watched;
 } w;
@@ -59,10 +59,13 @@ static int io_send(void *data, const uint8_t *bytes, uint32_t len)
 
 static void io_respond(void *data, uint64_t client, const uint8_t *bytes, uint32_t len)
 {
+    Lunar__Envelope *e;
     (void)data;
     (void)client;
-    (void)bytes;
-    (void)len;
+    int rc = envelope_unpack(bytes, len, &e, NULL);
+    assert(rc == 0);
+    w.response_code = e->response->error ? e->response->error->code : 0;
+    envelope_free(e);
     w.n_responses++;
 }
 
@@ -79,8 +82,8 @@ static void io_waiting(void *data, bool waiting)
     w.waiting = waiting;
 }
 
-static const struct node_io fake_io = {io_write_report, io_run,   io_send,
-                                       io_respond,      io_watch, io_waiting};
+static const struct node_io fake_io = {io_write_report, io_run,     io_send, io_respond,
+                                       io_watch,        io_waiting, NULL};
 
 static void reset(void)
 {
@@ -576,6 +579,77 @@ static void a_client_that_goes_away_is_forgotten(void)
     CHECK_EQ(w.n_responses, 1);
 }
 
+/* --- fenced off --- */
+
+static void a_fenced_node_answers_who_waits_and_acts_on_nothing_any_more(void)
+{
+    struct ids ids = new_ids(), other = new_ids();
+    struct uuid id = uuid_random(), late = uuid_random();
+    reset();
+    attached(&ids);
+    node_request(w.node, 1, ping_envelope(&id));
+    w.n_results = w.n_reports = 0;
+    node_fence(w.node, "the LUN is gone");
+    CHECK_EQ(w.n_responses, 1);
+    CHECK_EQ(w.response_code, LUNAR_E_FENCED);
+    CHECK(error_retryable(w.response_code));
+    CHECK(!w.waiting);
+    node_request(w.node, 1, ping_envelope(&late));
+    CHECK_EQ(w.n_responses, 2);
+    CHECK_EQ(w.response_code, LUNAR_E_FENCED);
+    w.n_tasks = 0;
+    attach(&other);
+    detach(&ids);
+    node_tend(w.node, true);
+    CHECK_EQ(w.n_results, 0);
+    CHECK_EQ(w.n_reports, 0);
+    CHECK_EQ(w.n_tasks, 0);
+}
+
+static void a_qsd_that_exits_while_its_node_is_fenced_is_not_started_again(void)
+{
+    struct stack *stack;
+    struct ids ids = new_ids();
+    reset();
+    attach(&ids);
+    report_ok();
+    struct node_task *task = w.task;
+    task_ends(0);
+    stack = task->stack;
+    report_ok();
+    node_fence(w.node, "");
+    w.n_tasks = 0;
+    node_qsd_exited(w.node, stack);
+    CHECK_EQ(w.n_tasks, 0);
+}
+
+static void what_is_under_way_when_a_node_is_fenced_ends_without_a_next_step(void)
+{
+    struct ids opening = new_ids(), closing = new_ids();
+    reset();
+    attached(&closing);
+    detach(&closing);
+    report_ok();
+    struct node_task *detach_task = w.task;
+    attach(&opening);
+    report_ok();
+    struct node_task *attach_task = w.task;
+    node_tend(w.node, true);
+    w.n_reports = w.n_results = 0;
+    node_fence(w.node, "");
+    CHECK_EQ(node_tasks(w.node), 2);
+    CHECK_EQ(node_reports(w.node), 1);
+    report_ok();
+    CHECK_EQ(node_reports(w.node), 0);
+    w.task = attach_task;
+    task_ends(0); /* it was too late to stop it; its memory is the node's */
+    w.task = detach_task;
+    task_ends(-5);
+    CHECK_EQ(node_tasks(w.node), 0);
+    CHECK_EQ(w.n_reports, 0);
+    CHECK_EQ(w.n_results, 0);
+}
+
 TEST_MAIN(TEST(safety_2_nothing_is_mapped_before_opening_is_on_the_lun),
           TEST(a_report_that_cannot_be_written_stops_the_opening),
           TEST(a_refused_task_is_reported_as_gone_before_it_is_answered),
@@ -593,4 +667,7 @@ TEST_MAIN(TEST(safety_2_nothing_is_mapped_before_opening_is_on_the_lun),
           TEST(a_qsd_that_exits_is_started_again_until_it_comes),
           TEST(a_leaving_node_opens_nothing_and_does_not_leave_with_something_open),
           TEST(a_request_is_sent_again_to_each_coordinator_until_answered_once),
-          TEST(a_client_that_goes_away_is_forgotten))
+          TEST(a_client_that_goes_away_is_forgotten),
+          TEST(a_fenced_node_answers_who_waits_and_acts_on_nothing_any_more),
+          TEST(a_qsd_that_exits_while_its_node_is_fenced_is_not_started_again),
+          TEST(what_is_under_way_when_a_node_is_fenced_ends_without_a_next_step))

@@ -34,6 +34,22 @@ static struct page sample(void)
     return page;
 }
 
+static struct page sample_down(void)
+{
+    struct page page = {
+        .kind = PAGE_DOWN,
+        .slot = 3,
+        .pool_id = pool,
+        .writer = {1, 9, 18},
+        .peer = {3, 4, 2},
+        .term = 18,
+        .page_seq = 12,
+        .first_seq = 1,
+        .dead_generation = 4,
+    };
+    return page;
+}
+
 static bool same_writer(const struct incarnation *a, const struct incarnation *b)
 {
     return a->host_id == b->host_id && a->generation == b->generation &&
@@ -47,8 +63,8 @@ static bool same(const struct page *a, const struct page *b)
            same_writer(&a->peer, &b->peer) && a->term == b->term && a->page_seq == b->page_seq &&
            a->ack_seq == b->ack_seq && a->first_seq == b->first_seq &&
            a->heartbeat_ms == b->heartbeat_ms && memcmp(a->hint.ip, b->hint.ip, 16) == 0 &&
-           a->hint.port == b->hint.port && a->count == b->count &&
-           a->payload_len == b->payload_len &&
+           a->hint.port == b->hint.port && a->dead_generation == b->dead_generation &&
+           a->count == b->count && a->payload_len == b->payload_len &&
            memcmp(a->node_name, b->node_name, PAGE_NAME_SIZE) == 0 &&
            memcmp(a->payload, b->payload, PAGE_PAYLOAD_SIZE) == 0;
 }
@@ -72,6 +88,18 @@ static void the_golden_file_decodes_to_the_page(void)
     struct page want = sample(), got;
     CHECK(golden_load("page-up", bytes, sizeof bytes));
     CHECK_EQ(in(bytes, &got), 0);
+    CHECK(same(&want, &got));
+}
+
+static void safety_8_a_down_page_carries_the_mark_of_the_dead(void)
+{
+    uint8_t bytes[PAGE_SIZE_BYTES];
+    struct page want = sample_down(), got;
+    page_out(&want, bytes);
+    CHECK(golden_matches("page-down", bytes, sizeof bytes));
+    CHECK(golden_load("page-down", bytes, sizeof bytes));
+    CHECK_EQ(page_in(bytes, PAGE_DOWN, 3, &pool, &got, NULL), 0);
+    CHECK_EQ(got.dead_generation, 4);
     CHECK(same(&want, &got));
 }
 
@@ -247,6 +275,7 @@ static void a_page_takes_what_fits_and_says_when_it_is_full(void)
 }
 
 TEST_MAIN(TEST(a_page_is_the_golden_file), TEST(the_golden_file_decodes_to_the_page),
+          TEST(safety_8_a_down_page_carries_the_mark_of_the_dead),
           TEST(the_messages_walk_out_as_they_went_in), TEST(a_flip_of_any_bit_is_noticed),
           TEST(a_page_torn_at_any_sector_is_corrupt),
           TEST(zeroes_were_never_written_and_others_are_foreign),

@@ -36,6 +36,36 @@ static void a_same_name_is_watched_for_longer_than_a_renewal(void)
     }
 }
 
+/* The timeline of timeouts.c, row by row, and that its rows are in that order for every pair. */
+static void the_timeline_is_what_it_says(void)
+{
+    struct timeouts t;
+    CHECK_EQ(timeouts_compute(2, 10, &t, NULL), 0);
+    CHECK_EQ(t.guard_fence_s, 19);
+    CHECK_EQ(t.guard_release_s, 22);
+    CHECK_EQ(t.claim_wait_ms, 500);
+    CHECK_EQ(timeouts_force_s(2), 11);
+    CHECK_EQ(timeouts_compute(10, 60, &t, NULL), 0);
+    CHECK_EQ(t.guard_fence_s, 83);
+    CHECK_EQ(t.guard_release_s, 128);
+    CHECK_EQ(t.claim_wait_ms, 2500);
+    CHECK_EQ(timeouts_force_s(10), 51);
+}
+
+static void in_every_pair_the_guard_has_time_between_its_timer_and_its_release(void)
+{
+    for (int n = 1; n <= 60; n++)
+        for (int w = 10; w <= 300; w++) {
+            struct timeouts t;
+            if (timeouts_compute(n, w, &t, NULL) < 0)
+                continue;
+            CHECK(t.warn_s < t.fail_s && t.fail_s < t.guard_fence_s);
+            CHECK(t.guard_fence_s + 2 <= t.guard_release_s);
+            CHECK(t.guard_release_s < t.dead_s);
+            CHECK(t.awake_gap_s >= 2 && t.awake_s > t.renew_s);
+        }
+}
+
 static void a_pair_that_resets_healthy_nodes_is_refused(void)
 {
     struct timeouts t;
@@ -59,4 +89,6 @@ static void values_out_of_range_are_refused(void)
 
 TEST_MAIN(TEST(the_measured_table_comes_out),
           TEST(a_same_name_is_watched_for_longer_than_a_renewal),
+          TEST(the_timeline_is_what_it_says),
+          TEST(in_every_pair_the_guard_has_time_between_its_timer_and_its_release),
           TEST(a_pair_that_resets_healthy_nodes_is_refused), TEST(values_out_of_range_are_refused))

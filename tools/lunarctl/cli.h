@@ -83,10 +83,13 @@ const char *cli_socket(const struct cli *cli, const char *name, char *buffer, un
 int cmd_lun_format(struct cli *cli, int argc, char **argv);
 int cmd_lun_dump(struct cli *cli, int argc, char **argv);
 int cmd_status(struct cli *cli, int argc, char **argv);
+int cmd_verify(struct cli *cli, int argc, char **argv);
 int cmd_node_list(struct cli *cli, int argc, char **argv);
 int cmd_node_status(struct cli *cli, int argc, char **argv);
+int cmd_node_check(struct cli *cli, int argc, char **argv);
 int cmd_node_identity(struct cli *cli, int argc, char **argv);
 int cmd_node_leave(struct cli *cli, int argc, char **argv);
+int cmd_node_fence(struct cli *cli, int argc, char **argv);
 int cmd_coordinator_resign(struct cli *cli, int argc, char **argv);
 int cmd_volume_create(struct cli *cli, int argc, char **argv);
 int cmd_volume_list(struct cli *cli, int argc, char **argv);

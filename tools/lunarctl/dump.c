@@ -38,6 +38,9 @@ static void add_area(json_t *doc, int fd, const struct superblock *sb)
 {
     js_set(doc, "lockspace", dump_lockspace(fd, sb));
     js_set(doc, "resources", dump_resources(fd, sb));
+    json_t *beat = dump_beat(fd, sb);
+    if (beat)
+        js_set(doc, "beat", beat);
     js_set(doc, "up_pages", dump_pages(fd, sb, PAGE_UP));
     js_set(doc, "down_pages", dump_pages(fd, sb, PAGE_DOWN));
     js_set(doc, "grants", dump_tables(fd, sb, false));

@@ -17,6 +17,7 @@
 json_t *dump_superblock_copy(int fd, int copy, struct superblock *ret, int *ret_status);
 json_t *dump_lockspace(int fd, const struct superblock *sb);
 json_t *dump_resources(int fd, const struct superblock *sb);
+json_t *dump_beat(int fd, const struct superblock *sb); /* NULL: never written */
 json_t *dump_pages(int fd, const struct superblock *sb, enum page_kind kind);
 json_t *dump_tables(int fd, const struct superblock *sb, bool reports);
 /* One copy of one node's; NULL: never written. */

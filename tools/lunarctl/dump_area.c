@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The parts of `lun dump` other than pages: superblocks, leases, tables, metadata copies, LVM's own
- * metadata. Every function returns JSON and never fails: see dump.h. Units that were never written
- * are left out.
+ * The parts of `lun dump` other than pages: superblocks, leases, the beat, tables, metadata copies,
+ * LVM's own metadata. Every function returns JSON and never fails: see dump.h. Units that were
+ * never written are left out.
  */
 #include "dump.h"
 
@@ -13,6 +13,7 @@
 #include "base/crc32c.h"
 #include "base/io.h"
 #include "coordinator/mda.h"
+#include "diskrpc/beat.h"
 #include "diskrpc/mdcopy.h"
 #include "diskrpc/table.h"
 #include "fencing/leases.h"
@@ -62,6 +63,7 @@ static json_t *superblock_json(const struct superblock *sb)
     js_set(o, "write_count", js_u64(sb->write_count));
     js_set(o, "flags", js_u64(sb->flags));
     js_set(o, "test", json_boolean(sb->flags & SUPERBLOCK_FLAG_TEST));
+    js_set(o, "require_pr", json_boolean(sb->flags & SUPERBLOCK_FLAG_PR));
     js_set(o, "pool", js_text(sb->pool_name));
     js_set(o, "pool_id", js_uuid(&sb->pool_id));
     js_set(o, "vg", js_text(vg));
@@ -170,6 +172,26 @@ json_t *dump_resources(int fd, const struct superblock *sb)
         js_append(list, o);
     }
     return list;
+}
+
+json_t *dump_beat(int fd, const struct superblock *sb)
+{
+    struct error err = ERROR_INIT;
+    struct beat beat;
+    int rc = beat_read(fd, &sb->layout, &sb->pool_id, &beat, &err);
+    if (rc == LUNAR_E_NOT_FOUND)
+        return NULL;
+    json_t *o = rc < 0 ? dump_damaged(rc, &err) : json_object();
+    js_set(o, "offset", js_u64(beat_offset(&sb->layout)));
+    if (rc < 0)
+        return o;
+    js_set(o, "host_id", js_u64(beat.writer.host_id));
+    js_set(o, "generation", js_u64(beat.writer.generation));
+    js_set(o, "term", js_u64(beat.writer.run_or_term));
+    js_set(o, "count", js_u64(beat.count));
+    js_set(o, "phase", js_text(beat_phase_name(beat.phase)));
+    js_set(o, "node", js_text(beat.node_name));
+    return o;
 }
 
 static const char *mode_name(enum table_mode mode)

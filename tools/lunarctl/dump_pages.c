@@ -13,6 +13,7 @@
 
 #include "base/crc32c.h"
 #include "base/io.h"
+#include "diskrpc/claim.h"
 #include "diskrpc/message.h"
 #include "output.h"
 
@@ -108,8 +109,23 @@ static json_t *page_json(int fd, const struct superblock *sb, const struct page 
     js_set(o, "first_seq", js_u64(p->first_seq));
     js_set(o, "heartbeat_ms", js_u64(p->heartbeat_ms));
     js_set(o, "hint", js_text(hint_address_format(&p->hint, hint)));
+    if (p->dead_generation)
+        js_set(o, "dead_generation", js_u64(p->dead_generation));
     js_set(o, "payload_bytes", js_u64(p->payload_len));
     js_set(o, "messages", messages_json(fd, sb, p));
+    return o;
+}
+
+/* What page_in refused may be the claim of a node that is joining. */
+static json_t *claim_json(const uint8_t *buffer, uint32_t id, const struct superblock *sb)
+{
+    struct claim claim;
+    if (claim_in(buffer, id, &sb->pool_id, &claim, NULL) < 0)
+        return NULL;
+    json_t *o = json_object();
+    js_set(o, "claimed_by", js_text(claim.node_name));
+    js_set(o, "nonce", js_uuid(&claim.nonce));
+    js_set(o, "lease_generation", js_u64(claim.lease_generation));
     return o;
 }
 
@@ -147,7 +163,11 @@ json_t *dump_pages(int fd, const struct superblock *sb, enum page_kind kind)
             rc = page_in(buffer + at * PAGE_SIZE_BYTES, kind, id, &sb->pool_id, page, &err);
         if (rc == LUNAR_E_NOT_FOUND)
             continue;
-        json_t *o = rc < 0 ? dump_damaged(rc, &err) : page_json(fd, sb, page);
+        json_t *o = rc == LUNAR_E_FOREIGN && kind == PAGE_UP
+                        ? claim_json(buffer + at * PAGE_SIZE_BYTES, id, sb)
+                        : NULL;
+        if (!o)
+            o = rc < 0 ? dump_damaged(rc, &err) : page_json(fd, sb, page);
         js_set(o, "host_id", js_u64(id));
         js_append(list, o);
     }

@@ -250,6 +250,11 @@ static void print_pages(const json_t *doc, const char *key, const char *title, b
             printf("damaged: %s\n", damage(p));
             continue;
         }
+        if (json_object_get(p, "claimed_by")) {
+            printf("claimed by %s, which is joining (or died joining)\n",
+                   js_get_text(p, "claimed_by"));
+            continue;
+        }
         message_kinds(json_object_get(p, "messages"), kinds, sizeof kinds);
         if (up)
             printf("generation %" PRIu64 ", run %" PRIu64 ", saw term %" PRIu64,
@@ -309,6 +314,20 @@ static void print_tables(const json_t *doc, const char *key, const char *title)
     }
 }
 
+/* The last that a coordinator said of itself: whether it still does shows a second look. */
+static void print_beat(const json_t *doc)
+{
+    const json_t *b = json_object_get(doc, "beat");
+    if (!b)
+        return;
+    if (damage(b))
+        printf("  %-12s damaged: %s\n", "beat", damage(b));
+    else
+        printf("  %-12s number %" PRIu64 " of term %" PRIu64 ", host %" PRIu64 " %s, %s\n", "beat",
+               js_get_u64(b, "count"), js_get_u64(b, "term"), js_get_u64(b, "host_id"),
+               js_get_text(b, "node"), js_get_text(b, "phase"));
+}
+
 static void print_all(const json_t *doc, bool details)
 {
     const json_t *area = json_object_get(doc, "area");
@@ -319,6 +338,7 @@ static void print_all(const json_t *doc, bool details)
     if (!json_object_get(doc, "lockspace"))
         return;
     print_resources(doc);
+    print_beat(doc);
     print_lockspace(doc);
     print_pages(doc, "up_pages", "pages of the nodes (up)", details);
     print_pages(doc, "down_pages", "pages of the coordinator (down)", details);

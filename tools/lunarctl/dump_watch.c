@@ -279,6 +279,8 @@ void dump_watch_print(const json_t *change)
         printf("is gone\n");
     else if (is_damaged(now))
         printf("damaged: %s\n", js_get_text(now, "damaged"));
+    else if (json_object_get(now, "claimed_by"))
+        printf("claimed by %s\n", js_get_text(now, "claimed_by"));
     else if (strcmp(unit, "up") == 0 || strcmp(unit, "down") == 0)
         print_page(now, *unit == 'u');
     else if (strcmp(unit, "grants") == 0 || strcmp(unit, "report") == 0)

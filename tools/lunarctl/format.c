@@ -2,13 +2,14 @@
 /*
  * `lunarctl lun format`: makes a pool on a LUN.
  *
- * Order: look (nothing is written before every refusal had its chance) -> superblock FORMATTING ->
- * old signatures wiped -> reserved area zeroed -> PV and VG -> lockspace and resources -> all of it
- * read back -> superblock READY.
+ * Order: look (nothing is written before every refusal had its chance) -> reservations of a dead
+ * pool cleared, which would refuse our writes -> superblock FORMATTING -> old signatures wiped ->
+ * reserved area zeroed -> PV and VG -> lockspace and resources -> all of it read back -> superblock
+ * READY.
  *
- * FORMATTING comes first of all, at the place where the superblock always is, which pvcreate does
- * not touch: from the first byte that we change until the last, whoever looks at the LUN sees that
- * it is not a pool. So a kill at any point leaves one of: the LUN as it was; a LUN that says
+ * FORMATTING comes first of all writes, at the place where the superblock always is, which pvcreate
+ * does not touch: from the first byte that we change until the last, whoever looks at the LUN sees
+ * that it is not a pool. So a kill at any point leaves one of: the LUN as it was; a LUN that says
  * FORMATTING; a finished pool. The second is started over without --force, but only if nothing was
  * put on it since: its signatures must be none, or the label of an LVM physical volume that carries
  * no volume group or one of lunar's. Anything else means that somebody gave the LUN another life,
@@ -47,7 +48,7 @@
 struct format_options {
     const char *pool;
     uint64_t max_nodes, io_timeout_s, watchdog_timeout_s, extent_size;
-    bool force, test;
+    bool force, test, require_pr;
 };
 
 static int flush(const struct format *f, struct error *err)
@@ -68,7 +69,9 @@ static int mark(struct format *f, enum superblock_state state, struct error *err
 
 static int step_mark_formatting(struct format *f, struct error *err)
 {
-    return mark(f, SUPERBLOCK_FORMATTING, err);
+    int rc =
+        format_clear_reserve(f, err); /* whose keys are left there must not refuse this write */
+    return rc < 0 ? rc : mark(f, SUPERBLOCK_FORMATTING, err);
 }
 
 static int step_wipe(struct format *f, struct error *err)
@@ -215,6 +218,14 @@ static void print_format(const json_t *doc)
            " s\n",
            size_format(js_get_u64(doc, "bytes"), size),
            size_format(js_get_u64(doc, "area_bytes"), area), js_get_u64(doc, "dead_s"));
+    printf("  persistent reservations: %s\n", js_get_text(doc, "reservations"));
+}
+
+static const char *reservations(const struct format *f)
+{
+    if (f->sb.flags & SUPERBLOCK_FLAG_PR)
+        return "required of every member";
+    return f->can_reserve ? "not used (--require-pr would)" : "not possible on this device";
 }
 
 static json_t *result(const struct format *f)
@@ -241,6 +252,8 @@ static json_t *result(const struct format *f)
     js_set(doc, "area_start", js_u64(sb->layout.area_start));
     js_set(doc, "area_bytes", js_u64(sb->layout.area_size));
     js_set(doc, "test", json_boolean(sb->flags & SUPERBLOCK_FLAG_TEST));
+    js_set(doc, "require_pr", json_boolean(sb->flags & SUPERBLOCK_FLAG_PR));
+    js_set(doc, "reservations", js_text(reservations(f)));
     return doc;
 }
 
@@ -248,7 +261,7 @@ static int prepare(struct format *f, const struct format_options *o, struct erro
 {
     struct superblock *sb = &f->sb;
     f->force = o->force;
-    sb->flags = o->test ? SUPERBLOCK_FLAG_TEST : 0;
+    sb->flags = (o->test ? SUPERBLOCK_FLAG_TEST : 0) | (o->require_pr ? SUPERBLOCK_FLAG_PR : 0);
     sb->pool_id = uuid_random();
     snprintf(sb->pool_name, sizeof sb->pool_name, "%s", o->pool);
     sb->io_timeout_s = (uint32_t)o->io_timeout_s;
@@ -293,6 +306,8 @@ int cmd_lun_format(struct cli *cli, int argc, char **argv)
          "destroy what the device carries (never a living pool)"},
         {"test", 0, CLI_FLAG, &o.test, 0, 0, NULL,
          "a pool for tests: nodes may join without a watchdog"},
+        {"require-pr", 0, CLI_FLAG, &o.require_pr, 0, 0, NULL,
+         "fence with SCSI-3 persistent reservations, too; every member must"},
     };
     struct format f = {.device = {.lock_fd = -1, .fd = -1}};
     struct error err = ERROR_INIT;

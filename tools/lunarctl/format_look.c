@@ -144,8 +144,8 @@ static int examine(struct format *f, struct superblock *old, bool *ret_has_old, 
 static int refuse_alive(struct format *f, const struct layout *layout, uint32_t io_timeout_s,
                         uint32_t watchdog_s, struct error *err)
 {
-    int watch_s =
-        (int)(8 * io_timeout_s + watchdog_s); /* 8N + W: how long a living node may be silent */
+    /* How long a living node may be silent. */
+    int watch_s = (int)timeouts_dead_s(io_timeout_s, watchdog_s);
     int rc = membership_refuse_alive(f->device.fd, layout, watch_s, progress, NULL, err);
     if (rc == LUNAR_E_ALIVE)
         error_prefix(err, "%s is in use by another node, which --force does not override",
@@ -184,5 +184,5 @@ int format_look(struct format *format, struct error *err)
         rc = examine(format, &old, &has_old, err);
     if (rc == 0)
         rc = refuse_all_alive(format, &old, has_old, err);
-    return rc;
+    return rc == 0 ? format_look_reserve(format, err) : rc;
 }

@@ -29,6 +29,14 @@ static const struct command commands[] = {
      cmd_lun_dump},
     {"", "status", "", "Show the pool: coordinator, space, volumes",
      "Asks the coordinator, over the LUN, through this node's agent.", cmd_status},
+    {"", "verify", "", "Compare what is kept in several places",
+     "The catalogue, the grants in the coordinator's memory and on the LUN, the nodes' reports, "
+     "the "
+     "maps\n"
+     "and storage daemons that stand on the nodes. Prints \"clean\", or each disagreement that is "
+     "still\n"
+     "there 5 s later, with what to do about it; exit code 1 then. Changes nothing.",
+     cmd_verify},
     {"node", "list", "", "List the pool's nodes",
      "States are sanlock's: LIVE, FAIL (lease expired, not yet proved dead), DEAD, FREE, UNKNOWN; "
      "LEFT is\n"
@@ -36,6 +44,15 @@ static const struct command commands[] = {
      cmd_node_list},
     {"node", "status", "", "Show this node's agent and its volumes",
      "Answered by the agent alone: works without a coordinator.", cmd_node_status},
+    {"node", "check", "[DEVICE]", "Check this machine: daemons, watchdog, modules, transport",
+     "Compares what sanlock and wdmd run with, and how soon the LUN's transport gives up an I/O "
+     "(iSCSI,\n"
+     "Fibre Channel, NVMe over fabrics, multipath, SCSI), with what the pool counts on, and says "
+     "which\n"
+     "setting to change. DEVICE is the LUN; without it the agent is asked. Changes nothing. Exit "
+     "code 1 if\n"
+     "anything is FAIL.",
+     cmd_node_check},
     {"node", "identity", "", "Print this node's name for sanlock",
      "The name is a hash of the node's name and the machine's identity (DMI product UUID, else\n"
      "/etc/machine-id). sanlock must run with it: our_host_name in /etc/sanlock/sanlock.conf.",
@@ -43,8 +60,19 @@ static const struct command commands[] = {
     {"node", "leave", "", "Leave the pool cleanly",
      "The agent gives back its leases and its host id at once, so that nobody waits for this node. "
      "Refused\n"
-     "while a volume is attached here.",
+     "while a volume is attached here, unless --with-volumes is given (for a reboot): then file "
+     "systems are\n"
+     "written out first, and whoever still uses a volume gets I/O errors.",
      cmd_node_leave},
+    {"node", "fence", "NODE", "Declare a machine dead that you have switched off",
+     "You swear that NODE is off, so that its volumes may be attached elsewhere before sanlock has "
+     "proved\n"
+     "its death. Refused while its lease is being renewed. If it runs after all, whatever it still "
+     "writes\n"
+     "is lost, and may destroy what others write. There is no way back for that life of the node: "
+     "it comes\n"
+     "back by joining again.",
+     cmd_node_fence},
     {"coordinator", "resign", "", "Let the coordinator on this node step down",
      "It gives the lease back and exits; a standby takes over. Where several pools have a "
      "coordinator\n"

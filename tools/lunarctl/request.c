@@ -99,6 +99,7 @@ static void explain_timeout(const struct cli *cli, const Lunar__Request *request
     bool reads = request->op_case == LUNAR__REQUEST__OP_PING ||
                  request->op_case == LUNAR__REQUEST__OP_STATUS_GET ||
                  request->op_case == LUNAR__REQUEST__OP_NODE_LIST ||
+                 request->op_case == LUNAR__REQUEST__OP_NODE_INSPECT ||
                  request->op_case == LUNAR__REQUEST__OP_VOLUME_LIST ||
                  request->op_case == LUNAR__REQUEST__OP_VOLUME_GET;
     const char *then =
@@ -115,18 +116,33 @@ static void explain_timeout(const struct cli *cli, const Lunar__Request *request
                   (unsigned long long)cli->timeout_s, then);
 }
 
-int request_call(const struct cli *cli, struct client *client, Lunar__Request *request,
-                 Lunar__Response__OpCase op_case, Lunar__Envelope **ret)
+static int call(struct client *client, Lunar__Request *request, Lunar__Envelope **ret,
+                struct error *err)
 {
     struct uuid id = uuid_random();
-    struct error err = ERROR_INIT;
     Lunar__Envelope envelope = LUNAR__ENVELOPE__INIT;
-    Lunar__Envelope *answer = NULL;
 
     request->id = uuid_to_pb(&id);
     envelope.body_case = LUNAR__ENVELOPE__BODY_REQUEST;
     envelope.request = request;
-    int rc = client_call(client, &envelope, &id, &answer, &err);
+    return client_call(client, &envelope, &id, ret, err);
+}
+
+int request_call_quietly(struct client *client, Lunar__Request *request,
+                         Lunar__Response__OpCase op_case, Lunar__Envelope **ret, struct error *err)
+{
+    Lunar__Envelope *answer = NULL;
+    int rc = call(client, request, &answer, err);
+    return rc < 0 ? rc : check_answer(answer, op_case, ret, err);
+}
+
+int request_call(const struct cli *cli, struct client *client, Lunar__Request *request,
+                 Lunar__Response__OpCase op_case, Lunar__Envelope **ret)
+{
+    struct error err = ERROR_INIT;
+    Lunar__Envelope *answer = NULL;
+
+    int rc = call(client, request, &answer, &err);
     if (rc == LUNAR_E_TIMEOUT)
         explain_timeout(cli, request, &err);
     if (rc == 0)

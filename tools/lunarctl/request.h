@@ -17,6 +17,9 @@ int request_open(const struct cli *cli, const char *name, struct client **ret);
  */
 int request_call(const struct cli *cli, struct client *client, Lunar__Request *request,
                  Lunar__Response__OpCase op_case, Lunar__Envelope **ret);
+/* The same without a word: 0 or the negative code, and the sentence is in `err`. */
+int request_call_quietly(struct client *client, Lunar__Request *request,
+                         Lunar__Response__OpCase op_case, Lunar__Envelope **ret, struct error *err);
 /* The same for what the daemon answers itself. */
 int request_local(const struct cli *cli, struct client *client, Lunar__LocalRequest *request,
                   Lunar__Response__OpCase op_case, Lunar__Envelope **ret);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `lunarctl status`: the pool as the coordinator sees it. Failure modes are request.h's; without a
- * coordinator the agent answers with an error or not at all, and `lunarctl node status` still
- * works.
+ * coordinator nobody answers, then what the LUN says of a leader is told, too, and `lunarctl node
+ * status` still works.
  */
 #include "output.h"
 #include "request.h"
@@ -12,6 +12,7 @@
 
 #include "base/size.h"
 #include "diskrpc/message.h"
+#include "who_leads.h"
 
 static void print_status(const json_t *s)
 {
@@ -51,6 +52,8 @@ int cmd_status(struct cli *cli, int argc, char **argv)
     rc = request_call(cli, client, &request, LUNAR__RESPONSE__OP_STATUS, &answer);
     if (rc == CLI_OK)
         rc = output_emit(cli, js_proto(&answer->response->status->base), print_status);
+    else if (rc == CLI_UNKNOWN)
+        who_leads_explain(cli);
     envelope_free(answer);
     client_close(client);
     return rc;

@@ -42,7 +42,10 @@ NODE_PACKAGES = """
     diffutils gzip socat strace libc-bin
     libuv1t64 libprotobuf-c1 libsanlock-client1 libdevmapper1.02.1 libblkid1 libjansson4 libisal2
     libcurl4t64 libnghttp2-14 libgcc-s1 libasan8 libubsan1 python3-minimal
+    libopeniscsiusr libisns0t64
 """
+# Without what they depend on: the rest serves an installed system (debconf and perl, here).
+ALONE_PACKAGES = "open-iscsi"
 EARLY_MODULES = ("virtio_pci", "virtio_blk", "ext4", "overlay")
 NOT_UNPACKED = ("./usr/share/man/*", "./usr/share/doc/*", "./usr/share/locale/*",
                 "./usr/share/info/*", "./usr/share/lintian/*", "./usr/share/bash-completion/*",
@@ -138,16 +141,19 @@ class Apt:
         return [f"{self.pool}/{n.split(':')[0]}_{v.replace(':', '%3a')}_{a}.deb"
                 for n, v, a in names]
 
+    def fetch_alone(self, package):
+        """A package's own file, without what it depends on."""
+        run(self.command("apt-get", "-qq", "download", package), self.log, LACKING, cwd=self.pool)
+        found = glob.glob(f"{self.pool}/{package}_*.deb")
+        return max(found, key=os.path.getmtime)
+
     def fetch_kernel(self):
         """The kernel's own package only: what it depends on serves an installed system."""
         text = self.output("apt-cache", "depends", KERNEL_PACKAGE)
         image = re.search(r"Depends: (linux-image-[0-9]\S+)", text)
         if not image:
             raise Failure(f"{KERNEL_PACKAGE} not found in {SUITE}")
-        run(self.command("apt-get", "-qq", "download", image.group(1)), self.log, LACKING,
-            cwd=self.pool)
-        found = glob.glob(f"{self.pool}/{image.group(1)}_*.deb")
-        return max(found, key=os.path.getmtime)
+        return self.fetch_alone(image.group(1))
 
 
 def check_qemu_version(files):
@@ -285,6 +291,7 @@ def build(work, log):
     apt.update()
     qemu_debs = apt.fetch(QEMU_PACKAGES.split())
     node_debs = apt.fetch(NODE_PACKAGES.split())
+    node_debs += [apt.fetch_alone(p) for p in ALONE_PACKAGES.split()]
     kernel_deb = apt.fetch_kernel()
     check_qemu_version(qemu_debs + node_debs)
     say("unpacking")

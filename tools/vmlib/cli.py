@@ -18,7 +18,9 @@ from .cluster import Cluster, all_names
 EPILOG = """\
 Clusters: --cluster NAME or LUNAR_CLUSTER (default "default"); several can be up at once.
 Cache: ${LUNAR_CACHE:-${XDG_CACHE_HOME:-~/.cache}/lunar}. LUNAR_ACCEL=kvm|tcg overrides the probe.
-A node is written node1 or 1. Exit codes: 255 node unreachable, 124 time-out, 77 this machine
+A node is written node1 or 1. With up --iscsi a further machine, "target", has the LUN and exports it
+to the nodes as /dev/sda over a storage network; it is a node to every command but "all", and
+`exec target -- node-target stop` (start) ends the export. Exit codes: 255 node unreachable, 124 time-out, 77 this machine
 lacks packages or a mirror, 2 usage, 1 other failures; exec gives the command's own (128 + N after
 signal N).
 """
@@ -69,7 +71,8 @@ def do_status(args):
     print(f"cluster {found['cluster']}  accel {found['accel']}  lun {found['lun']}")
     for row in found["nodes"]:
         facts = f"  ({row['off_reason']})" if row["state"] == "off" else \
-            f"  pid {row['pid']}  up {row['uptime_s']:.0f} s  lun {row['lun']}  net {row['net']}"
+            f"  pid {row['pid']}  up {row['uptime_s']:.0f} s  lun {row['lun']}  net {row['net']}" + \
+            (f"  san {row['san']}" if "san" in row else "")
         print(f"{row['node']}  {row['state']}{facts}")
     return 0
 
@@ -138,12 +141,21 @@ def do_resume(args):
 
 def do_lun(args):
     from . import lun
-    {"lun-hang": lun.hang, "lun-error": lun.error, "lun-heal": lun.heal}[args.word](node_of(args))
+    faults = {"lun-hang": lun.hang, "lun-error": lun.error, "lun-heal": lun.heal}
+    faults[args.word](node_of(args), args.disk)
+
+
+def do_lun_slow(args):
+    from . import lun
+    lun.slow(node_of(args), args.iops, args.disk)
 
 
 def do_net(args):
     from . import life
-    life.net(cluster_of(args).need(), args.word.removeprefix("net-"), nodes_of(args))
+    network, _, word = args.word.partition("-")
+    cluster = cluster_of(args).need()
+    everybody = args.node == "all" and network == "san"
+    life.net(cluster, network, word, cluster.machines() if everybody else nodes_of(args))
 
 
 def do_logs(args):
@@ -184,6 +196,8 @@ def add_up(p):
                    help="of a new LUN file, sparse; default 4G")
     p.add_argument("--lun", metavar="FILE",
                    help="use (or create) this raw file and keep it at down")
+    p.add_argument("--second-lun", metavar="SIZE",
+                   help="a second LUN beside it (/dev/vdc); none by default")
     p.add_argument("--io-timeout", type=positive, default=2, metavar="N",
                    help="sanlock io_timeout in seconds, default 2")
     p.add_argument("--watchdog-timeout", type=positive, default=10, metavar="W",
@@ -193,6 +207,9 @@ def add_up(p):
     p.add_argument("--no-sanlock", dest="sanlock", action="store_false",
                    help="do not start wdmd and sanlock (see node-sanlock in the node)")
     p.add_argument("--net-cut", action="store_true", help="start with the nodes isolated")
+    p.add_argument("--iscsi", choices=["fast", "slow"], nargs="?", const="fast",
+                   help="the LUN by iSCSI from a further machine, with persistent reservations; "
+                   "fast (default): a dead path fails its I/O after 5 s; slow: after 130 s")
 
 
 def add_exec(p):
@@ -200,6 +217,10 @@ def add_exec(p):
     p.add_argument("-n", "--no-stdin", action="store_true", help="give the command no stdin")
     p.add_argument("command", nargs="*", metavar="CMD",
                    help="program and arguments, run without a shell")
+
+
+def add_disk(p):
+    p.add_argument("--disk", type=int, choices=[1, 2], default=1, help="which LUN, default 1")
 
 
 NODE = ("node", {"metavar": "NODE", "help": "node1 or 1"})
@@ -231,11 +252,15 @@ COMMANDS = {
     "thaw": (do_thaw, "undo freeze", [NODE], None),
     "pause": (do_pause, "stop the virtual machine (QMP stop); its clock stops too", [NODE], None),
     "resume": (do_resume, "undo pause", [NODE], None),
-    "lun-hang": (do_lun, "the node's LUN I/O hangs from now on", [NODE], None),
-    "lun-error": (do_lun, "the node's LUN I/O gets EIO from now on", [NODE], None),
-    "lun-heal": (do_lun, "undo lun-hang and lun-error; hung I/O goes on", [NODE], None),
+    "lun-hang": (do_lun, "the node's LUN I/O hangs from now on", [NODE], add_disk),
+    "lun-error": (do_lun, "the node's LUN I/O gets EIO from now on", [NODE], add_disk),
+    "lun-heal": (do_lun, "undo lun-hang and lun-error; hung I/O goes on", [NODE], add_disk),
+    "lun-slow": (do_lun_slow, "limit a node's LUN I/O to IOPS per second; 0: no limit",
+                 [NODE, ("iops", {"type": int, "metavar": "IOPS"})], add_disk),
     "net-cut": (do_net, "isolate a node from the others (exec still works)", [NODES], None),
     "net-heal": (do_net, "undo net-cut", [NODES], None),
+    "san-cut": (do_net, "cut a machine off the storage network of up --iscsi", [NODES], None),
+    "san-heal": (do_net, "undo san-cut", [NODES], None),
     "logs": (do_logs, "a node's console and its QEMU's messages", [NODE],
              lambda p: p.add_argument("--boot", action="store_true",
                                       help="only the console since the last start")),

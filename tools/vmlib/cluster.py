@@ -5,8 +5,10 @@ Happy path: `up` writes cluster.json before it starts anything; every process is
 start time), so a reused pid is never taken for ours. Faults set from outside (lun, paused, cut) are
 small files beside the node's sockets.
 
-    ${XDG_RUNTIME_DIR:-/tmp}/lunar-vm-UID/NAME/cluster.json  net/{ctl,swN,nicN}  switch.log
+    ${XDG_RUNTIME_DIR:-/tmp}/lunar-vm-UID/NAME/cluster.json  net/{ctl,swN,nicN}  net.log
                                               nodeN/{process.json,qmp,console.log,qemu.log,initrd}
+
+With --iscsi there are also san/, the storage network, and target/, the machine that has the LUN.
 
 Failure modes: a directory that another user owns, a path too long for a Unix socket, or a cluster
 that is not up are Failures. Processes whose record was lost (a kill between fork and record) are
@@ -102,7 +104,8 @@ def reap(pid):
 class Node:
     def __init__(self, cluster, number):
         self.cluster, self.number = cluster, number
-        self.name = f"node{number}"
+        self.is_target = number > cluster.config["nodes"]   # the machine behind the nodes
+        self.name = "target" if self.is_target else f"node{number}"
         self.dir = os.path.join(cluster.dir, self.name)
         self.process = Process(self.path("process.json"))
 
@@ -133,8 +136,8 @@ class Node:
             return "frozen"
         return "paused" if self.marked("paused") else "running"
 
-    def lun_state(self):
-        return self.marked("lun") or "ok"
+    def lun_state(self, disk=1):
+        return self.marked("lun" if disk == 1 else f"lun{disk}") or "ok"
 
     def need(self, *states):
         """Raises Failure unless the node is in one of the states."""
@@ -166,9 +169,11 @@ class Cluster:
         if len(longest) > SOCKET_PATH_MAX:
             raise Failure(f"{longest} is too long for a Unix socket; use a shorter name or "
                           "XDG_RUNTIME_DIR")
-        os.makedirs(self.path("net"), mode=0o700)
+        os.makedirs(self.dir, mode=0o700)
         self.config = config
-        for node in self.nodes():
+        for folder in self.networks():
+            os.mkdir(self.path(folder))
+        for node in self.machines():
             os.mkdir(node.dir)
         self.save()
 
@@ -178,14 +183,25 @@ class Cluster:
     def nodes(self):
         return [Node(self, n) for n in range(1, self.config.get("nodes", 0) + 1)]
 
+    def machines(self):
+        """The nodes and, with --iscsi, the target, whose number follows theirs."""
+        target = [Node(self, self.config["nodes"] + 1)] if self.config.get("iscsi") else []
+        return self.nodes() + target
+
+    def networks(self):
+        """The folders of the switches."""
+        return ["net", "san"] if self.config.get("iscsi") else ["net"]
+
     def node(self, word):
+        if word == "target" and self.need().config.get("iscsi"):
+            return self.machines()[-1]
         m = re.fullmatch(r"(?:node)?(\d+)", word)
         if not m or not 1 <= int(m.group(1)) <= self.need().config["nodes"]:
             raise Failure(f"no node {word!r} in cluster {self.name!r}")
         return Node(self, int(m.group(1)))
 
-    def switch(self):
-        return Process(self.path("switch.json"))
+    def switch(self, network="net"):
+        return Process(self.path(f"{network}.json"))
 
     @contextmanager
     def locked(self):
@@ -202,19 +218,20 @@ class Cluster:
 
     def destroy(self):
         """Ends every process of this cluster and removes its traces."""
-        for process in [n.process for n in self.nodes()] + [self.switch()]:
+        switches = [self.switch(network) for network in self.networks()]
+        for process in [n.process for n in self.machines()] + switches:
             process.kill()
         for pid in self.stray_pids():
             os.kill(pid, signal.SIGKILL)
-        lun = self.config.get("own_lun")
-        if lun and os.path.exists(lun):
-            os.unlink(lun)
+        for lun in (self.config.get("own_lun"), self.config.get("lun2")):
+            if lun and os.path.exists(lun):
+                os.unlink(lun)
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def stray_pids(self):
         """Our processes that no record names: QEMUs and switches run with this directory."""
-        ours = (f"{self.dir}/net".encode(), *(f"{self.dir}/node{n}/pid".encode()
-                                              for n in range(1, 100)))
+        names = ["net", "san", "target/pid", *(f"node{n}/pid" for n in range(1, 100))]
+        ours = [f"{self.dir}/{name}".encode() for name in names]
         for path in glob.glob("/proc/[0-9]*/cmdline"):
             try:
                 with open(path, "rb") as f:

@@ -22,6 +22,8 @@ PLACES = {
     "early-init": ("init", 0o755),
     "node-init": ("guest/usr/sbin/node-init", 0o755),
     "node-sanlock": ("guest/usr/sbin/node-sanlock", 0o755),
+    "node-iscsi": ("guest/usr/sbin/node-iscsi", 0o755),
+    "node-target": ("guest/usr/sbin/node-target", 0o755),
 }
 
 

@@ -2,8 +2,9 @@
 """A cluster's life: up, start, cut, down, and what status tells.
 
 Happy path of up: build what is missing, record the cluster, start the switch and all QEMUs, wait
-until every console says NODE-READY (commands are served) and SANLOCK-READY, prove both with one
-command per node. start does the same for one node.
+until every console says NODE-READY (commands are served), SANLOCK-READY and, with --iscsi,
+LUN-READY (TARGET-READY on the target), prove it with one command per node. start does the same for
+one node.
 
 Failure modes: a node that does not get there in time, whose QEMU ends or whose sanlock fails ends
 `up` with the tail of its console; so does Ctrl-C; then nothing of the cluster is left running. For
@@ -19,7 +20,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from . import Failure, accel, base, initrd, qemu, remote, switch
-from .cluster import Process
+from .cluster import Cluster, Process
 
 BOOT_S = 240
 CONSOLE_TAIL_BYTES = 2500
@@ -56,17 +57,24 @@ def make_lun(cluster, path, size):
     return {"lun": path, "own_lun": path if own else None}
 
 
-def start_switch(cluster):
+def make_second_lun(cluster, size):
+    """Nothing without a size; `down` removes it."""
+    if not size:
+        return {}
+    return {"lun2": make_lun(Cluster(f"{cluster.name}.2"), None, parse_size(size))["lun"]}
+
+
+def start_switch(cluster, network):
     program = os.path.abspath(switch.__file__)
-    net = cluster.path("net")
-    with open(cluster.path("switch.log"), "ab") as log:
-        child = subprocess.Popen([sys.executable, "-I", "-B", program, net,
-                                  str(cluster.config["nodes"])], stdin=subprocess.DEVNULL,
+    folder, log_path = cluster.path(network), cluster.path(f"{network}.log")
+    with open(log_path, "ab") as log:
+        child = subprocess.Popen([sys.executable, "-I", "-B", program, folder,
+                                  str(len(cluster.machines()))], stdin=subprocess.DEVNULL,
                                  stdout=log, stderr=log, start_new_session=True)
-    cluster.switch().save(child.pid)
-    while not os.path.exists(f"{net}/ctl"):
+    cluster.switch(network).save(child.pid)
+    while not os.path.exists(f"{folder}/ctl"):
         if child.poll() is not None:
-            raise Failure(f"the switch did not start: see {cluster.path('switch.log')}")
+            raise Failure(f"the switch did not start: see {log_path}")
         time.sleep(0.01)
 
 
@@ -85,17 +93,29 @@ def boot_failure(node, why):
     return Failure(f"{node.name}: {why}; end of its console:\n{tail}")
 
 
+def wanted_markers(node):
+    """What the console says of a machine that is complete."""
+    words = [b"NODE-READY"]
+    if node.is_target:
+        return [*words, b"TARGET-READY"]
+    if node.cluster.config["sanlock"]:
+        words.append(b"SANLOCK-READY")
+    if node.cluster.config["iscsi"]:
+        words.append(b"LUN-READY")
+    return words
+
+
 def wait_for_boot(node):
     """Returns the seconds after which the node served commands, and was complete."""
     began, served = time.monotonic(), None
-    last = b"SANLOCK-READY" if node.cluster.config["sanlock"] else b"NODE-READY"
+    wanted = wanted_markers(node)
     while True:
         text, passed = console(node), time.monotonic() - began
         if served is None and b"NODE-READY" in text:
             served = passed
-        if served is not None and last in text:
+        if all(word in text for word in wanted):
             return served, passed
-        if b"SANLOCK-FAILED" in text or b"PID1-FAILED" in text:
+        if any(w + b"-FAILED" in text for w in (b"SANLOCK", b"PID1", b"LUN", b"TARGET")):
             raise boot_failure(node, "boot failed")
         if not node.process.alive():
             raise boot_failure(node, "QEMU ended during the boot")
@@ -106,7 +126,8 @@ def wait_for_boot(node):
 
 def prove(node):
     """The markers are words on a console; this is a command that really runs."""
-    argv = ["node-sanlock", "status"] if node.cluster.config["sanlock"] else ["true"]
+    asked = node.cluster.config["sanlock"] and not node.is_target
+    argv = ["node-sanlock", "status"] if asked else ["true"]
     code, text = remote.output(node, argv)
     if code != 0:
         raise boot_failure(node, f"{argv[0]} exits {code}: {text.strip()}")
@@ -117,8 +138,8 @@ def boot(node, child):
     qemu.attach(node, child)
     served, complete = wait_for_boot(node)
     prove(node)
-    sanlock = f", sanlock {complete:.1f} s" if node.cluster.config["sanlock"] else ""
-    print(f"{node.name}: commands after {served:.1f} s{sanlock}", flush=True)
+    rest = f", complete {complete:.1f} s" if len(wanted_markers(node)) > 1 else ""
+    print(f"{node.name}: commands after {served:.1f} s{rest}", flush=True)
 
 
 def boot_all(nodes):
@@ -134,7 +155,7 @@ def boot_all(nodes):
 
 
 def refuse_or_replace(cluster):
-    living = [n for n in cluster.nodes() if n.process.alive()]
+    living = [n for n in cluster.machines() if n.process.alive()]
     if living:
         raise Failure(f"cluster {cluster.name!r} is up; tools/vmcluster down first")
     cluster.destroy()
@@ -149,15 +170,18 @@ def up(cluster, options):
         refuse_or_replace(cluster)
         config = {"name": cluster.name, "token": secrets.token_hex(16), "began": time.time(),
                   **built, **make_lun(cluster, options.lun, parse_size(options.lun_size)),
+                  **make_second_lun(cluster, options.second_lun),
                   "nodes": options.nodes, "mem_mb": options.mem, "sanlock": options.sanlock,
+                  "iscsi": options.iscsi,
                   "io_timeout_s": options.io_timeout,
                   "watchdog_timeout_s": options.watchdog_timeout}
         try:
             cluster.create(config)
-            start_switch(cluster)
+            for network in cluster.networks():
+                start_switch(cluster, network)
             if options.net_cut:
-                net(cluster, "cut", cluster.nodes())
-            boot_all(cluster.nodes())
+                net(cluster, "net", "cut", cluster.nodes())
+            boot_all(cluster.machines())
         except BaseException:
             cluster.destroy()
             raise
@@ -189,14 +213,24 @@ def cut(node):
         node.mark("cut", "cut")
 
 
-def net(cluster, word, nodes):
-    answer = switch.ask(cluster.path("net"), " ".join([word, *(str(n.number) for n in nodes)]))
+def net(cluster, network, word, nodes):
+    """Cuts machines off a network ("net": the nodes', "san": the storage's), or heals them."""
+    if network not in cluster.networks():
+        raise Failure(f"cluster {cluster.name!r} has no storage network (up --iscsi)")
+    answer = switch.ask(cluster.path(network), " ".join([word, *(str(n.number) for n in nodes)]))
     if answer is None:
         raise Failure("the switch of this cluster does not answer")
     return answer
 
 
-def describe(node, cut_nodes):
+def cable_state(node, cut_nodes):
+    if cut_nodes is None:
+        return "dead"
+    return "cut" if node.number in cut_nodes else "ok"
+
+
+def describe(node, cut):
+    """A row of status; `cut` has the cut machines of each network, None where its switch is dead."""
     state = node.state()
     row = {"node": node.name, "state": state, "pid": None, "uptime_s": None, "lun": None,
            "net": None, "off_reason": None}
@@ -205,18 +239,18 @@ def describe(node, cut_nodes):
     else:
         row.update(pid=node.process.pid, lun=node.lun_state(),
                    uptime_s=round(time.time() - node.process.record["began"], 1))
-        row["net"] = "dead" if cut_nodes is None else \
-            "cut" if node.number in cut_nodes else "ok"
+        row.update({network: cable_state(node, numbers) for network, numbers in cut.items()})
     return row
 
 
 def status(cluster):
     if not cluster.exists():
         return {"cluster": cluster.name, "up": False, "nodes": []}
-    cut_nodes = switch.ask(cluster.path("net"), "state")
+    cut = {network: switch.ask(cluster.path(network), "state") for network in cluster.networks()}
     c = cluster.config
     return {"cluster": cluster.name, "up": True, "accel": c["accel"], "dir": cluster.dir,
             "lun": c["lun"], "io_timeout_s": c["io_timeout_s"],
             "watchdog_timeout_s": c["watchdog_timeout_s"], "sanlock": c["sanlock"],
+            "iscsi": c["iscsi"],
             "switch_pid": cluster.switch().pid if cluster.switch().alive() else None,
-            "nodes": [describe(n, cut_nodes) for n in cluster.nodes()]}
+            "nodes": [describe(n, cut) for n in cluster.machines()]}

@@ -21,6 +21,7 @@ from . import Failure, base, initrd
 from .qmp import Qmp
 
 MONITOR_S = 60
+TARGET_MB = 384
 KERNEL_WORDS = ("console=ttyS0 quiet loglevel=4 net.ifnames=0 tsc=reliable no_timer_check "
                 "mitigations=off random.trust_cpu=on audit=0 panic=-1 oops=panic")
 
@@ -31,7 +32,7 @@ def machine_uuid(node):
 
 
 def mac(kind, node):
-    """kind 1: the nodes' network, 0: management. Locally administered, stable."""
+    """kind 1: the nodes' network, 2: the storage network, 0: management. Stable."""
     return f"52:54:00:4c:{kind:02x}:{node.number:02x}"
 
 
@@ -39,30 +40,45 @@ def settings(node):
     """What the guest sources as /etc/vmcluster.env."""
     c = node.cluster.config
     return {"NODE": node.number, "NODES": c["nodes"], "CLUSTER": c["name"],
-            "NODE_MAC": mac(1, node), "MGMT_MAC": mac(0, node), "SANLOCK": int(c["sanlock"]),
+            "NODE_MAC": mac(1, node), "MGMT_MAC": mac(0, node), "SAN_MAC": mac(2, node),
+            "SANLOCK": int(c["sanlock"] and not node.is_target),
+            "ISCSI": c["iscsi"] or "", "TARGET": int(node.is_target),
             "IO_TIMEOUT": c["io_timeout_s"], "WATCHDOG_TIMEOUT": c["watchdog_timeout_s"]}
 
 
-def block_nodes(config):
-    raw = {"driver": "file", "locking": "off"}
+def has_disk(node):
+    """Whether the LUN is a disk of this machine: in an iSCSI cluster it is the target's alone."""
+    return node.is_target or not node.cluster.config["iscsi"]
+
+
+def root_block(config):
+    return {"driver": "file", "locking": "off", "node-name": "root", "filename": config["root"],
+            "read-only": True}
+
+
+def lun_blocks(path, end):
+    """A LUN's block nodes; `end` is "" or the disk's number, behind each name (see lun.py)."""
     # Not "flush": QEMU flushes the node when lun-heal swaps it, and would refuse. The guest's disk
     # is write-through, so its writes carry the error and it sends no flush.
     errors = [{"event": "none", "iotype": t, "errno": 5}
               for t in ("read", "write", "write-zeroes", "discard")]
+    group = {"driver": "throttle", "throttle-group": f"lunlimit{end}"}
     return [
-        dict(raw, **{"node-name": "root", "filename": config["root"], "read-only": True}),
         # One host page cache for all nodes makes them coherent. Host fsyncs are left out: a
         # power cut is a killed QEMU, and the page cache outlives that.
-        dict(raw, **{"node-name": "lunfile", "filename": config["lun"],
-                     "cache": {"direct": False, "no-flush": True}, "discard": "unmap"}),
-        {"driver": "blkdebug", "node-name": "lunerror", "image": "lunfile",
+        {"driver": "file", "locking": "off", "node-name": f"lunfile{end}", "filename": path,
+         "cache": {"direct": False, "no-flush": True}, "discard": "unmap"},
+        {"driver": "blkdebug", "node-name": f"lunerror{end}", "image": f"lunfile{end}",
          "inject-error": errors},
-        {"driver": "null-co", "node-name": "null", "size": 1 << 20},
-        {"driver": "throttle", "node-name": "primer", "throttle-group": "lunlimit",
-         "file": "null"},
-        {"driver": "throttle", "node-name": "lun", "throttle-group": "lunlimit",
-         "file": "lunfile"},
+        {"driver": "null-co", "node-name": f"null{end}", "size": 1 << 20},
+        dict(group, **{"node-name": f"primer{end}", "file": f"null{end}"}),
+        dict(group, **{"node-name": f"lun{end}", "file": f"lunfile{end}"}),
     ]
+
+
+def luns(config):
+    """(path, name suffix) of each LUN."""
+    return [(config["lun"], "")] + ([(config["lun2"], "2")] if config.get("lun2") else [])
 
 
 def accel_words(config):
@@ -71,44 +87,57 @@ def accel_words(config):
     return ["-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max,cx16=off"]
 
 
+def networks_of(node):
+    """(network, kind of its addresses): the target is on the storage network alone."""
+    return [(n, kind) for n, kind in (("net", 1), ("san", 2))
+            if n in node.cluster.networks() and not (node.is_target and n == "net")]
+
+
 def network_words(node):
-    net = node.cluster.path("net")
-    cable = (f"dgram,id=cable,local.type=unix,local.path={net}/nic{node.number},"
-             f"remote.type=unix,remote.path={net}/sw{node.number}")
-    return ["-netdev", cable,
-            "-device", f"virtio-net-pci,netdev=cable,mac={mac(1, node)},romfile=",
-            "-netdev", "user,id=mgmt,restrict=on,hostfwd=tcp:127.0.0.1:0-:7000",
+    words = []
+    for network, kind in networks_of(node):
+        folder = node.cluster.path(network)
+        words += ["-netdev", f"dgram,id={network},local.type=unix,"
+                  f"local.path={folder}/nic{node.number},"
+                  f"remote.type=unix,remote.path={folder}/sw{node.number}",
+                  "-device", f"virtio-net-pci,netdev={network},mac={mac(kind, node)},romfile="]
+    return [*words, "-netdev", "user,id=mgmt,restrict=on,hostfwd=tcp:127.0.0.1:0-:7000",
             "-device", f"virtio-net-pci,netdev=mgmt,mac={mac(0, node)},romfile="]
 
 
-def disk_words(config):
-    blocks = [w for b in block_nodes(config) for w in ("-blockdev", json.dumps(b))]
-    return ["-object", "throttle-group,id=lunlimit", *blocks,
-            "-device", "virtio-blk-pci,drive=root",
-            "-device", "virtio-blk-pci,drive=lun,id=lundisk,serial=sanlun0,share-rw=on,"
-                       "write-cache=off,rerror=report,werror=report"]
+def disk_words(node):
+    config = node.cluster.config
+    words = ["-blockdev", json.dumps(root_block(config)), "-device", "virtio-blk-pci,drive=root"]
+    for path, end in luns(config) if has_disk(node) else ():
+        words += ["-object", f"throttle-group,id=lunlimit{end}"]
+        words += [w for b in lun_blocks(path, end) for w in ("-blockdev", json.dumps(b))]
+        words += ["-device", f"virtio-blk-pci,drive=lun{end},id=lundisk{end},share-rw=on,"
+                  f"serial=sanlun{end or '0'},write-cache=off,rerror=report,werror=report"]
+    return words
 
 
 def command(node):
     c = node.cluster.config
     return [*base.qemu_program(c["base"]), "-name", f"{c['name']}-{node.name}",
             "-M", "q35,usb=off,vmport=off,smbus=off,graphics=off", *accel_words(c),
-            "-smp", "1", "-m", str(c["mem_mb"]), "-uuid", machine_uuid(node),
+            "-smp", "1", "-m", str(TARGET_MB if node.is_target else c["mem_mb"]),
+            "-uuid", machine_uuid(node),
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-kernel", f"{c['base']}/vmlinux", "-initrd", node.path("initrd"),
             "-append", KERNEL_WORDS,
             "-chardev", f"file,id=console,path={node.path('console.log')},append=on",
             "-serial", "chardev:console",
-            *disk_words(c), *network_words(node),
+            *disk_words(node), *network_words(node),
             "-qmp", f"unix:{node.path('qmp')},server=on,wait=off", "-pidfile", node.path("pid")]
 
 
 def remove_stale(node):
-    stale = [node.path("qmp"), node.path("pid"), node.cluster.path(f"net/nic{node.number}")]
+    stale = [node.path("qmp"), node.path("pid")]
+    stale += [node.cluster.path(f"{n}/nic{node.number}") for n in node.cluster.networks()]
     for path in stale:
         if os.path.lexists(path):
             os.unlink(path)
-    for fault in ("lun", "paused", "cut"):
+    for fault in ("lun", "lun2", "paused", "cut"):
         node.mark(fault)
 
 

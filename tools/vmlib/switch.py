@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Ethernet switch between the nodes: run as `python3 switch.py NETDIR NODES`.
+"""An Ethernet switch between the machines: run as `python3 switch.py NETDIR MACHINES`. A cluster
+has one for the nodes' network, and with --iscsi a second one for the storage network.
 
 Happy path: NETDIR/swN is ours and NETDIR/nicN is QEMU's end of node N's cable (Unix datagrams, one
 frame each). Addresses are learned; unknown and multicast frames go to everybody. NETDIR/ctl takes

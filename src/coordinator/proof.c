@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What sanlock says of the hosts, with a look at the leases of those whose death it claims
+ * (SAFETY 8).
+ *
+ * sanlock judges by now, not by its last look, so a verdict of DEAD counts only if the victim's
+ * delta lease, read from the LUN after the verdict, still has the generation and timestamp that the
+ * verdict is about. Happy path: nobody is in doubt, and nothing is read. The leases of hosts that
+ * have not moved for a while are read too, so that an operator who wants to fence one gets a sure
+ * answer: seen through sanlock alone a living host may seem to stand still for 4N. Failure modes: a
+ * lease that cannot be read proves nothing; of more than PROOF_READS_MAX hosts in doubt the others
+ * have their turn at the next heartbeats.
+ */
+#include <stdlib.h>
+
+#include "coordinator/coordinator_internal.h"
+#include "fencing/leases.h"
+
+/* In one heartbeat: at 0.5 ms each they take 32 ms, and a rack that lost its power is judged in
+ * one. */
+#define PROOF_READS_MAX 64u
+
+struct proof_doubt {
+    uint64_t over; /* generations up to this one need no proof any more */
+    bool suspect;  /* read it whatever sanlock says */
+};
+
+void proof_open(struct coordinator *c)
+{
+    c->doubts = calloc(c->sb.layout.max_nodes + 1, sizeof *c->doubts);
+    if (!c->doubts)
+        abort();
+    timeouts_of_pool(c->sb.io_timeout_s, c->sb.watchdog_fire_timeout_s, &c->times);
+}
+
+enum host_look proof_look_at(const struct coordinator *c, const struct host_status *host)
+{
+    char space[48];
+    struct delta_lease lease;
+
+    pool_lockspace(&c->sb.pool_id, space);
+    if (lease_read(c->fd, &c->sb.layout, space, host->host_id, &lease, NULL) < 0)
+        return HOST_LOOK_NONE;
+    bool same = lease.generation == host->generation && lease.timestamp == host->timestamp;
+    return same ? HOST_LOOK_UNMOVED : HOST_LOOK_MOVED;
+}
+
+static bool is_in_doubt(const struct coordinator *c, const struct host_status *host)
+{
+    if (host->host_id < 1 || host->host_id > c->sb.layout.max_nodes)
+        return false;
+    const struct proof_doubt *d = &c->doubts[host->host_id];
+    return host->generation > d->over && (host->state == HOST_STATE_DEAD || d->suspect);
+}
+
+void proof_look(struct coordinator *c, struct host_status *hosts, int n)
+{
+    uint32_t reads = 0, first = atomic_load(&c->doubt_at);
+
+    for (int i = 0; i < n && reads < PROOF_READS_MAX; i++) {
+        struct host_status *host = &hosts[(first + (uint32_t)i) % (uint32_t)n];
+        if (!is_in_doubt(c, host))
+            continue;
+        host->look = proof_look_at(c, host);
+        if (++reads == PROOF_READS_MAX)
+            atomic_store(&c->doubt_at, first + (uint32_t)i + 1);
+    }
+}
+
+int proof_hosts(struct coordinator *c, struct host_status **ret, struct error *err)
+{
+    int n = membership_hosts(&c->sb.pool_id, ret, err);
+    proof_look(c, *ret, n);
+    return n;
+}
+
+void proof_judge(struct coordinator *c, const struct host_status *hosts, int n)
+{
+    uint64_t now_ms = coordinator_now_ms(c);
+    bool awake = awake_is(&c->awake, &c->times, now_ms);
+
+    leader_hosts(c->leader, hosts, (uint32_t)n, awake, now_ms);
+    if (c->lease_busy)
+        return; /* the takeover's own hosts, while a job of the lease thread is out */
+    for (uint32_t h = 1; h <= c->sb.layout.max_nodes; h++) {
+        c->doubts[h].over = leader_over(c->leader, h);
+        c->doubts[h].suspect = leader_suspects(c->leader, h, now_ms);
+    }
+}

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Self-fencing: a node that loses the LUN ends its volumes itself, is not reset, and is of use again without a restart.
+
+node1 leads, node2 is the victim, with several mounted volumes, two of them written to. Each test is a sentence and
+leaves node2 joined. With LUNAR_TEST_LONG=1 the rest of the matrix too. Failure modes: a reset is seen by the boot id, a write
+that was acknowledged and lost by the writers' logs (fence_writer.py).
+"""
+
+import json
+import os
+import sys
+import time
+
+from harness import Cluster, Failed, Skip, TOP, fatal, run_tests, wait_for
+
+N, W = 2, 10
+c = Cluster("e2e-fence", nodes=2, build="build/dev")
+VOLUMES = ("written", "other", "quiet")
+WRITTEN = VOLUMES[:2]
+
+
+def expect(condition, words):
+    if not condition:
+        raise Failed(words)
+
+
+# --- the victim's volumes ---
+
+def attach_all(fresh):
+    for name in VOLUMES:
+        device = c.ctl(2, "volume", "attach", name)["device"]
+        mkfs = f"mkfs.ext4 -q {device} && " if fresh else ""
+        c.x(2, f"{mkfs}mkdir -p /mnt/{name} && mount {device} /mnt/{name}")
+
+
+def stop_writers():
+    c.x(2, "pkill -f '[f]ence_writer.py write'", check=False)
+
+
+def start_writers():
+    stop_writers()
+    for name in WRITTEN:
+        c.x(2, f"mountpoint -q /mnt/{name} || exit 1; rm -f /run/{name}.log; setsid python3 /run/fence_writer.py write /mnt/{name}/records /run/{name}.log "
+               f">/run/{name}.out 2>&1 </dev/null &")
+    wait_for("the writers to write", lambda: min(acked(name) for name in WRITTEN) > 10, 60)
+
+
+def log_of(name):
+    return c.x(2, f"cat /run/{name}.log").stdout.split("\n")
+
+
+def acked(name):
+    return int(c.x(2, f"grep -vc error /run/{name}.log", check=False).stdout or 0)
+
+
+def errors():
+    """What ended each writer: its error's number and how long that call had waited; None while it writes."""
+    found = {}
+    for name in WRITTEN:
+        last = [line for line in log_of(name) if line.startswith("error")]
+        found[name] = tuple(last[0].split()[1:]) if last else None
+    return found
+
+
+def check_data():
+    """Everything that was acknowledged is there, on file systems that mount."""
+    attach_all(fresh=False)
+    for name in WRITTEN:
+        r = json.loads(c.x(2, f"python3 /run/fence_writer.py check /mnt/{name}/records /run/{name}.log").stdout)
+        expect(r["acked"] > 10 and not r["missing"], f"{name}: {r}")
+    expect(c.x(2, "cat /mnt/quiet/note").stdout == "here\n", "the quiet volume lost its note")
+
+
+# --- what is watched ---
+
+def boot_id(node=2):
+    return c.x(node, "cat /proc/sys/kernel/random/boot_id", timeout=20).stdout.strip()
+
+
+def clock():
+    return float(c.x(2, "date +%s.%N").stdout)
+
+
+def logged(event):
+    """When the agent's log says so last, by node2's clock; None: never."""
+    line = c.x(2, f"grep ' {event} ' /run/agent.log | tail -n 1").stdout
+    if not line:
+        return None
+    return float(c.x(2, f"date -d {line.split()[0]} +%s.%N").stdout)
+
+
+def since(event, start):
+    at = wait_for(event, lambda: (logged(event) or 0) > start and logged(event), 60)
+    return at - start
+
+
+def wait_state(state, seconds):
+    return wait_for(f"node2 to be {state}", lambda: c.agent_status(2)["state"] == state and c.agent_status(2), seconds)
+
+
+def nothing_stands():
+    left = c.x(2, "dmsetup ls | grep lunar; pgrep -a qemu-storage-d; grep lunar /proc/mounts", check=False).stdout
+    return left.strip()
+
+
+def fences_and_comes_back(fault, heal, first=None, seconds=8 * N + 8, dead_agent=False):
+    """The whole round: fault, proof, errors, heal, generation + 1, data. Returns the times."""
+    boot, before = boot_id(), c.agent_status(2)
+    start_writers()
+    if first:
+        first()
+    start = clock()
+    fault()
+    if dead_agent:
+        wait_for("the guard to be over", lambda: c.x(2, "pgrep -x lunar-guard", check=False).returncode, seconds)
+        took = {"over": clock() - start}
+        heal()
+        c.start_agent(2)
+    else:
+        took = {event: since(event, start) for event in ("fenced", "fence_proven", "fence_torn_down")}
+        ended = wait_for("the writers to see errors", lambda: all(errors().values()) and errors(), 20)
+        expect(all(number == "5" or number == "30" for number, _ in ended.values()), f"not EIO or EROFS: {ended}")
+        wait_for("nothing to stand any more", lambda: not nothing_stands(), 20)
+        said = c.agent_status(2)["condition"]
+        expect("fenced off" in said, f"the status says: {said}")
+        time.sleep(max(0, 8 * N + W + 4 - (clock() - start)))  # the watchdog would have fired by then
+        heal()
+    healed = clock()
+    c.wait_joined((2,), 60)
+    took["joined after the heal"] = clock() - healed
+    after = c.agent_status(2)
+    expect(boot_id() == boot, "the node was reset")
+    expect(after["generation"] == before["generation"] + 1, f"generation {after['generation']} after {before['generation']}")
+    check_data()
+    return ", ".join(f"{event} {t:.1f} s" for event, t in took.items())
+
+
+# --- the tests ---
+
+def pool_comes_up():
+    c.pool_up(coordinators=(1,))
+    c.vm("push", 2, TOP / "tests/e2e/fence_writer.py", "/run/fence_writer.py")
+    for name in VOLUMES:
+        c.ctl(2, "volume", "create", name, "--size", "256MiB", *(["--thick"] if name == "other" else []))
+    attach_all(fresh=True)
+    c.x(2, "echo here >/mnt/quiet/note; sync -f /mnt/quiet/note")
+
+
+def guard_pid():
+    return c.x(2, "pgrep -x lunar-guard", check=False).stdout.strip()
+
+
+def safety_11_a_killed_guard_is_replaced_and_nothing_is_fenced():
+    before, old = c.agent_status(2), guard_pid()
+    expect(old, "there is no guard")
+    start_writers()
+    start = time.monotonic()
+    c.x(2, f"kill -9 {old}")
+    wait_for("another guard", lambda: guard_pid() not in ("", old), 20)
+    took = time.monotonic() - start
+    wait_for("it to guard", lambda: logged("guard_replaced"), 20)
+    more = acked("written")
+    wait_for("the writer to go on", lambda: acked("written") > more, 10)
+    after = c.agent_status(2)
+    expect(after["state"] == "joined" and after["generation"] == before["generation"], f"{after}")
+    expect(not any(errors().values()), f"{errors()}")
+    stop_writers()
+    return f"{took:.1f} s"
+
+
+def a_path_that_flaps_fences_nothing():
+    before = c.agent_status(2)
+    start_writers()
+    for seconds in (3, 5, 4):
+        c.vm("lun-hang", 2)
+        time.sleep(seconds)
+        c.vm("lun-heal", 2)
+        time.sleep(1)
+    more = acked("written")
+    wait_for("the writer to go on", lambda: acked("written") > more, 20)
+    after = c.agent_status(2)
+    expect(after["state"] == "joined" and after["generation"] == before["generation"] and after["run"] == before["run"], f"{after}")
+    expect(not any(errors().values()), f"{errors()}")
+    stop_writers()
+
+
+def safety_10_a_node_that_gets_eio_fences_itself_and_comes_back():
+    return fences_and_comes_back(lambda: c.vm("lun-error", 2), lambda: c.vm("lun-heal", 2))
+
+
+def safety_11_the_guard_fences_without_the_agent():
+    def kill_agent():
+        c.x(2, "pkill -9 -x lunar-agent")
+    return fences_and_comes_back(lambda: c.vm("lun-error", 2), lambda: c.vm("lun-heal", 2), first=kill_agent, dead_agent=True)
+
+
+def an_idle_hang_ends_without_a_reset():
+    boot, before = boot_id(), c.agent_status(2)
+    c.x(2, "sync")
+    start = clock()
+    c.vm("lun-hang", 2)
+    took = since("fence_proven", start)
+    time.sleep(max(0, 8 * N + W + 4 - (clock() - start)))  # the watchdog would have fired by then
+    expect(boot_id() == boot, "the node was reset")
+    c.vm("lun-heal", 2)
+    healed = clock()
+    c.wait_joined((2,), 60)
+    joined = clock() - healed
+    expect(c.agent_status(2)["generation"] == before["generation"] + 1, f"{c.agent_status(2)}")
+    attach_all(fresh=False)
+    return f"proven after {took:.1f} s, joined {joined:.1f} s after the heal"
+
+
+def a_removed_lun_is_fenced_off_and_comes_back():
+    device = c.x(2, "basename $(readlink -f /sys/block/vdb/device)").stdout.strip()
+    driver = "/sys/bus/virtio/drivers/virtio_blk"
+    return fences_and_comes_back(lambda: c.x(2, f"echo {device} >{driver}/unbind"), lambda: c.x(2, f"echo {device} >{driver}/bind"))
+
+
+def a_leave_with_volumes_writes_them_out_and_resets_nothing():
+    boot = boot_id()
+    c.x(2, "echo unwritten >/mnt/quiet/late")  # dirty in the page cache
+    start = time.monotonic()
+    c.ctl(2, "node", "leave", "--with-volumes")
+    took = time.monotonic() - start
+    expect(not guard_pid() and not nothing_stands(), f"left: {guard_pid()} {nothing_stands()}")
+    used = c.x(2, "sanlock client status").stdout
+    expect("s " not in used.replace("daemon", ""), f"sanlock has a lockspace still: {used}")
+    # The order of a shutdown: sanlock and wdmd end cleanly, nothing waits for a watchdog.
+    c.x(2, "node-sanlock stop")
+    time.sleep(W + 2)  # it would have fired by then
+    expect(boot_id() == boot, "the node was reset")
+    c.x(2, "node-sanlock start")
+    c.start_agent(2)
+    c.wait_joined((2,))
+    attach_all(fresh=False)
+    expect(c.x(2, "cat /mnt/quiet/late").stdout == "unwritten\n", "what was not synced is lost")
+    return f"left after {took:.1f} s"
+
+
+def node_state(node=2):
+    status = json.loads(c.vm("status", "-o", "json").stdout)
+    return next(row for row in status["nodes"] if row["node"] == f"node{node}")
+
+
+def a_hang_under_io_ends_in_a_reset_on_time():
+    before = c.agent_status(2)
+    start_writers()
+    start = time.monotonic()
+    c.vm("lun-hang", 2)
+    wait_for("the watchdog", lambda: node_state()["state"] == "off", 8 * N + W + 20, pause=0.2)
+    took = time.monotonic() - start
+    # From the last renewal, which was up to 2N before the hang; a reset ends the virtual machine.
+    expect(took <= 8 * N + W + 1, f"reset only after {took:.1f} s")
+    c.vm("start", 2)
+    c.install((2,))
+    c.vm("push", 2, TOP / "tests/e2e/fence_writer.py", "/run/fence_writer.py")
+    c.start_agent(2)
+    c.wait_joined((2,))
+    expect(c.agent_status(2)["generation"] == before["generation"] + 1, f"{c.agent_status(2)}")
+    attach_all(fresh=False)
+    return f"reset after {took:.1f} s"
+
+
+SHORT = [pool_comes_up, safety_11_a_killed_guard_is_replaced_and_nothing_is_fenced,
+         safety_10_a_node_that_gets_eio_fences_itself_and_comes_back,
+         a_leave_with_volumes_writes_them_out_and_resets_nothing]
+LONG = [a_path_that_flaps_fences_nothing, an_idle_hang_ends_without_a_reset, safety_11_the_guard_fences_without_the_agent,
+        a_removed_lun_is_fenced_off_and_comes_back, a_hang_under_io_ends_in_a_reset_on_time]
+TESTS = SHORT + (LONG if os.environ.get("LUNAR_TEST_LONG") == "1" else [])
+
+if __name__ == "__main__":
+    chosen = [t for t in SHORT + LONG if t.__name__ in ["pool_comes_up", *sys.argv[1:]]] if sys.argv[1:] else TESTS
+    try:
+        with c:
+            sys.exit(run_tests([(t.__name__.replace("_", " "), t) for t in chosen]))
+    except (Skip, Failed) as error:
+        fatal(error)

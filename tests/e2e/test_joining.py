@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""How a node gets into a pool: in whatever order its daemons start, after a power cut, and when the pool is full.
+
+Three nodes and a pool with room for two. Happy path: daemons are started one by one, each test waits until everything has
+come up by itself, and nothing is ever restarted. Failure modes: what an agent says while it cannot join is looked for in
+its status, because that is where an operator looks.
+"""
+
+import json
+import os
+import sys
+import time
+
+from harness import Cluster, Failed, DEVICE, fatal, run_tests, wait_for
+
+c = Cluster("e2e-joining", build="build/dev")
+
+WDMD = "mkdir -p /etc/wdmd.d /run/wdmd; setsid wdmd -D -G root </dev/null >>/run/wdmd.log 2>&1 &"
+SANLOCK = ("mkdir -p /etc/sanlock /run/sanlock; echo watchdog_fire_timeout = 10 >/etc/sanlock/sanlock.conf; "
+           "setsid sanlock daemon -D -w 1 -h 0 -l 1 -U root -G root -o 2 -e $(lunarctl node identity --offline) "
+           "</dev/null >>/run/sanlock.log 2>&1 &")
+# The agent is started, and the times of start and join are told: two numbers.
+START_AND_TIME = (
+    "mkdir -p /run/lunar; read t0 _ </proc/uptime; setsid lunar-agent --device {device} >>/run/agent.log 2>&1 </dev/null & "
+    "read t0 _ </proc/uptime; for i in $(seq 600); do lunarctl -o json node status 2>/dev/null | grep -q '\"joined\"' && break; "
+    "sleep 0.1; done; read t1 _ </proc/uptime; echo $t0 $t1; lunarctl -o json node status")
+
+
+def expect(condition, words):
+    if not condition:
+        raise Failed(words)
+
+
+def trouble(node):
+    """What the agent says about why it has not joined."""
+    s = c.agent_status(node)
+    expect(s["state"] != "joined", f"node{node} has joined")
+    return s["condition"]
+
+
+def wait_trouble(node, words, seconds=30):
+    return wait_for(f"node{node} to say '{words}'", lambda: words in trouble(node) and trouble(node), seconds)
+
+
+# --- start order ---
+
+def everything_comes_up_with_the_coordinator_first_and_sanlock_last():
+    c.format(max_nodes=2)
+    c.start_coordinator(1)
+    time.sleep(1)
+    c.start_agent(1)
+    wait_trouble(1, "the sanlock daemon does not answer")
+    c.x(1, SANLOCK)
+    wait_trouble(1, "wdmd does not answer")
+    c.x(1, WDMD)
+    c.wait_joined([1])
+    c.wait_leader(ask=1)
+
+
+def an_agent_before_wdmd_and_wdmd_before_sanlock_is_no_matter_either():
+    c.start_agent(2)
+    wait_trouble(2, "the sanlock daemon does not answer")
+    c.x(2, WDMD)
+    c.x(2, SANLOCK)
+    c.wait_joined([2])
+    c.start_coordinator(2)
+    c.ctl(2, "volume", "create", "v", "--size", "64MiB")
+
+
+# --- a full pool ---
+
+def a_full_pool_says_so_and_takes_a_node_when_another_leaves():
+    c.x(3, "node-sanlock start")
+    c.start_agent(3)
+    words = wait_trouble(3, "all 2 host ids of the pool are taken")
+    expect("lunarctl node leave" in words, words)
+    c.ctl(2, "node", "leave")
+    start = time.monotonic()
+    c.wait_joined([3])
+    return f"{time.monotonic() - start:.1f} s after the leave"
+
+
+def the_check_finds_a_node_well_that_has_joined():
+    r = c.x(3, "lunarctl -o json node check")
+    by_subject = {f["subject"]: f for f in json.loads(r.stdout)["findings"]}
+    expect(json.loads(r.stdout)["worst"] == "WARN", r.stdout)
+    expect([s for s, f in by_subject.items() if f["level"] != "OK"] == ["virtio disk (vdb)"], r.stdout)
+    expect("armed" in by_subject["wdmd"]["value"], r.stdout)
+    r = c.x(2, f"node-sanlock stop >/dev/null; lunarctl node check {DEVICE}", check=False)
+    expect(r.returncode == 1 and "start it: systemctl start sanlock" in r.stdout and "wdmd does not answer" in r.stdout,
+           f"{r.returncode}: {r.stdout}{r.stderr}")
+
+
+# --- sanlock is restarted under a running agent ---
+
+def boot_id(node):
+    return c.x(node, "cat /proc/sys/kernel/random/boot_id").stdout.strip()
+
+
+def a_clean_restart_of_sanlock_under_a_running_agent_is_a_loss_that_heals_itself():
+    before, boot = c.agent_status(3), boot_id(3)
+    device = c.ctl(3, "volume", "attach", "v")["device"]
+    c.x(3, "node-sanlock stop", timeout=90)
+    error = c.x(3, f"dd if={device} of=/dev/null bs=4096 count=1 iflag=direct 2>&1", check=False)
+    expect(error.returncode != 0, "the volume was still readable")
+    c.x(3, "node-sanlock start")
+    start = time.monotonic()
+    wait_for("node3 to join again", lambda: c.agent_status(3)["state"] == "joined", 60)
+    after, seconds = c.agent_status(3), time.monotonic() - start
+    expect(boot_id(3) == boot, "the watchdog reset the node")
+    expect(after["generation"] > before["generation"] and not after["volumes"], f"{before} {after}")
+    return f"joined again {seconds:.1f} s after sanlock's start"
+
+
+# --- reboot ---
+
+def reboot(node, dead_s):
+    """Power cut, boot, `dead_s` seconds after the cut the agent: seconds from its start to joined, and its status."""
+    before = c.agent_status(node)
+    c.vm("cut", node)
+    cut = time.monotonic()
+    c.vm("start", node, timeout=600)
+    c.install([node])
+    time.sleep(max(0.0, cut + dead_s - time.monotonic()))
+    out = c.x(node, START_AND_TIME.format(device=DEVICE)).stdout.split("\n", 1)
+    t0, t1 = map(float, out[0].split())
+    now = json.loads(out[1])
+    expect(now["state"] == "joined", f"{now}")
+    expect(now["host_id"] == before["host_id"] and now["generation"] > before["generation"], f"{before} {now}")
+    return t1 - t0, t0
+
+
+def told(seconds, up):
+    return f"{seconds:.1f} s from the agent's start to joined (agent started {up:.0f} s after the kernel)"
+
+
+def a_node_that_boots_before_its_death_is_proved_is_back_within_15_s():
+    seconds, up = reboot(3, 0)
+    expect(seconds <= 15, told(seconds, up))  # 3N of watching its own lease, 2N + 1 of sanlock
+    return told(seconds, up)
+
+
+def a_node_whose_death_is_proved_is_back_within_10_s():
+    seconds, up = reboot(3, 45)
+    expect(seconds <= 10, told(seconds, up))
+    return told(seconds, up)
+
+
+TESTS = [everything_comes_up_with_the_coordinator_first_and_sanlock_last,
+         an_agent_before_wdmd_and_wdmd_before_sanlock_is_no_matter_either,
+         a_full_pool_says_so_and_takes_a_node_when_another_leaves, the_check_finds_a_node_well_that_has_joined,
+         a_node_that_boots_before_its_death_is_proved_is_back_within_15_s]
+if os.environ.get("LUNAR_TEST_LONG") == "1":
+    TESTS += [a_clean_restart_of_sanlock_under_a_running_agent_is_a_loss_that_heals_itself,
+              a_node_whose_death_is_proved_is_back_within_10_s]
+
+if __name__ == "__main__":
+    chosen = [t for t in TESTS if len(sys.argv) < 2 or t.__name__ in sys.argv[1:]]
+    try:
+        c.up()
+        c.install(range(1, c.nodes + 1), sanlock=False)
+        sys.exit(run_tests([(t.__name__.replace("_", " "), t) for t in chosen]))
+    except Exception as error:  # the cluster could not be had
+        fatal(error)
+    finally:
+        c.close()

@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guard's hand on device-mapper against a kernel of our own: a few devices with live and
+ * inactive tables, suspension and I/O in flight, behind the same ioctls.
+ */
+#include "fencing/guard_dm.h"
+
+#include <errno.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "support/test.h"
+
+#define DEVICES 64
+
+enum table { TABLE_NONE, TABLE_ERROR, TABLE_LINEAR };
+
+struct device {
+    char uuid[DM_UUID_LEN];
+    enum table live, inactive;
+    bool suspended;
+    uint64_t sectors;
+    int resumes;
+};
+
+/* What somebody else does, once, when the guard makes its `at`th call of that kind. */
+struct meddling {
+    unsigned long request;
+    int at;
+    void (*run)(void);
+};
+
+static struct {
+    struct device devices[DEVICES];
+    int n;
+    pthread_mutex_t lock;
+    pthread_cond_t io_ended;
+    bool io_hangs; /* of the first device */
+    int waiting;
+    struct meddling meddling;
+    int calls;
+    int errors[DEVICES]; /* of loads into the device of that number */
+} kernel;
+
+static struct guard_dm dm;
+static struct uuid pool = {{0x0a, 0x4d, 0xa5, 0x65, 0x73, 0x6f, 0xc7, 0x28, 1, 2, 3}};
+
+static struct device *add(const char *uuid, enum table live)
+{
+    struct device *device = &kernel.devices[kernel.n++];
+    *device = (struct device){.live = live, .sectors = 2048};
+    snprintf(device->uuid, sizeof device->uuid, "%s", uuid);
+    return device;
+}
+
+static struct device *add_ours(char kind, enum table live)
+{
+    char uuid[DM_UUID_LEN];
+    snprintf(uuid, sizeof uuid,
+             "LUNAR-%c-0a4da565736fc728-00000000-0000-4000-8000-0000000000%02d-lunar-v-l0", kind,
+             kernel.n);
+    return add(uuid, live);
+}
+
+static struct device *find(struct dm_ioctl *io)
+{
+    for (int i = 0; i < kernel.n; i++)
+        if (io->uuid[0] ? strcmp(kernel.devices[i].uuid, io->uuid) == 0
+                        : io->dev == (uint64_t)i + 1)
+            return kernel.devices[i].uuid[0] ? &kernel.devices[i] : NULL;
+    return NULL;
+}
+
+static int answer_list(struct dm_ioctl *io)
+{
+    uint32_t at = io->data_start;
+    struct dm_name_list item = {0};
+    memcpy((char *)io + at, &item, sizeof item);
+    for (int i = 0; i < kernel.n; i++) {
+        item.dev = (uint64_t)i + 1;
+        item.next = i + 1 < kernel.n ? 40 : 0;
+        memcpy((char *)io + at, &item, sizeof item);
+        strcpy((char *)io + at + sizeof item, "name");
+        at += item.next;
+    }
+    return 0;
+}
+
+static int answer_status(struct dm_ioctl *io, const struct device *device)
+{
+    io->flags = (device->suspended ? DM_SUSPEND_FLAG : 0) |
+                (device->inactive != TABLE_NONE ? DM_INACTIVE_PRESENT_FLAG : 0);
+    io->target_count = device->live == TABLE_NONE ? 0 : 2;
+    for (uint32_t i = 0; i < io->target_count; i++) {
+        struct dm_target_spec spec = {.sector_start = i * device->sectors / 2,
+                                      .length = device->sectors / 2,
+                                      .next = (i + 1) * 48};
+        /* A table of an error and a linear target is no error table. */
+        strcpy(spec.target_type, device->live == TABLE_LINEAR && i == 1 ? "linear" : "error");
+        memcpy((char *)io + io->data_start + (size_t)i * 48, &spec, sizeof spec);
+    }
+    return 0;
+}
+
+static int answer_load(struct dm_ioctl *io, struct device *device)
+{
+    struct dm_target_spec spec;
+    int rv = kernel.errors[device - kernel.devices];
+    if (rv < 0)
+        return rv;
+    memcpy(&spec, (char *)io + io->data_start, sizeof spec);
+    device->inactive = strcmp(spec.target_type, "error") == 0 ? TABLE_ERROR : TABLE_LINEAR;
+    device->sectors = spec.length;
+    return 0;
+}
+
+static int answer_resume(struct device *device)
+{
+    kernel.waiting++;
+    while (kernel.io_hangs && device == kernel.devices)
+        pthread_cond_wait(&kernel.io_ended, &kernel.lock);
+    kernel.waiting--;
+    device->resumes++;
+    device->suspended = false;
+    if (device->inactive != TABLE_NONE) {
+        device->live = device->inactive;
+        device->inactive = TABLE_NONE;
+    }
+    return 0;
+}
+
+static int answer(unsigned long request, struct dm_ioctl *io)
+{
+    struct meddling *m = &kernel.meddling;
+    if (m->run && m->request == request && kernel.calls++ == m->at)
+        m->run();
+    if (request == DM_LIST_DEVICES)
+        return answer_list(io);
+    struct device *device = find(io);
+    if (!device)
+        return -ENXIO;
+    if (request == DM_DEV_STATUS) {
+        strcpy(io->uuid, device->uuid);
+        return 0;
+    }
+    if (request == DM_TABLE_STATUS)
+        return answer_status(io, device);
+    return request == DM_TABLE_LOAD ? answer_load(io, device) : answer_resume(device);
+}
+
+static int call(void *data, unsigned long request, struct dm_ioctl *io)
+{
+    (void)data;
+    pthread_mutex_lock(&kernel.lock);
+    int rv = answer(request, io);
+    pthread_mutex_unlock(&kernel.lock);
+    return rv;
+}
+
+static void begin(void)
+{
+    static bool started;
+    memset(&kernel, 0, sizeof kernel);
+    pthread_mutex_init(&kernel.lock, NULL);
+    pthread_cond_init(&kernel.io_ended, NULL);
+    dm.call = call;
+    dm.data = &kernel;
+    if (!started && guard_dm_start(&dm, &pool, NULL) < 0)
+        printf("# no threads\n");
+    started = true;
+}
+
+static void no_device_is_a_proof(void)
+{
+    begin();
+    CHECK(guard_dm_wipe(&dm));
+    CHECK_EQ(guard_dm_count(&dm), 0);
+}
+
+static void safety_10_every_map_of_the_pool_gets_an_error_table_of_its_size(void)
+{
+    begin();
+    for (int i = 0; i < 40; i++) /* more than there are threads */
+        add_ours("LJ"[i % 2], TABLE_LINEAR);
+    CHECK_EQ(guard_dm_count(&dm), 40);
+    CHECK(guard_dm_wipe(&dm));
+    for (int i = 0; i < 40; i++) {
+        CHECK_EQ(kernel.devices[i].live, TABLE_ERROR);
+        CHECK_EQ(kernel.devices[i].resumes, 1);
+        CHECK_EQ(kernel.devices[i].sectors, 2048);
+    }
+}
+
+static void what_is_not_the_pools_is_not_touched(void)
+{
+    begin();
+    add("LUNAR-P-0a4da565736fc728-x", TABLE_LINEAR);
+    add("LUNAR-H-0a4da565736fc728-x", TABLE_LINEAR);
+    add("LUNAR-L-ffffffffffffffff-x", TABLE_LINEAR);
+    add("LVM-abcdef", TABLE_LINEAR);
+    add("", TABLE_LINEAR);
+    CHECK_EQ(guard_dm_count(&dm), 0);
+    CHECK(guard_dm_wipe(&dm));
+    for (int i = 0; i < kernel.n; i++)
+        CHECK_EQ(kernel.devices[i].resumes, 0);
+}
+
+static void a_suspended_map_is_swapped_and_let_go(void)
+{
+    begin();
+    struct device *device = add_ours('L', TABLE_LINEAR);
+    device->suspended = true;
+    CHECK(guard_dm_wipe(&dm));
+    CHECK_EQ(device->live, TABLE_ERROR);
+    CHECK(!device->suspended);
+}
+
+static void a_table_loaded_and_not_put_in_is_replaced(void)
+{
+    begin();
+    struct device *swapping = add_ours('L', TABLE_ERROR), *fresh = add_ours('J', TABLE_NONE);
+    swapping->inactive = fresh->inactive = TABLE_LINEAR;
+    CHECK(guard_dm_wipe(&dm));
+    CHECK_EQ(swapping->live, TABLE_ERROR);
+    CHECK_EQ(swapping->inactive, TABLE_NONE);
+    CHECK_EQ(fresh->live, TABLE_ERROR);
+}
+
+static void a_map_without_any_table_gets_one_too(void)
+{
+    begin();
+    struct device *fresh = add_ours('L', TABLE_NONE);
+    CHECK(guard_dm_wipe(&dm));
+    CHECK_EQ(fresh->live, TABLE_ERROR);
+}
+
+static void a_map_that_is_clear_already_is_left_alone(void)
+{
+    begin();
+    struct device *device = add_ours('L', TABLE_ERROR);
+    CHECK(guard_dm_wipe(&dm));
+    CHECK_EQ(device->resumes, 0);
+}
+
+static void remove_first(void)
+{
+    kernel.devices[0].uuid[0] = '\0';
+}
+
+static void a_map_that_vanishes_at_any_moment_is_no_obstacle(void)
+{
+    const unsigned long requests[] = {DM_DEV_STATUS, DM_TABLE_STATUS, DM_TABLE_LOAD,
+                                      DM_DEV_SUSPEND};
+    for (size_t i = 0; i < sizeof requests / sizeof *requests; i++) {
+        begin();
+        add_ours('L', TABLE_LINEAR);
+        struct device *other = add_ours('L', TABLE_LINEAR);
+        kernel.meddling = (struct meddling){requests[i], 0, remove_first};
+        CHECK(guard_dm_wipe(&dm));
+        CHECK_EQ(other->live, TABLE_ERROR);
+    }
+}
+
+static void make_another(void)
+{
+    add_ours('L', TABLE_LINEAR);
+}
+
+static void safety_10_a_map_that_appears_after_the_first_list_is_no_proof(void)
+{
+    begin();
+    add_ours('L', TABLE_LINEAR);
+    kernel.meddling = (struct meddling){DM_TABLE_LOAD, 0, make_another};
+    CHECK(!guard_dm_wipe(&dm));
+    CHECK(strstr(dm.reason, "not an error table alone") != NULL);
+    CHECK(guard_dm_wipe(&dm));
+    CHECK_EQ(kernel.devices[1].live, TABLE_ERROR);
+}
+
+/* Somebody who had a linear table in hand puts it in after the error table. */
+static void put_linear_back(void)
+{
+    kernel.devices[0].live = TABLE_LINEAR;
+}
+
+static void safety_10_a_table_that_somebody_swaps_back_is_no_proof(void)
+{
+    begin();
+    add_ours('L', TABLE_LINEAR);
+    kernel.meddling = (struct meddling){DM_TABLE_STATUS, 1, put_linear_back};
+    CHECK(!guard_dm_wipe(&dm));
+    CHECK(guard_dm_wipe(&dm));
+}
+
+static void suspend_first(void)
+{
+    kernel.devices[0].suspended = true;
+}
+
+static void a_map_suspended_meanwhile_is_no_proof(void)
+{
+    begin();
+    add_ours('L', TABLE_LINEAR);
+    kernel.meddling = (struct meddling){DM_TABLE_STATUS, 1, suspend_first};
+    CHECK(!guard_dm_wipe(&dm));
+    CHECK(guard_dm_wipe(&dm));
+}
+
+static void a_map_that_takes_no_error_table_is_no_proof_and_is_not_resumed(void)
+{
+    begin();
+    struct device *device = add_ours('L', TABLE_LINEAR), *other = add_ours('L', TABLE_LINEAR);
+    device->suspended = true;
+    kernel.errors[0] = -ENOMEM;
+    CHECK(!guard_dm_wipe(&dm));
+    CHECK(strstr(dm.reason, "cannot load an error table") != NULL);
+    CHECK(device->suspended); /* its I/O waits, and goes on waiting */
+    CHECK_EQ(other->live, TABLE_ERROR);
+}
+
+static void *wipe_beside(void *ret)
+{
+    *(bool *)ret = guard_dm_wipe(&dm);
+    return NULL;
+}
+
+/* With the lock held. */
+static bool all_but_the_first_are_drained(void)
+{
+    for (int i = 1; i < kernel.n; i++)
+        if (kernel.devices[i].live != TABLE_ERROR)
+            return false;
+    return kernel.waiting == 1;
+}
+
+static void io_that_hangs_holds_the_proof_but_no_other_maps_drain(void)
+{
+    begin();
+    pthread_t thread;
+    bool proven = false, drained = false;
+    for (int i = 0; i < 40; i++)
+        add_ours('L', TABLE_LINEAR);
+    kernel.io_hangs = true;
+    pthread_create(&thread, NULL, wipe_beside, &proven);
+    pthread_mutex_lock(&kernel.lock);
+    for (int ms = 0; !(drained = all_but_the_first_are_drained()) && ms < 10000; ms++) {
+        pthread_mutex_unlock(&kernel.lock);
+        usleep(1000);
+        pthread_mutex_lock(&kernel.lock);
+    }
+    bool first_waits = kernel.devices[0].live == TABLE_LINEAR;
+    kernel.io_hangs = false;
+    pthread_cond_broadcast(&kernel.io_ended);
+    pthread_mutex_unlock(&kernel.lock);
+    pthread_join(thread, NULL);
+    CHECK(drained);
+    CHECK(first_waits);
+    CHECK(proven);
+}
+
+TEST_MAIN(TEST(no_device_is_a_proof),
+          TEST(safety_10_every_map_of_the_pool_gets_an_error_table_of_its_size),
+          TEST(what_is_not_the_pools_is_not_touched), TEST(a_suspended_map_is_swapped_and_let_go),
+          TEST(a_table_loaded_and_not_put_in_is_replaced),
+          TEST(a_map_without_any_table_gets_one_too),
+          TEST(a_map_that_is_clear_already_is_left_alone),
+          TEST(a_map_that_vanishes_at_any_moment_is_no_obstacle),
+          TEST(safety_10_a_map_that_appears_after_the_first_list_is_no_proof),
+          TEST(safety_10_a_table_that_somebody_swaps_back_is_no_proof),
+          TEST(a_map_suspended_meanwhile_is_no_proof),
+          TEST(a_map_that_takes_no_error_table_is_no_proof_and_is_not_resumed),
+          TEST(io_that_hangs_holds_the_proof_but_no_other_maps_drain))
