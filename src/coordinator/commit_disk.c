@@ -3,9 +3,9 @@
  * The LVM metadata as the device has it now, judged over all metadata areas.
  *
  * Happy path: both areas are sound and hold one text. Failure modes: an area that is damaged or
- * holds an older text is named in `why` and the view does not agree; the newest sound one is still
- * given. A read error is not damage: it is returned, because nothing may be restored on the
- * strength of a path that failed.
+ * holds an older text is named in `why` and the view does not agree; the newest sound one, by term
+ * and then by seqno, is still given. A read error is not damage: it is returned, because nothing
+ * may be restored on the strength of a path that failed.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -92,16 +92,25 @@ static void disagree(struct metadata_view *view, int area, const char *what)
     view->agree = false;
 }
 
+/* By term first: what a deposed coordinator's lvm writes late may carry any seqno, also the one
+ * that its successor's text has, but never the successor's term (SAFETY 4). */
+static bool is_newer(const struct metadata *a, const struct metadata *than)
+{
+    return a->term != than->term ? a->term > than->term : a->seqno > than->seqno;
+}
+
 static void consider(struct metadata_view *view, int area, struct metadata *found)
 {
     char what[128];
     struct metadata *best = &view->best;
     if (best->text && !metadata_same(best, found)) {
-        snprintf(what, sizeof what, "seqno %" PRIu64 " and another text than seqno %" PRIu64,
-                 found->seqno, best->seqno);
+        snprintf(what, sizeof what,
+                 "seqno %" PRIu64 " of term %" PRIu64 " and another text than seqno %" PRIu64
+                 " of term %" PRIu64,
+                 found->seqno, found->term, best->seqno, best->term);
         disagree(view, area, what);
     }
-    if (!best->text || found->seqno > best->seqno) {
+    if (!best->text || is_newer(found, best)) {
         metadata_drop(best);
         *best = *found;
         return;

@@ -248,6 +248,44 @@ static void rule_4_takeover_undoes_a_late_write_that_looks_newer(void)
     lvm_lun_close(&lun);
 }
 
+/* Both slots of the copy are lost, and one area holds what a deposed term-1 lvm wrote late, with
+ * the same seqno as term 2's text or a higher one: the term decides, not the seqno. */
+static void rule_4_a_late_write_in_one_area_does_not_win_by_its_seqno(void)
+{
+    for (int round = 0; round < 4; round++) {
+        int area = round % 2;
+        struct lvm_lun lun;
+        struct committer *c;
+        struct raw before, late;
+        uint8_t *zeroes = io_alloc(IO_ALIGN);
+        NEED(lun);
+        const struct layout *layout = &lun.sb.layout;
+        CHECK_EQ(open_term(&lun, 1, &c), 0);
+        CHECK_EQ(create(c, "a"), 0);
+        committer_close(c);
+        save(&lun, &before);
+        CHECK_EQ(create_without_committer(&lun, "b"), 0);
+        if (round >= 2)
+            CHECK_EQ(create_without_committer(&lun, "c"), 0);
+        save(&lun, &late); /* seqno 4 or 5 */
+        put_back(&lun, &before, 0, 2);
+        CHECK_EQ(open_term(&lun, 2, &c), 0);
+        CHECK_EQ(committer_seqno(c), 4);
+        committer_close(c);
+        put_back(&lun, &late, area, area + 1);
+        CHECK_EQ(io_write(lun.fd, zeroes, IO_ALIGN, layout->metadata_a, NULL), 0);
+        CHECK_EQ(io_write(lun.fd, zeroes, IO_ALIGN, layout->metadata_b, NULL), 0);
+        CHECK_EQ(open_term(&lun, 3, &c), 0);
+        CHECK_STR(names(&lun), "a");
+        CHECK(areas_agree(&lun, committer_seqno(c)));
+        committer_close(c);
+        free(zeroes);
+        drop(&before);
+        drop(&late);
+        lvm_lun_close(&lun);
+    }
+}
+
 static void rule_4_takeover_levels_areas_between_which_the_predecessor_died(void)
 {
     for (int area = 0; area < 2; area++) {
@@ -665,6 +703,7 @@ TEST_MAIN(TEST(a_commit_is_done_and_its_copy_stored),
           TEST(rule_4_takeover_restores_older_metadata_from_the_copy),
           TEST(rule_4_takeover_adopts_what_the_predecessor_could_not_copy),
           TEST(rule_4_takeover_undoes_a_late_write_that_looks_newer),
+          TEST(rule_4_a_late_write_in_one_area_does_not_win_by_its_seqno),
           TEST(rule_4_takeover_levels_areas_between_which_the_predecessor_died),
           TEST(rule_4_garbage_is_replaced_by_the_copy),
           TEST(a_lower_term_than_the_metadata_carries_is_stale),
