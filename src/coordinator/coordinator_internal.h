@@ -132,6 +132,7 @@ struct coordinator {
     uint64_t takeover_awake_in_ms; /* when elected: how long until sanlock's DEAD is believed */
     struct proof_doubt *doubts;    /* [host id], the job's while one is out */
     atomic_uint doubt_at;          /* of the hosts, which is looked at first */
+    struct still *still;           /* likewise the job's while one is out */
 
     struct takeover takeover;
     int takeover_rc;
@@ -196,6 +197,8 @@ void proof_look(struct coordinator *c, struct host_status *hosts, int n);
 enum host_look proof_look_at(const struct coordinator *c, const struct host_status *host);
 int proof_hosts(struct coordinator *c, struct host_status **ret, struct error *err);
 void proof_judge(struct coordinator *c, const struct host_status *hosts, int n);
+/* Lease thread, after proof_hosts: what the next beat says of leases that stand still. */
+void proof_list_still(struct coordinator *c, const struct host_status *hosts, int n);
 
 /* recheck.c: one job in the grants thread; `recheck_busy` until it has ended. */
 void recheck_start(struct coordinator *c);

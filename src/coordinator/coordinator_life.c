@@ -111,6 +111,8 @@ static void lease_run(struct worker_job *job)
         beat_write_next(c, c->lease_phase);
     if (c->lease_rc == 0)
         c->n_hosts = proof_hosts(c, &c->hosts, &c->lease_err);
+    if (c->lease_rc == 0 && c->n_hosts > 0)
+        proof_list_still(c, c->hosts, c->n_hosts);
 }
 
 static void lease_done(struct worker_job *job)

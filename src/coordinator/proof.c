@@ -9,11 +9,12 @@
  * have not moved for a while are read too, so that an operator who wants to fence one gets a sure
  * answer: seen through sanlock alone a living host may seem to stand still for 4N. Failure modes: a
  * lease that cannot be read proves nothing; of more than PROOF_READS_MAX hosts in doubt the others
- * have their turn at the next heartbeats.
+ * have their turn at the next heartbeats. Which leases stand still (still.c) is told in the beats.
  */
 #include <stdlib.h>
 
 #include "coordinator/coordinator_internal.h"
+#include "coordinator/still.h"
 #include "fencing/leases.h"
 
 /* In one heartbeat: at 0.5 ms each they take 32 ms, and a rack that lost its power is judged in
@@ -30,6 +31,7 @@ void proof_open(struct coordinator *c)
     c->doubts = calloc(c->sb.layout.max_nodes + 1, sizeof *c->doubts);
     if (!c->doubts)
         abort();
+    c->still = still_new(c->sb.layout.max_nodes);
     timeouts_of_pool(c->sb.io_timeout_s, c->sb.watchdog_fire_timeout_s, &c->times);
 }
 
@@ -84,6 +86,15 @@ void proof_judge(struct coordinator *c, const struct host_status *hosts, int n)
         return; /* the takeover's own hosts, while a job of the lease thread is out */
     for (uint32_t h = 1; h <= c->sb.layout.max_nodes; h++) {
         c->doubts[h].over = leader_over(c->leader, h);
+        still_over(c->still, h, c->doubts[h].over);
         c->doubts[h].suspect = leader_suspects(c->leader, h, now_ms);
     }
+}
+
+void proof_list_still(struct coordinator *c, const struct host_status *hosts, int n)
+{
+    uint64_t now_ms = uv_hrtime() / 1000000;
+
+    still_look(c->still, hosts, n, now_ms);
+    still_list(c->still, (uint64_t)c->times.same_name_watch_s * 1000, now_ms, &c->beat);
 }

@@ -9,6 +9,7 @@
 #include "diskrpc/beat.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,9 +23,14 @@ enum {
     AT_WRITER_GENERATION = 56,
     AT_TERM = 64,
     AT_COUNT = 72,
-    HEADER_LEN = 80,
+    AT_N_STILL = 80,
+    HEADER_LEN = 88,
+    AT_STILL = HEADER_LEN,
+    STILL_SIZE = 24, /* host id, four bytes of zeroes, generation, timestamp */
     AT_NAME = BEAT_SIZE - PAGE_NAME_SIZE,
 };
+
+_Static_assert(AT_STILL + BEAT_STILL_MAX * STILL_SIZE <= AT_NAME, "the list ends before the name");
 
 const char *beat_phase_name(enum beat_phase phase)
 {
@@ -39,8 +45,30 @@ const char *beat_phase_name(enum beat_phase phase)
     return "?";
 }
 
+static void still_out(const struct beat *beat, uint8_t *at)
+{
+    for (uint32_t i = 0; i < beat->n_still; i++, at += STILL_SIZE) {
+        le32_put(at, beat->still[i].host_id);
+        le64_put(at + 8, beat->still[i].generation);
+        le64_put(at + 16, beat->still[i].timestamp);
+    }
+}
+
+static bool still_in(struct beat *beat, const uint8_t *at)
+{
+    for (uint32_t i = 0; i < beat->n_still; i++, at += STILL_SIZE) {
+        beat->still[i] = (struct beat_still){.host_id = le32_get(at),
+                                             .generation = le64_get(at + 8),
+                                             .timestamp = le64_get(at + 16)};
+        if (beat->still[i].host_id == 0 || beat->still[i].timestamp == 0)
+            return false;
+    }
+    return true;
+}
+
 void beat_out(const struct beat *beat, uint8_t buffer[BEAT_SIZE])
 {
+    assert(beat->n_still <= BEAT_STILL_MAX);
     assert(beat->writer.host_id >= 1 && beat->writer.run_or_term >= 1 && beat->count >= 1);
     const struct unit unit = {
         .kind = UNIT_BEAT,
@@ -55,6 +83,8 @@ void beat_out(const struct beat *beat, uint8_t buffer[BEAT_SIZE])
     le64_put(buffer + AT_WRITER_GENERATION, beat->writer.generation);
     le64_put(buffer + AT_TERM, beat->writer.run_or_term);
     le64_put(buffer + AT_COUNT, beat->count);
+    le32_put(buffer + AT_N_STILL, beat->n_still);
+    still_out(beat, buffer + AT_STILL);
     unit_text_put(buffer + AT_NAME, beat->node_name, PAGE_NAME_SIZE - 1);
     unit_seal(buffer);
 }
@@ -75,6 +105,7 @@ int beat_in(const uint8_t buffer[BEAT_SIZE], const struct uuid *pool_id, struct 
                    .generation = le64_get(buffer + AT_WRITER_GENERATION),
                    .run_or_term = le64_get(buffer + AT_TERM)},
         .count = le64_get(buffer + AT_COUNT),
+        .n_still = le32_get(buffer + AT_N_STILL),
     };
     memcpy(beat.node_name, buffer + AT_NAME, PAGE_NAME_SIZE);
     if (phase < BEAT_PHASE_TAKEOVER || phase > BEAT_PHASE_RESIGNING)
@@ -83,6 +114,8 @@ int beat_in(const uint8_t buffer[BEAT_SIZE], const struct uuid *pool_id, struct 
         return error_set(err, LUNAR_E_CORRUPT, "host id, term or count of zero");
     if (beat.node_name[PAGE_NAME_SIZE - 1] != '\0')
         return error_set(err, LUNAR_E_CORRUPT, "a node name without an end");
+    if (beat.n_still > BEAT_STILL_MAX || !still_in(&beat, buffer + AT_STILL))
+        return error_set(err, LUNAR_E_CORRUPT, "a list of %u leases", beat.n_still);
     beat.phase = (enum beat_phase)phase;
     *ret = beat;
     return 0;

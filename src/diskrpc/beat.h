@@ -3,9 +3,14 @@
  * The beat: one 4 KiB page in which the coordinator says each second that it is at work.
  *
  * sanlock tells whether a leader's *process* and *host* live; a process that is stopped or hung
- * keeps its lease. Its beats end, and a standby sees that (src/coordinator/beat_judge.c). The page
- * decides nothing else: no grant, no term and no right to write follows from it, so whatever it
- * says does no more harm than a change of the coordinator.
+ * keeps its lease. Its beats end, and a standby sees that (src/coordinator/beat_judge.c). No grant,
+ * no term and no right to write follows from it.
+ *
+ * It also names leases that stand still: "the lease of host id H had generation G and timestamp T
+ * when I saw it first, and 3N later I still had seen nothing newer". A node that boots and finds
+ * its own name on a lease with exactly this G and T need not watch it for another 3N
+ * (src/fencing/lockspace.c). That is true for ever, whoever says it and however late it lands: a
+ * renewal changes T, and no lease gets an old T of the same G back.
  *
  * Late writes: a reader believes only the beat of the term that the lease has on the LUN. The write
  * of a former leader that lands late shows an older term and is passed over; the living one writes
@@ -21,6 +26,8 @@
 #include "diskrpc/page.h"
 
 #define BEAT_SIZE LAYOUT_PAGE_SIZE
+/* A rack that reboots together; a life that is proved over needs no entry, so they are few. */
+#define BEAT_STILL_MAX 64u
 
 enum beat_phase {
     BEAT_PHASE_TAKEOVER = 1, /* has the lease, answers nobody yet */
@@ -29,12 +36,19 @@ enum beat_phase {
 };
 const char *beat_phase_name(enum beat_phase phase);
 
+struct beat_still {
+    uint32_t host_id;
+    uint64_t generation, timestamp; /* of its delta lease; the timestamp is in its own seconds */
+};
+
 struct beat {
     struct uuid pool_id;
     struct incarnation writer; /* run_or_term: its term */
     uint64_t count;            /* rises with each beat of one term, from 1 */
     enum beat_phase phase;
     char node_name[PAGE_NAME_SIZE]; /* "" where it is not known */
+    uint32_t n_still;
+    struct beat_still still[BEAT_STILL_MAX];
 };
 
 /* Pure. Errors as page_in. */

@@ -14,7 +14,9 @@
  * for 3N, more than one renewal, and a timestamp that moves means another machine: refused. Only a
  * cloned machine identity can cause it. Two clones that start within the same seconds see no
  * movement yet; the one that loses the id is stopped by its own watchdog. Where a coordinator has
- * put on the LUN that this very life of the host id is proved over, there is nothing to watch for.
+ * put on the LUN that this very life of the host id is proved over, there is nothing to watch for;
+ * where its beat says that it has watched the lease as it is for 3N already (diskrpc/beat.h), one
+ * look at the lease, after the beat, ends the watch.
  *
  * Another node claims the id that we chose: another one at once. The id was taken while we joined:
  * sanlock says busy after 8N + W; that id is avoided and another one chosen.
@@ -36,6 +38,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "diskrpc/beat.h"
 #include "diskrpc/table.h"
 #include "fencing/host_id.h"
 #include "fencing/sanlock_calls.h"
@@ -180,6 +183,22 @@ static bool proved_over(const struct lockspace_join *join, int fd, const struct 
     return over;
 }
 
+/* A coordinator first saw the lease with these very values 3N ago or more. Of whatever term, and
+ * however old the beat is: the caller sees that the lease still has them. */
+static bool was_watched(const struct lockspace_join *join, int fd, const struct delta_lease *lease)
+{
+    const struct superblock *sb = join->config->superblock;
+    struct beat beat;
+    if (beat_read(fd, &sb->layout, &sb->pool_id, &beat, NULL) < 0)
+        return false;
+    for (uint32_t i = 0; i < beat.n_still; i++)
+        if (beat.still[i].host_id == lease->host_id &&
+            beat.still[i].generation == lease->generation &&
+            beat.still[i].timestamp == lease->timestamp)
+            return true;
+    return false;
+}
+
 /* SAFETY 7: see the head of this file. */
 static int watch_same_name(struct lockspace_join *join, int fd, const char *name,
                            const struct delta_lease *then, struct error *err)
@@ -191,9 +210,11 @@ static int watch_same_name(struct lockspace_join *join, int fd, const char *name
     lockspace_tell(join->config,
                    "host id %" PRIu32 " carries this node's name; watching it for %d s",
                    then->host_id, watch_s);
-    for (int64_t end = now_ms() + (int64_t)watch_s * 1000; now_ms() < end;) {
+    bool watched = false;
+    for (int64_t end = now_ms() + (int64_t)watch_s * 1000; !watched && now_ms() < end;) {
         struct delta_lease now;
         lockspace_pause(WATCH_MS);
+        watched = was_watched(join, fd, then); /* before the look at the lease */
         int rv = lease_read(fd, layout, name, then->host_id, &now, err);
         if (rv < 0)
             return rv;

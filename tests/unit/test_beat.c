@@ -22,6 +22,9 @@ static struct beat sample(void)
         .count = 1234,
         .phase = BEAT_PHASE_LEADING,
         .node_name = "node-7",
+        .n_still = 2,
+        .still = {{.host_id = 3, .generation = 5, .timestamp = 600},
+                  {.host_id = 2000, .generation = 1, .timestamp = 0x1122334455}},
     };
 }
 
@@ -38,6 +41,26 @@ static void a_beat_is_the_golden_file_and_back(void)
     CHECK_EQ(got.writer.run_or_term, 42);
     CHECK_EQ(got.count, 1234);
     CHECK_EQ(got.phase, BEAT_PHASE_LEADING);
+    CHECK_STR(got.node_name, "node-7");
+    CHECK_EQ(got.n_still, 2);
+    CHECK_EQ(got.still[0].host_id, 3);
+    CHECK_EQ(got.still[0].generation, 5);
+    CHECK_EQ(got.still[0].timestamp, 600);
+    CHECK_EQ(got.still[1].host_id, 2000);
+    CHECK_EQ(got.still[1].generation, 1);
+    CHECK_EQ(got.still[1].timestamp, 0x1122334455);
+}
+
+static void a_full_list_of_still_leases_fits(void)
+{
+    uint8_t bytes[BEAT_SIZE];
+    struct beat want = sample(), got;
+    want.n_still = BEAT_STILL_MAX;
+    for (uint32_t i = 0; i < BEAT_STILL_MAX; i++)
+        want.still[i] = (struct beat_still){.host_id = i + 1, .generation = i, .timestamp = ~0ull};
+    beat_out(&want, bytes);
+    CHECK_EQ(beat_in(bytes, &pool, &got, NULL), 0);
+    CHECK_EQ(memcmp(got.still, want.still, sizeof got.still), 0);
     CHECK_STR(got.node_name, "node-7");
 }
 
@@ -79,8 +102,12 @@ static void fields_without_sense_are_refused(void)
     CHECK_EQ(with_field(48, 0, 4), LUNAR_E_CORRUPT); /* nobody */
     CHECK_EQ(with_field(52, 0, 4), LUNAR_E_CORRUPT); /* no phase */
     CHECK_EQ(with_field(52, 4, 4), LUNAR_E_CORRUPT);
-    CHECK_EQ(with_field(64, 0, 8), LUNAR_E_CORRUPT);                /* no term */
-    CHECK_EQ(with_field(72, 0, 8), LUNAR_E_CORRUPT);                /* no count */
+    CHECK_EQ(with_field(64, 0, 8), LUNAR_E_CORRUPT); /* no term */
+    CHECK_EQ(with_field(72, 0, 8), LUNAR_E_CORRUPT); /* no count */
+    CHECK_EQ(with_field(80, BEAT_STILL_MAX + 1, 4), LUNAR_E_CORRUPT);
+    CHECK_EQ(with_field(80, 3, 4), LUNAR_E_CORRUPT);                /* the third is of nobody */
+    CHECK_EQ(with_field(88, 0, 4), LUNAR_E_CORRUPT);                /* the first is */
+    CHECK_EQ(with_field(104, 0, 8), LUNAR_E_CORRUPT);               /* a lease that is free */
     CHECK_EQ(with_field(BEAT_SIZE - 8, ~0ull, 8), LUNAR_E_CORRUPT); /* a name without an end */
 }
 
@@ -103,6 +130,6 @@ static void a_beat_lies_between_the_superblocks_and_is_read_back(void)
     close(fd);
 }
 
-TEST_MAIN(TEST(a_beat_is_the_golden_file_and_back), TEST(a_bad_beat_is_told_apart),
-          TEST(fields_without_sense_are_refused),
+TEST_MAIN(TEST(a_beat_is_the_golden_file_and_back), TEST(a_full_list_of_still_leases_fits),
+          TEST(a_bad_beat_is_told_apart), TEST(fields_without_sense_are_refused),
           TEST(a_beat_lies_between_the_superblocks_and_is_read_back))

@@ -7,6 +7,7 @@
 
 #include "base/io.h"
 #include "coordinator/coordinator_internal.h"
+#include "coordinator/still.h"
 #include "support/temp_lun.h"
 #include "support/test.h"
 
@@ -60,6 +61,7 @@ static bool start(void)
 static void stop(void)
 {
     free(w.c.doubts);
+    still_free(w.c.still);
     temp_lun_close(w.c.fd, w.path);
 }
 

@@ -174,6 +174,19 @@ json_t *dump_resources(int fd, const struct superblock *sb)
     return list;
 }
 
+static json_t *dump_still(const struct beat *beat)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < beat->n_still; i++) {
+        json_t *o = json_object();
+        js_set(o, "host_id", js_u64(beat->still[i].host_id));
+        js_set(o, "generation", js_u64(beat->still[i].generation));
+        js_set(o, "timestamp_s", js_u64(beat->still[i].timestamp));
+        js_append(list, o);
+    }
+    return list;
+}
+
 json_t *dump_beat(int fd, const struct superblock *sb)
 {
     struct error err = ERROR_INIT;
@@ -191,6 +204,7 @@ json_t *dump_beat(int fd, const struct superblock *sb)
     js_set(o, "count", js_u64(beat.count));
     js_set(o, "phase", js_text(beat_phase_name(beat.phase)));
     js_set(o, "node", js_text(beat.node_name));
+    js_set(o, "still", dump_still(&beat));
     return o;
 }
 

@@ -323,9 +323,11 @@ static void print_beat(const json_t *doc)
     if (damage(b))
         printf("  %-12s damaged: %s\n", "beat", damage(b));
     else
-        printf("  %-12s number %" PRIu64 " of term %" PRIu64 ", host %" PRIu64 " %s, %s\n", "beat",
-               js_get_u64(b, "count"), js_get_u64(b, "term"), js_get_u64(b, "host_id"),
-               js_get_text(b, "node"), js_get_text(b, "phase"));
+        printf("  %-12s number %" PRIu64 " of term %" PRIu64 ", host %" PRIu64
+               " %s, %s; leases that stand still: %zu\n",
+               "beat", js_get_u64(b, "count"), js_get_u64(b, "term"), js_get_u64(b, "host_id"),
+               js_get_text(b, "node"), js_get_text(b, "phase"),
+               json_array_size(json_object_get(b, "still")));
 }
 
 static void print_all(const json_t *doc, bool details)
