@@ -11,10 +11,12 @@
  * everybody's way. The mark outlives this leader: the next one ignores what copies or report still
  * say of that life (grants.c).
  *
- * Failure modes: the write fails: the entries stand, and it is tried again at the tick. Entries of
- * a newer life of the same node stay where they are. Where the pool has reservations, DEAD and an
- * operator's word take effect only when the keys have been preempted; a clean leave and a newer
- * life need none, for nothing of the old one is left to write.
+ * Where the pool has reservations, DEAD, an operator's word and, if the older life has grants, a
+ * newer life take effect only when the keys have been preempted; a clean leave needs no preempt,
+ * for nothing of that life is left to write.
+ *
+ * Failure modes: the write fails: the entries stand, and it is tried again at the tick, as is a
+ * preempt that failed. Entries of a newer life of the same node stay where they are.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -204,7 +206,19 @@ static void latch(struct leader *l, uint32_t host_id, uint64_t generation, const
     mark(l, host_id);
 }
 
-/* DEAD, or an operator's word: the machine may yet have writes on their way, or be thawed. */
+/* Also what a failed preempt, or one of an older life, has left to do. */
+static void preempt(struct leader *l, uint32_t host_id)
+{
+    struct death *over = &l->nodes[host_id].over;
+
+    if (over->dead <= over->generation || over->preempting != 0)
+        return;
+    over->preempting = over->dead;
+    l->io->preempt(l->data, host_id, over->dead);
+}
+
+/* DEAD, an operator's word, a newer life: the machine may yet have writes on their way, or be
+ * thawed. */
 static void take_for_dead(struct leader *l, uint32_t host_id, uint64_t generation, const char *why)
 {
     struct death *over = &l->nodes[host_id].over;
@@ -215,12 +229,10 @@ static void take_for_dead(struct leader *l, uint32_t host_id, uint64_t generatio
         over->dead = generation;
     if (generation > over->wanted)
         over->wanted = generation;
-    if (!l->io->preempt) {
+    if (l->io->preempt)
+        preempt(l, host_id);
+    else
         latch(l, host_id, generation, why);
-    } else if (over->preempting == 0) {
-        over->preempting = generation;
-        l->io->preempt(l->data, host_id, generation);
-    }
 }
 
 void over_fenced(struct leader *l, uint32_t host_id, uint64_t generation)
@@ -286,9 +298,7 @@ void over_start(struct leader *l)
 void over_tick(struct leader *l)
 {
     for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
-        struct death *over = &l->nodes[h].over;
-        if (over->dead > over->generation && over->preempting == 0)
-            take_for_dead(l, h, over->dead, "sanlock says DEAD");
+        preempt(l, h);
         mark(l, h);
     }
 }
