@@ -90,7 +90,7 @@ struct agent {
     struct worker_job join_job, check_job, leave_job;
     bool check_busy;
     uint32_t checks;
-    struct worker *reserve_worker; /* NULL until it is needed */
+    struct worker *reserve_worker, *evict_worker; /* NULL until they are needed */
     struct worker_job reserve_job;
     bool reserve_busy; /* all below it are the job's */
     int reserve_rc;

@@ -140,6 +140,8 @@ static void evict_done(struct worker_job *job)
 {
     struct agent *a = job->data;
 
+    if (a->state == AGENT_STATE_LEFT)
+        return; /* fenced meanwhile for another reason, which ended in the leave */
     if (a->leave_rc < 0) {
         a->evicting = false;
         agent_answer(a, a->leave_client, a->leave_rc, a->leave_err.text);
@@ -153,7 +155,11 @@ static void evict(struct agent *a, uint64_t client)
     a->evicting = true;
     a->leave_client = client;
     a->leave_job = (struct worker_job){.run = evict_run, .done = evict_done, .data = a};
-    worker_submit(a->report_worker, &a->leave_job);
+    /* Not behind anything, and nothing behind it: the node goes on attaching and detaching until it
+     * is fenced, and a fence for another reason waits for its reports and for the join thread. */
+    if (!a->evict_worker)
+        a->evict_worker = worker_open(a->loop, "evict");
+    worker_submit(a->evict_worker, &a->leave_job);
 }
 
 static void on_guard_unwatched(uv_handle_t *handle)
