@@ -52,7 +52,7 @@ struct reservation {
 
 static int pv_in(struct reservation *r, struct pv *pv, uint8_t action, struct error *err)
 {
-    int rc = -ENODEV;
+    int rc = error_set(err, -ENODEV, "it has no paths");
 
     for (uint32_t i = 0; i < pv->n_paths; i++) {
         rc = r->ops->in(pv->paths[i].handle, action, r->answer, PR_ANSWER_SIZE, err);
@@ -297,7 +297,7 @@ int reservation_unregister(struct reservation *r, struct error *err)
     return rc;
 }
 
-/* --- paths that come --- */
+/* --- paths that come and go --- */
 
 static int path_open(struct reservation *r, struct pv *pv, const char *name, struct error *err)
 {
@@ -323,13 +323,39 @@ static bool pv_has_path(const struct pv *pv, const char *name)
     return false;
 }
 
-/* The paths that there are now and that we do not have yet; at least one of the PV must open. */
+static bool is_among(const char *name, char names[][RESERVATION_NAME_SIZE], int n)
+{
+    for (int i = 0; i < n; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* A name is another device's only once nobody has the one before open, so none changes hands
+ * unseen; and a path that comes back has to show that it is still registered. */
+static void pv_drop_paths(struct reservation *r, struct pv *pv, char names[][RESERVATION_NAME_SIZE],
+                          int n)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < pv->n_paths; i++) {
+        if (is_among(pv->paths[i].name, names, n))
+            pv->paths[kept++] = pv->paths[i];
+        else
+            r->ops->close_path(pv->paths[i].handle);
+    }
+    pv->n_paths = kept;
+}
+
+/* The paths that there are now, with those that we have; at least one of the PV must open. */
 static int pv_find_paths(struct reservation *r, struct pv *pv, struct error *err)
 {
     char names[RESERVATION_PATHS_MAX][RESERVATION_NAME_SIZE];
     int n = r->ops->find_paths(pv->device, names, err);
-    int rc = n < 0 ? n : 0;
+    int rc = n == 0 ? error_set(err, -ENODEV, "%s has no paths", pv->device) : n;
 
+    if (n >= 0)
+        pv_drop_paths(r, pv, names, n);
     for (int i = 0; i < n; i++) {
         int one = pv_has_path(pv, names[i]) ? 0 : path_open(r, pv, names[i], err);
         rc = one < 0 ? one : rc;

@@ -118,8 +118,8 @@ int reservation_adopt(struct reservation *r, uint32_t host_id, uint64_t generati
 /* 0: our key is on every PV and type 7 is reserved. LUNAR_E_FENCED: it is not, this node was
  * preempted. Other codes: not known. */
 int reservation_check(struct reservation *r, struct error *err);
-/* Paths that came since: found and registered, but only where READ KEYS still shows our key.
- * LUNAR_E_FENCED as above. */
+/* Paths that went since are let go; those that came are registered, but only where READ KEYS still
+ * shows our key. LUNAR_E_FENCED as above. */
 int reservation_tend_paths(struct reservation *r, struct error *err);
 /* After the last write. A key that is gone already is no error. */
 int reservation_unregister(struct reservation *r, struct error *err);

@@ -58,13 +58,17 @@ static int fake_paths(const char *device, char ret[RESERVATION_PATHS_MAX][RESERV
 static int fake_open(const char *name, void **ret_path, struct error *err)
 {
     (void)err;
-    *ret_path = fake_nexus(name);
+    struct fake_nexus *n = fake_nexus(name);
+    n->opened++;
+    *ret_path = n;
     return 0;
 }
 
 static void fake_close(void *path)
 {
-    (void)path;
+    struct fake_nexus *n = path;
+    assert(n->opened > 0);
+    n->opened--;
 }
 
 static void put_be(uint8_t *p, int bytes, uint64_t v)

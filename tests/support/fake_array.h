@@ -21,6 +21,7 @@ struct fake_nexus {
     uint64_t key; /* 0: not registered */
     bool broken;  /* nothing goes through */
     int aborted;  /* times that its commands were aborted */
+    int opened;   /* handles of it that are not closed */
 };
 
 struct fake_lun {

@@ -454,7 +454,7 @@ static void a_preempt_takes_another_path_if_one_is_broken(void)
     reservation_close(b);
 }
 
-/* --- paths that come back --- */
+/* --- paths that come and go --- */
 
 static void a_path_that_comes_is_registered_while_the_key_stands(void)
 {
@@ -466,6 +466,42 @@ static void a_path_that_comes_is_registered_while_the_key_stands(void)
     CHECK_EQ(fake_registered(0, key_of(1, 1)), 2);
     CHECK_EQ(fake_registered(1, key_of(1, 1)), 2);
     CHECK_EQ(reservation_tend_paths(a, NULL), 0);
+    reservation_close(a);
+}
+
+static void a_path_that_went_is_let_go_and_registered_again_when_its_name_is_back(void)
+{
+    fake_array_reset(2);
+    struct reservation *a = member('a', 1, 1);
+
+    fake_array.paths_per_node = 1;
+    CHECK_EQ(reservation_tend_paths(a, NULL), 0);
+    CHECK_EQ(fake_nexus("a0.0")->opened, 1);
+    CHECK_EQ(fake_nexus("a0.1")->opened, 0); /* else its name could not come back */
+    fake_nexus("a0.1")->key = 0;             /* another device, under the same name */
+    fake_array.paths_per_node = 2;
+    CHECK_EQ(reservation_tend_paths(a, NULL), 0);
+    CHECK_EQ(fake_nexus("a0.1")->opened, 1);
+    CHECK(fake_may_write("a0.1"));
+    reservation_close(a);
+    CHECK_EQ(fake_nexus("a0.1")->opened, 0);
+}
+
+static void a_pv_whose_paths_all_went_is_in_doubt_until_one_is_back(void)
+{
+    struct error err = ERROR_INIT;
+    fake_array_reset(1);
+    struct reservation *a = member('a', 1, 1);
+
+    fake_array.paths_per_node = 0;
+    CHECK_EQ(reservation_tend_paths(a, &err), -ENODEV);
+    CHECK(strstr(err.text, "has no paths") != NULL);
+    CHECK_EQ(reservation_check(a, NULL), -ENODEV);
+    CHECK_EQ(fake_nexus("a0.0")->opened, 0);
+    fake_array.paths_per_node = 1;
+    CHECK_EQ(reservation_tend_paths(a, NULL), 0);
+    CHECK_EQ(reservation_check(a, NULL), 0);
+    CHECK_EQ(fake_registered(0, key_of(1, 1)), 1);
     reservation_close(a);
 }
 
@@ -630,6 +666,8 @@ TEST_MAIN(
     TEST(another_process_of_the_node_preempts_with_its_key),
     TEST(a_preempt_takes_another_path_if_one_is_broken),
     TEST(a_path_that_comes_is_registered_while_the_key_stands),
+    TEST(a_path_that_went_is_let_go_and_registered_again_when_its_name_is_back),
+    TEST(a_pv_whose_paths_all_went_is_in_doubt_until_one_is_back),
     TEST(safety_13_a_path_that_comes_to_a_preempted_node_is_not_registered),
     TEST(safety_13_a_registration_during_a_preempt_is_given_back_unheard_too),
     TEST(a_path_whose_registration_is_lost_fences_nobody_and_is_tried_again),
