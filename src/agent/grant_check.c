@@ -41,7 +41,7 @@ static int check_table(int fd, const struct superblock *sb, const struct incarna
         rc =
             error_set(err, LUNAR_E_STALE, "the LUN holds no grant of term %llu for this attachment",
                       (unsigned long long)term);
-    else if (grants.node_dead && grants.dead_generation >= self->generation)
+    else if (table_marks_dead(&grants, self->generation))
         rc = error_set(err, LUNAR_E_STALE, "the coordinator holds this node for dead");
     table_free(&grants);
     return rc;

@@ -280,16 +280,10 @@ static int check_reservation(struct join *j, struct error *err)
  * cannot be read tells nothing; the down page still does. */
 static int check_not_dead(struct agent *a, struct join *j, struct error *err)
 {
-    struct table t = {0};
-    int rc = table_read_newest(a->fd, &a->sb.layout, TABLE_GRANTS, j->self.host_id, &a->sb.pool_id,
-                               &t, NULL);
-    bool dead = rc == 0 && t.node_dead && t.dead_generation >= j->self.generation;
-
-    if (rc == 0)
-        table_free(&t);
-    if (!dead)
+    if (!table_read_marks_dead(a->fd, &a->sb.layout, j->self.host_id, &a->sb.pool_id,
+                               j->self.generation))
         return 0;
-    rc = guard_fence(j->guard, "the coordinator has declared this life of the node dead", err);
+    int rc = guard_fence(j->guard, "the coordinator has declared this life of the node dead", err);
     return rc < 0
                ? rc
                : error_set(err, LUNAR_E_FENCED,

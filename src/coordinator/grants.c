@@ -47,7 +47,7 @@ static int unite(struct table *into, const struct table *from, enum source sourc
 {
     for (uint32_t i = 0; from && i < from->n_entries; i++) {
         const struct table_entry *e = &from->entries[i];
-        if (into->node_dead && e->generation <= into->dead_generation)
+        if (table_marks_dead(into, e->generation))
             continue;
         struct table_entry *mine = find(into, e);
         uint64_t term = term_of(from, source, e, mine);

@@ -107,6 +107,11 @@ struct table_entry *table_find_volume(struct table *table, const struct uuid *vo
     return NULL;
 }
 
+bool table_marks_dead(const struct table *grants, uint64_t generation)
+{
+    return grants->node_dead && generation <= grants->dead_generation;
+}
+
 int table_copy(struct table *to, const struct table *from)
 {
     struct table copy = *from;

@@ -85,6 +85,8 @@ struct table_entry *table_add(struct table *table);
 void table_remove(struct table *table, uint32_t index);
 struct table_entry *table_find_attachment(struct table *table, const struct uuid *attachment_id);
 struct table_entry *table_find_volume(struct table *table, const struct uuid *volume_id);
+/* True if these grants say that that life of their node is proved over (SAFETY 8). */
+bool table_marks_dead(const struct table *grants, uint64_t generation);
 int table_copy(struct table *to,
                const struct table *from); /* deep; `to` is initialised or zeroed */
 
@@ -112,6 +114,10 @@ int table_read(int fd, const struct layout *layout, enum table_kind kind, uint32
  * written, and an empty table then. */
 int table_read_newest(int fd, const struct layout *layout, enum table_kind kind, uint32_t host_id,
                       const struct uuid *pool_id, struct table *ret, struct error *err);
+/* Blocking: whether the newest grants on the LUN say that of the host id's life. What cannot be
+ * read says nothing. */
+bool table_read_marks_dead(int fd, const struct layout *layout, uint32_t host_id,
+                           const struct uuid *pool_id, uint64_t generation);
 /* Blocking write of one copy and read-back compare. */
 int table_write(int fd, const struct layout *layout, const struct table *table, int copy,
                 struct error *err);

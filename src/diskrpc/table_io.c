@@ -93,6 +93,17 @@ int table_read_newest(int fd, const struct layout *layout, enum table_kind kind,
     return rc;
 }
 
+bool table_read_marks_dead(int fd, const struct layout *layout, uint32_t host_id,
+                           const struct uuid *pool_id, uint64_t generation)
+{
+    struct table grants;
+    int rc = table_read_newest(fd, layout, TABLE_GRANTS, host_id, pool_id, &grants, NULL);
+    bool marked = rc == 0 && table_marks_dead(&grants, generation);
+
+    table_free(&grants);
+    return marked;
+}
+
 int table_write(int fd, const struct layout *layout, const struct table *table, int copy,
                 struct error *err)
 {

@@ -171,18 +171,6 @@ static int join_existing(struct lockspace_join *join, const char *name, struct e
     return adopt(join, &ls, err);
 }
 
-/* A coordinator has proved this life of the host id over: whoever lived it may not go on. */
-static bool proved_over(const struct lockspace_join *join, int fd, const struct delta_lease *lease)
-{
-    const struct superblock *sb = join->config->superblock;
-    struct table grants = {0};
-    bool over = table_read_newest(fd, &sb->layout, TABLE_GRANTS, lease->host_id, &sb->pool_id,
-                                  &grants, NULL) == 0 &&
-                grants.node_dead && grants.dead_generation >= lease->generation;
-    table_free(&grants);
-    return over;
-}
-
 /* A coordinator first saw the lease with these very values 3N ago or more. Of whatever term, and
  * however old the beat is: the caller sees that the lease still has them. */
 static bool was_watched(const struct lockspace_join *join, int fd, const struct delta_lease *lease)
@@ -203,9 +191,11 @@ static bool was_watched(const struct lockspace_join *join, int fd, const struct 
 static int watch_same_name(struct lockspace_join *join, int fd, const char *name,
                            const struct delta_lease *then, struct error *err)
 {
-    const struct layout *layout = &join->config->superblock->layout;
+    const struct superblock *sb = join->config->superblock;
+    const struct layout *layout = &sb->layout;
     int watch_s = join->timeouts.same_name_watch_s;
-    if (proved_over(join, fd, then))
+    /* Who lived a life that a coordinator has proved over may not go on. */
+    if (table_read_marks_dead(fd, layout, then->host_id, &sb->pool_id, then->generation))
         return 0;
     lockspace_tell(join->config,
                    "host id %" PRIu32 " carries this node's name; watching it for %d s",

@@ -294,6 +294,42 @@ static void an_unreadable_or_newer_copy_is_an_error_even_beside_a_good_one(void)
     temp_lun_close(lun.fd, lun.path);
 }
 
+static void a_mark_covers_the_lives_up_to_its_generation_and_needs_its_flag(void)
+{
+    struct table table = sample(TABLE_GRANTS); /* marked up to 5 */
+    CHECK(table_marks_dead(&table, 4));
+    CHECK(table_marks_dead(&table, 5));
+    CHECK(!table_marks_dead(&table, 6));
+    table.node_dead = false; /* without the flag the number is none */
+    CHECK(!table_marks_dead(&table, 4));
+    table_free(&table);
+}
+
+static bool is_marked(const struct lun *lun, uint64_t generation)
+{
+    return table_read_marks_dead(lun->fd, &lun->layout, 3, &pool, generation);
+}
+
+static void a_mark_on_the_lun_is_the_newest_copys_and_what_cannot_be_read_marks_nothing(void)
+{
+    struct lun lun;
+    if (!lun_open(&lun))
+        SKIP("no O_DIRECT here");
+    struct table table = sample(TABLE_GRANTS); /* marked up to 5 */
+    CHECK(!is_marked(&lun, 1));                /* never written */
+    CHECK_EQ(table_write(lun.fd, &lun.layout, &table, 0, NULL), 0);
+    CHECK(is_marked(&lun, 5));
+    CHECK(!is_marked(&lun, 6));
+    table.seq++;
+    table.dead_generation = 6;
+    CHECK_EQ(table_write(lun.fd, &lun.layout, &table, 1, NULL), 0);
+    CHECK(is_marked(&lun, 6));
+    lun.layout.grants_b = 4096 * MIB; /* behind the end: reads fail */
+    CHECK(!is_marked(&lun, 5));
+    table_free(&table);
+    temp_lun_close(lun.fd, lun.path);
+}
+
 static void the_wanted_length_never_trusts_a_damaged_page(void)
 {
     struct table table = sample(TABLE_GRANTS);
@@ -320,4 +356,6 @@ TEST_MAIN(TEST(tables_are_the_golden_files_and_back),
           TEST(the_newer_valid_copy_is_read_and_a_damaged_one_passed_over),
           TEST(a_table_of_many_pages_comes_back_whole_and_may_shrink_again),
           TEST(an_unreadable_or_newer_copy_is_an_error_even_beside_a_good_one),
+          TEST(a_mark_covers_the_lives_up_to_its_generation_and_needs_its_flag),
+          TEST(a_mark_on_the_lun_is_the_newest_copys_and_what_cannot_be_read_marks_nothing),
           TEST(the_wanted_length_never_trusts_a_damaged_page))

@@ -101,7 +101,7 @@ static bool is_over(const struct verify_host *h, uint64_t generation)
 {
     const struct table *grants = grants_of(h);
     return (h->node && generation <= h->node->over_generation) ||
-           (grants && grants->node_dead && generation <= grants->dead_generation);
+           (grants && table_marks_dead(grants, generation));
 }
 
 /* A report of this very life: what an earlier one had is gone with it. */
