@@ -52,6 +52,8 @@ void ghost_mapped(void); /* something new is mapped: checks for two writers */
 void ghost_detached(const struct machine *m, const struct stack_spec *spec, uint64_t mapped_us);
 void ghost_formatted(const struct stack_spec *spec);
 bool ghost_is_formatted(const struct uuid *volume);
+/* When a table first gave it, at the latest at the last takeover but one; 0: none did. */
+uint64_t ghost_given_us(uint32_t host, const struct uuid *attachment);
 bool ghost_nothing_granted(char *why, size_t size);
 void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *bytes, uint32_t len);
 
@@ -87,9 +89,9 @@ bool ghost_order_read(uint32_t host, int copy, struct table *ret);
 void ghost_dead_landed(uint32_t host, int copy, const struct table *t);
 /* The leader is about to write it; `first` of that host. */
 void ghost_dead_grants(const struct process *p, uint32_t host, const struct table *t, bool first);
-/* It has just given this to that host. */
+/* It gives this to that host; what others were given after `since_us` counts. */
 void ghost_dead_moved(const struct process *p, uint32_t to, const struct table_entry *e,
-                      uint64_t term);
+                      uint64_t term, uint64_t since_us);
 
 /* --- spill slots (ghost_spills.c) --- */
 void ghost_spill_submitted(const struct process *p, bool up, uint32_t host, const uint8_t *bytes,

@@ -67,24 +67,22 @@ void ghost_dead_grants(const struct process *p, uint32_t host, const struct tabl
                           p->name, host, (unsigned long long)t->entries[i].generation);
 }
 
-/* An erasure that failed half-way was none: what is written again is no news. Nor is what an older
- * copy alone knew at the takeover, which gives nobody anything. Nor is a job that a node's next
- * life gets after its former one: a layer that two nodes were to format before a takeover stays new
- * until both their grants are erased (op_create.c). */
+/* What an older copy alone knew at the takeover is no news: it gives nobody anything. Nor is a job
+ * that a node's next life gets after its former one: a layer that two nodes were to format before a
+ * takeover stays new until both their grants are erased (op_create.c). */
 static bool is_news(uint32_t to, const struct table_entry *e)
 {
     if (e->term == TABLE_TERM_LEFT_OVER)
         return false;
     for (int copy = 0; copy < COPIES; copy++)
-        if (newest[to][copy].slot != 0 &&
-            (table_find_attachment(&newest[to][copy], &e->attachment_id) ||
-             (e->mode == TABLE_MODE_JOB && table_find_volume(&newest[to][copy], &e->volume_id))))
+        if (newest[to][copy].slot != 0 && e->mode == TABLE_MODE_JOB &&
+            table_find_volume(&newest[to][copy], &e->volume_id))
             return false;
     return true;
 }
 
 void ghost_dead_moved(const struct process *p, uint32_t to, const struct table_entry *e,
-                      uint64_t term)
+                      uint64_t term, uint64_t since_us)
 {
     for (uint32_t h = 1; h <= WORLD_MAX_NODES && is_news(to, e); h++)
         for (int copy = 0; h != to && copy < COPIES; copy++) {
@@ -93,7 +91,8 @@ void ghost_dead_moved(const struct process *p, uint32_t to, const struct table_e
                 /* One that is left over was confirmed gone, and gives nobody anything. */
                 if (uuid_equal(&t->entries[i].volume_id, &e->volume_id) &&
                     t->entries[i].term != TABLE_TERM_LEFT_OVER &&
-                    t->entries[i].generation > mark_of(t))
+                    t->entries[i].generation > mark_of(t) &&
+                    ghost_given_us(h, &t->entries[i].attachment_id) >= since_us)
                     sim_violation("moved-after-the-mark",
                                   "%s gives host %u volume %016llx, which copy %c of host %u's "
                                   "grants, of its own term, still names",

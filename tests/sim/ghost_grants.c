@@ -14,13 +14,14 @@
 
 #include "sim/ghost.h"
 
-#define GRANTED_MAX   512u
+#define GRANTED_MAX   4096u
 #define FORMATTED_MAX 512u
 
 struct granted {
     uint32_t host;
     struct uuid volume, attachment;
     uint64_t generation;
+    uint64_t given_us, erased_us; /* the latter 0: it stands */
 };
 
 static struct granted granted[GRANTED_MAX];
@@ -55,12 +56,19 @@ void ghost_formatted(const struct stack_spec *spec)
 
 /* --- mapping --- */
 
-static struct granted *find(uint32_t host, const struct uuid *attachment)
+/* One that was erased stays until the next leader's first table, for an erasure may fail. */
+static struct granted *known(uint32_t host, const struct uuid *attachment)
 {
     for (uint32_t i = 0; i < n_granted; i++)
         if (granted[i].host == host && uuid_equal(&granted[i].attachment, attachment))
             return &granted[i];
     return NULL;
+}
+
+static struct granted *find(uint32_t host, const struct uuid *attachment)
+{
+    struct granted *g = known(host, attachment);
+    return g && g->erased_us == 0 ? g : NULL;
 }
 
 bool ghost_is_granted(uint32_t host, uint64_t generation, const struct uuid *attachment)
@@ -173,13 +181,14 @@ static void search(void *data, const struct mapped_view *v)
         s->found = true;
 }
 
-static void check_erase(const struct process *p, const struct granted *g)
+static void erase(const struct process *p, struct granted *g)
 {
     struct search s = {g->host, &g->attachment, false};
     char id[UUID_TEXT_SIZE];
 
     sim_trace("ghost: host %u is no more granted %016llx", g->host,
               (unsigned long long)uuid_short(&g->volume));
+    g->erased_us = sim_now_us();
     stack_model_each(search, &s);
     if (s.found && !sanlock_proved_dead(g->host, g->generation))
         sim_violation("a-grant-moves-after-proof",
@@ -189,15 +198,55 @@ static void check_erase(const struct process *p, const struct granted *g)
 
 static void add(uint32_t host, const struct table_entry *e)
 {
-    struct granted *g = find(host, &e->attachment_id);
+    struct granted *g = known(host, &e->attachment_id);
+    uint64_t given_us = g ? g->given_us : sim_now_us();
     if (!g) {
         assert(n_granted < GRANTED_MAX);
         g = &granted[n_granted++];
+    }
+    if (given_us == sim_now_us() || g->erased_us)
         sim_trace("ghost: host %u is granted %016llx, %s", host,
                   (unsigned long long)uuid_short(&e->volume_id),
                   e->mode == TABLE_MODE_JOB ? "job" : "attach");
+    *g = (struct granted){host, e->volume_id, e->attachment_id, e->generation, given_us, 0};
+}
+
+/* Since when nobody else may have been given what this entry gives: an entry whose erasure failed
+ * stands again, and others may stand beside it since the takeover, but none that came since it was
+ * erased. A leader gives no attachment twice otherwise, for each has a number of its own. */
+static uint64_t alone_since(uint32_t host, const struct table_entry *e)
+{
+    const struct granted *g = known(host, &e->attachment_id);
+    return g ? g->erased_us : 0;
+}
+
+uint64_t ghost_given_us(uint32_t host, const struct uuid *attachment)
+{
+    const struct granted *g = known(host, attachment);
+    return g ? g->given_us : 0;
+}
+
+static void forget_erased(uint32_t host)
+{
+    for (uint32_t i = 0; i < n_granted; i++)
+        if (granted[i].host == host && granted[i].erased_us)
+            granted[i--] = granted[--n_granted];
+}
+
+static void compare_tables(const struct process *p, uint32_t host, struct table *t, bool first)
+{
+    if (first)
+        forget_erased(host);
+    for (uint32_t i = 0; i < n_granted; i++)
+        if (granted[i].host == host && granted[i].erased_us == 0 &&
+            !table_find_attachment(t, &granted[i].attachment))
+            erase(p, &granted[i]);
+    for (uint32_t i = 0; i < t->n_entries; i++) {
+        const struct table_entry *e = &t->entries[i];
+        if (!first && !find(host, &e->attachment_id))
+            ghost_dead_moved(p, host, e, t->term, alone_since(host, e));
+        add(host, e);
     }
-    *g = (struct granted){host, e->volume_id, e->attachment_id, e->generation};
 }
 
 void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *bytes, uint32_t len)
@@ -214,16 +263,7 @@ void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *byt
     if (p == ghost_leader()) {
         bool first = ghost_order_grants(p, host, &t);
         ghost_dead_grants(p, host, &t, first);
-        for (uint32_t i = 0; i < n_granted; i++)
-            if (granted[i].host == host && !table_find_attachment(&t, &granted[i].attachment)) {
-                check_erase(p, &granted[i]);
-                granted[i--] = granted[--n_granted];
-            }
-        for (uint32_t i = 0; i < t.n_entries; i++) {
-            if (!first && !find(host, &t.entries[i].attachment_id))
-                ghost_dead_moved(p, host, &t.entries[i], t.term);
-            add(host, &t.entries[i]);
-        }
+        compare_tables(p, host, &t, first);
     }
     table_free(&t);
 }
@@ -231,8 +271,11 @@ void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *byt
 bool ghost_nothing_granted(char *why, size_t size)
 {
     char id[UUID_TEXT_SIZE];
-    if (n_granted > 0)
-        snprintf(why, size, "volume %s is still granted to host %u",
-                 uuid_format(&granted[0].volume, id), granted[0].host);
-    return n_granted == 0;
+    for (uint32_t i = 0; i < n_granted; i++)
+        if (granted[i].erased_us == 0) {
+            snprintf(why, size, "volume %s is still granted to host %u",
+                     uuid_format(&granted[i].volume, id), granted[i].host);
+            return false;
+        }
+    return true;
 }
