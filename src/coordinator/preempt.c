@@ -10,11 +10,13 @@
  * left (SAFETY 1).
  *
  * Failure modes: a preempt that fails moves nothing and is tried again by whoever asked; a new
- * leader that cannot preempt does not lead. A host of which sanlock does not know yet whether it is
- * dead is waited for: the lease was had, so that it is being decided. A leader that has slept, or
- * has just been started, waits until sanlock's word counts again (awake.h), and of a host that it
- * calls dead the lease must stand still (proof.c): the living would be preempted otherwise.
+ * leader that cannot preempt does not lead. A former leader's host of which sanlock does not know
+ * yet whether it is dead is waited for: the lease was had, so that it is being decided. So is a
+ * look at the lease of somebody dead that fails: it does not say that he lives. A leader that has
+ * slept, or has just been started, waits until sanlock's word counts again (awake.h), and of a host
+ * that it calls dead the lease must stand still (proof.c): the living would be preempted otherwise.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -90,9 +92,23 @@ void preempt_start(struct coordinator *c, uint32_t host_id, uint64_t generation)
 
 /* --- for a new leader --- */
 
-static bool is_dead(const struct coordinator *c, const struct host_status *host)
+static bool is_dead(const struct host_status *host)
 {
-    return host->state == HOST_STATE_DEAD && proof_look_at(c, host) == HOST_LOOK_UNMOVED;
+    return host->state == HOST_STATE_DEAD && host->look == HOST_LOOK_UNMOVED;
+}
+
+/* One look, which both the decision and the preempt go by. False: a lease could not be read, so
+ * that it is not known whom to preempt. */
+static bool look_at_dead(const struct coordinator *c, struct host_status *hosts, int n)
+{
+    bool all = true;
+    for (int i = 0; i < n; i++) {
+        if (hosts[i].state != HOST_STATE_DEAD)
+            continue;
+        hosts[i].look = proof_look_at(c, &hosts[i]);
+        all &= hosts[i].look != HOST_LOOK_NONE;
+    }
+    return all;
 }
 
 /* Whether that life of a host may have left a writer. Another life of the host has begun or this
@@ -104,7 +120,7 @@ static enum host_state state_of(const struct coordinator *c, const struct host_s
             continue;
         if (hosts[i].generation > c->former.generation)
             return HOST_STATE_FREE;
-        bool belied = hosts[i].state == HOST_STATE_DEAD && !is_dead(c, &hosts[i]);
+        bool belied = hosts[i].state == HOST_STATE_DEAD && !is_dead(&hosts[i]);
         return belied ? HOST_STATE_UNKNOWN : hosts[i].state;
     }
     return HOST_STATE_UNKNOWN;
@@ -139,7 +155,10 @@ static int wait_decided(const struct coordinator *c, struct host_status **ret, s
     for (int waited_ms = 0; rc == 0 && waited_ms <= t.dead_s * 1000; waited_ms += LOOK_MS) {
         int n = membership_hosts(&c->sb.pool_id, ret, err);
         bool awake = (uint64_t)waited_ms >= c->takeover_awake_in_ms;
-        if (n < 0 || (is_settled(c, *ret, n) && (awake || !anybody_dead(*ret, n))))
+        if (n < 0 && n != -EAGAIN) /* EAGAIN: sanlock has not looked at the others yet */
+            return n;
+        if (n >= 0 && (awake || !anybody_dead(*ret, n)) && look_at_dead(c, *ret, n) &&
+            is_settled(c, *ret, n))
             return n;
         free(*ret);
         *ret = NULL;
@@ -160,7 +179,7 @@ static int preempt_dead(const struct coordinator *c, struct reservation *r,
     bool found = host->host_id == c->former.host_id && host->generation == c->former.generation;
     int rc = 0;
 
-    if (host->host_id == c->self.host_id || !is_dead(c, host))
+    if (host->host_id == c->self.host_id || !is_dead(host))
         return 0;
     if (!found)
         rc = reservation_find(r, host->host_id, host->generation, &found, err);
