@@ -127,6 +127,7 @@ struct coordinator {
     struct error lease_err;
     struct host_status *hosts;
     int n_hosts;
+    uint64_t lease_asked_ms; /* the loop's time when the last lease job was submitted */
     struct timeouts times;
     struct awake awake;            /* the loop's looks at its clock */
     uint64_t takeover_awake_in_ms; /* when elected: how long until sanlock's DEAD is believed */
@@ -191,12 +192,13 @@ void leader_uv_request(struct coordinator *c, uint64_t client, const Lunar__Requ
 void leader_uv_tend(struct coordinator *c);
 
 /* proof.c. proof_hosts blocks, lease thread or the takeover: as membership_hosts, with looks
- * (proof_look) at the leases of hosts in doubt. proof_judge tells the leader, on the loop. */
+ * (proof_look) at the leases of hosts in doubt. proof_judge tells the leader, on the loop; all of
+ * it was asked since `asked_ms`. */
 void proof_open(struct coordinator *c);
 void proof_look(struct coordinator *c, struct host_status *hosts, int n);
 enum host_look proof_look_at(const struct coordinator *c, const struct host_status *host);
 int proof_hosts(struct coordinator *c, struct host_status **ret, struct error *err);
-void proof_judge(struct coordinator *c, const struct host_status *hosts, int n);
+void proof_judge(struct coordinator *c, const struct host_status *hosts, int n, uint64_t asked_ms);
 /* Lease thread, after proof_hosts: what the next beat says of leases that stand still. */
 void proof_list_still(struct coordinator *c, const struct host_status *hosts, int n);
 

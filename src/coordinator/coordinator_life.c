@@ -138,7 +138,7 @@ static void lease_done(struct worker_job *job)
         log_warn("lease_check_failed code=%s text=\"%s\"", error_name(c->lease_rc),
                  c->lease_err.text);
     } else if (c->state == COORDINATOR_STATE_LEADING && c->lease_rc == 0 && c->n_hosts > 0) {
-        proof_judge(c, c->hosts, c->n_hosts);
+        proof_judge(c, c->hosts, c->n_hosts, c->lease_asked_ms);
     }
     free(c->hosts);
     c->hosts = NULL;
@@ -157,6 +157,7 @@ static void submit_lease_job(struct coordinator *c)
     if (c->lease_busy)
         return;
     c->lease_busy = true;
+    c->lease_asked_ms = coordinator_now_ms(c);
     c->lease_trying = c->state == COORDINATOR_STATE_CANDIDATE;
     c->lease_beats = !c->lease_trying && beat_is_due(c);
     c->lease_phase = phase_of(c);

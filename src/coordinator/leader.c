@@ -282,7 +282,7 @@ void leader_heard(struct leader *leader, uint32_t host_id, uint64_t heard_ms)
         leader->nodes[host_id].last_heard_ms = heard_ms;
 }
 
-static void note_host(struct leader *l, const struct host_status *host)
+static void note_host(struct leader *l, const struct host_status *host, uint64_t asked_ms)
 {
     struct node *n = &l->nodes[host->host_id];
     bool moved = n->renewed_ms == 0 || host->generation != n->sanlock_generation ||
@@ -298,17 +298,17 @@ static void note_host(struct leader *l, const struct host_status *host)
     if (moved)
         n->renewed_ms = l->now_ms;
     if (host->look == HOST_LOOK_UNMOVED)
-        n->looked_ms = l->now_ms;
+        n->looked_ms = asked_ms; /* it may have renewed since, however late we are told */
 }
 
 void leader_hosts(struct leader *leader, const struct host_status *hosts, uint32_t n, bool awake,
-                  uint64_t now_ms)
+                  uint64_t asked_ms, uint64_t now_ms)
 {
     leader->now_ms = now_ms;
     for (uint32_t i = 0; i < n; i++) {
         if (hosts[i].host_id < 1 || hosts[i].host_id > leader->sb->layout.max_nodes)
             continue;
-        note_host(leader, &hosts[i]);
+        note_host(leader, &hosts[i], asked_ms);
         over_judge(leader, &hosts[i], awake);
     }
 }

@@ -85,10 +85,11 @@ void leader_node(struct leader *leader, uint32_t host_id, const struct channel_s
                  uint64_t now_ms);
 /* When that node's page was last news. */
 void leader_heard(struct leader *leader, uint32_t host_id, uint64_t heard_ms);
-/* What sanlock says of all hosts, each second. `awake`: this process has been awake for long enough
- * to believe a verdict of DEAD (fencing/awake.h). */
+/* What sanlock says of all hosts, each second; asked for, and the leases read, since `asked_ms`.
+ * `awake`: this process has been awake for long enough to believe a verdict of DEAD
+ * (fencing/awake.h). */
 void leader_hosts(struct leader *leader, const struct host_status *hosts, uint32_t n, bool awake,
-                  uint64_t now_ms);
+                  uint64_t asked_ms, uint64_t now_ms);
 /* The answer to leader_io.preempt: 0 if no write of that life can reach any PV any more. */
 void leader_preempted(struct leader *leader, uint32_t host_id, uint64_t generation, int rc,
                       const struct error *err, uint64_t now_ms);

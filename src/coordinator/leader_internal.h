@@ -98,7 +98,7 @@ struct node {
     /* What the lease's timestamp shows, in our clock. */
     uint64_t timestamp;
     uint64_t renewed_ms; /* when it was seen to have moved; 0: never seen */
-    uint64_t looked_ms;  /* when the lease itself was read and had not moved since; 0: never */
+    uint64_t looked_ms;  /* the lease was read after that and had not moved since; 0: never */
     struct death over;
 };
 

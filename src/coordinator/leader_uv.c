@@ -268,7 +268,7 @@ int leader_uv_open(struct coordinator *c, struct error *err)
     c->catalogue_basis = committer_basis(c->takeover.committer);
     open_hub(c); /* before the first that is declared dead */
     if (c->takeover.n_hosts > 0)
-        proof_judge(c, c->takeover.hosts, c->takeover.n_hosts);
+        proof_judge(c, c->takeover.hosts, c->takeover.n_hosts, 0); /* nobody knows since when */
     free(c->takeover.hosts);
     c->takeover.hosts = NULL;
     leader_start(c->leader, coordinator_now_ms(c));

@@ -76,12 +76,12 @@ int proof_hosts(struct coordinator *c, struct host_status **ret, struct error *e
     return n;
 }
 
-void proof_judge(struct coordinator *c, const struct host_status *hosts, int n)
+void proof_judge(struct coordinator *c, const struct host_status *hosts, int n, uint64_t asked_ms)
 {
     uint64_t now_ms = coordinator_now_ms(c);
     bool awake = awake_is(&c->awake, &c->times, now_ms);
 
-    leader_hosts(c->leader, hosts, (uint32_t)n, awake, now_ms);
+    leader_hosts(c->leader, hosts, (uint32_t)n, awake, asked_ms, now_ms);
     if (c->lease_busy)
         return; /* the takeover's own hosts, while a job of the lease thread is out */
     for (uint32_t h = 1; h <= c->sb.layout.max_nodes; h++) {

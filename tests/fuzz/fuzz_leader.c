@@ -116,7 +116,7 @@ static void host_state(void)
                                  .state = states[(how & 15) % 5],
                                  .timestamp = how >> 5 & 1,
                                  .look = (how >> 6) % 3};
-    leader_hosts(w.leader, &status, 1, (how & 15) < 13, w.now);
+    leader_hosts(w.leader, &status, 1, (how & 15) < 13, w.now, w.now);
 }
 
 static void trouble(void)

@@ -46,9 +46,10 @@ struct world {
     uint64_t generation[MAX_NODES + 1];
     int grants_fail; /* code of the next grant write, which then changes nothing */
     bool nodes_silent;
-    int node_error; /* what nodes answer */
-    int send_fail;  /* what sending to a node gives */
-    bool asleep;    /* the coordinator was, of late */
+    int node_error;   /* what nodes answer */
+    int send_fail;    /* what sending to a node gives */
+    bool asleep;      /* the coordinator was, of late */
+    uint64_t slow_ms; /* so long it takes from the question to sanlock until the leader is told */
     bool has_pr;
     uint64_t timestamp[MAX_NODES + 1];     /* of the delta leases */
     uint64_t declared_dead[MAX_NODES + 1]; /* what the down pages say */
@@ -155,7 +156,7 @@ static inline void host_status(uint32_t host, uint64_t generation, enum host_sta
                                  .state = state,
                                  .timestamp = w.timestamp[host],
                                  .look = look};
-    leader_hosts(w.leader, &status, 1, !w.asleep, w.now);
+    leader_hosts(w.leader, &status, 1, !w.asleep, w.now - w.slow_ms, w.now);
 }
 
 /* DEAD with all that makes it believed. */

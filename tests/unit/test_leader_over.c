@@ -389,6 +389,25 @@ static void a_fence_wants_a_fresh_look_at_the_lease(void)
     CHECK_EQ(w.code, 0);
 }
 
+/* A look that hung, or was told to a coordinator that had slept, is as old as its beginning. */
+static void safety_8_a_look_that_took_long_is_no_fresh_one(void)
+{
+    world_reset();
+    attached("disk");
+    stands_still_for(1000);
+    tick(8001);
+    w.slow_ms = 8000; /* it may have renewed twice meanwhile */
+    host_status(2, 1, HOST_STATE_LIVE, HOST_LOOK_UNMOVED);
+    fence(2, 1, "node2");
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    CHECK_EQ(w.declared_dead[2], 0);
+    w.slow_ms = 0;
+    host_status(2, 1, HOST_STATE_FAIL, HOST_LOOK_UNMOVED);
+    fence(2, 1, "node2");
+    settle();
+    CHECK_EQ(w.code, 0);
+}
+
 static void safety_8_a_fence_is_latched_and_answered_when_both_copies_say_so(void)
 {
     world_reset();
@@ -577,6 +596,7 @@ TEST_MAIN(TEST(safety_8_dead_takes_the_grants_and_another_node_gets_the_volume),
           TEST(what_is_put_back_for_a_dead_life_is_taken_again),
           TEST(safety_8_a_node_that_renews_cannot_be_fenced),
           TEST(a_fence_wants_a_fresh_look_at_the_lease),
+          TEST(safety_8_a_look_that_took_long_is_no_fresh_one),
           TEST(safety_8_a_fence_is_latched_and_answered_when_both_copies_say_so),
           TEST(a_fence_that_names_something_else_does_nothing),
           TEST(safety_13_nothing_moves_before_the_keys_are_preempted),
