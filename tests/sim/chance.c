@@ -19,8 +19,8 @@ struct generator {
     uint64_t s[4];
 };
 
-static const char *const stream_names[SIM_STREAMS] = {"config", "lun",   "schedule", "clients",
-                                                      "uuid",   "world", "hints",    "data"};
+static const char *const stream_names[SIM_STREAMS] = {
+    "config", "lun", "schedule", "clients", "uuid", "world", "hints", "data", "reservations"};
 static const char *const fault_names[SIM_FAULT_KINDS] = {
 #define X(name, text) #name,
     SIM_FAULTS(X)
@@ -148,6 +148,9 @@ static void fill_in(void)
     uint64_t chaos_us = (30000 + sim_random(STREAM_CONFIG, 60000)) * SIM_MS;
     uint32_t nodes = 2 + (uint32_t)sim_random(STREAM_CONFIG, 4);
     uint32_t requests = 40 + (uint32_t)sim_random(STREAM_CONFIG, 260);
+    uint32_t reservations = sim_random(STREAM_RESERVATIONS, 3) == 0 ? 1 : 2;
+    if (options.reservations == 0)
+        options.reservations = reservations;
     if (options.chaos_us == 0)
         options.chaos_us = chaos_us;
     if (options.nodes == 0)

@@ -455,6 +455,7 @@ static const struct {
     {FAULT_QSD_EXIT, 150, exit_qsd},
     {FAULT_FORGED_PAGE, 400, forge_page},
     {FAULT_PROCESS_STOP, 60, stop_process},
+    {FAULT_OPERATOR, 30, operator_fences},
 };
 
 static uint64_t chaos_end_us;

@@ -30,7 +30,7 @@
 struct consumer_write {
     struct consumer *consumer;
     uint32_t place;
-    uint64_t number;
+    uint64_t number, sent_us;
     struct sim_event *event;
 };
 
@@ -110,7 +110,7 @@ static void on_land(void *data)
         return;
     }
     w->event = NULL;
-    if (c->machine->path_lost)
+    if (c->machine->path_lost || !lun_lets_write(c->machine, w->sent_us))
         return; /* with an error */
     if (ghost_writer_landed(c->map, c->places[w->place]))
         put_stamp(c, w->place, w->number);
@@ -129,7 +129,8 @@ void consumer_write(struct consumer *c)
         if (w->event)
             continue;
         uint32_t at = (uint32_t)sim_random(STREAM_DATA, PLACES);
-        *w = (struct consumer_write){.consumer = c, .place = at, .number = ++last_number};
+        *w = (struct consumer_write){
+            .consumer = c, .place = at, .number = ++last_number, .sent_us = sim_now_us()};
         w->event = sim_at(sim_now_us() + latency, on_land, w);
         return;
     }
@@ -179,13 +180,15 @@ void consumer_close(struct consumer *c)
 /* --- the power cut --- */
 
 struct late_write {
-    uint64_t map, offset;
+    const struct machine *machine;
+    uint64_t map, offset, sent_us;
 };
 
 static void on_late(void *data)
 {
     struct late_write *l = data;
-    ghost_writer_landed(l->map, l->offset); /* nobody reads what was never acknowledged */
+    if (lun_lets_write(l->machine, l->sent_us))
+        ghost_writer_landed(l->map, l->offset); /* nobody reads what was never acknowledged */
     free(l);
 }
 
@@ -202,7 +205,7 @@ void consumer_power_cut(struct consumer *c)
         struct late_write *l = malloc(sizeof *l);
         if (!l)
             abort();
-        *l = (struct late_write){c->map, c->places[w->place]};
+        *l = (struct late_write){c->machine, c->map, c->places[w->place], w->sent_us};
         sim_at(sim_now_us() + sim_random(STREAM_DATA, CUT_LATE_US), on_late, l);
     }
     consumer_run(c, false);

@@ -250,6 +250,7 @@ static void format_lun(void)
                                    .watchdog_fire_timeout_s = WATCHDOG_S,
                                    .extent_size = 32u << 20};
     world_sb.pool_id = uuid_random();
+    world_sb.flags = sim_options()->reservations == 1 ? SUPERBLOCK_FLAG_PR : 0;
     int rc = layout_compute(WORLD_MAX_NODES, 512, &world_sb.layout, &err);
     assert(rc == 0);
     superblock_out(&world_sb, buffer);

@@ -315,5 +315,6 @@ void sim_start(const struct sim_options *options)
     fiber_reset();
     fake_uv_reset();
     lun_reset();
+    reservations_reset();
     sanlock_reset();
 }

@@ -24,15 +24,19 @@ struct seat {
     uint64_t term;         /* 0: never elected */
     uint64_t taken_us;     /* when somebody else was elected; 0: not yet */
     uint64_t ran_at_taken; /* of its machine */
-    uint64_t knows_us;     /* since when it knows that it was deposed; 0: not yet */
+    uint64_t stood_at_taken;
+    uint64_t knows_us; /* since when it knows that it was deposed; 0: not yet */
     uint64_t check_began_us, check_ended_us; /* of the last good look at the lease */
     uint64_t commit_began_us;
 };
 
 static struct seat seats[PROCESSES_MAX];
+/* Lives that the leader's own daemon saw dead when it was elected; 0: none. */
+static uint64_t dead_at_election[WORLD_MAX_NODES + 1];
 static struct process *leader;
 static uint64_t highest_term, elected_us;
-static uint64_t ran_us[SIM_NODES_MAX + 1]; /* how long each machine was up with its LUN */
+static uint64_t ran_us[SIM_NODES_MAX + 1];       /* how long each machine was up with its LUN */
+static uint64_t agent_ran_us[SIM_NODES_MAX + 1]; /* and its agent was not stopped */
 static uint64_t last_event_us;
 static const struct machine *host_of[WORLD_MAX_NODES + 1]; /* who holds the host id, or did last */
 
@@ -57,12 +61,36 @@ struct process *ghost_leader(void)
     return leader;
 }
 
-uint64_t ghost_ran_us(const struct machine *m)
+uint64_t ghost_agent_ran_us(const struct machine *m)
 {
-    return ran_us[m->index];
+    return agent_ran_us[m->index];
 }
 
 /* --- terms --- */
+
+static void note_the_dead(const struct machine *m)
+{
+    for (uint32_t h = 1; h <= WORLD_MAX_NODES; h++) {
+        uint64_t generation;
+        bool dead = sanlock_written_us(h, &generation) && sanlock_sees_dead(m, h);
+        dead_at_election[h] = dead ? generation : 0;
+    }
+}
+
+/* SAFETY 13: what such a host has under way, of a former leader's lvm above all, is ended first. */
+static void check_preempted(const struct process *p)
+{
+    for (uint32_t h = 1; h <= WORLD_MAX_NODES; h++) {
+        uint64_t generation, written_us = sanlock_written_us(h, &generation);
+        bool same = dead_at_election[h] && generation == dead_at_election[h] && written_us &&
+                    written_us < elected_us;
+        if (same && h != sanlock_host_id(p->machine) && lun_has_key_of(h, generation))
+            sim_violation("preempted-before-the-first-commit",
+                          "%s commits, and the key of host %u generation %llu, dead since before "
+                          "the election, is registered",
+                          p->name, h, (unsigned long long)generation);
+    }
+}
 
 static void on_elected(struct process *p, uint64_t term)
 {
@@ -73,10 +101,12 @@ static void on_elected(struct process *p, uint64_t term)
         struct seat *old = seat_of(leader);
         old->taken_us = sim_now_us();
         old->ran_at_taken = ran_us[leader->machine->index];
+        old->stood_at_taken = process_stood_us(leader);
     }
     sim_trace("ghost: %s has term %llu", p->name, (unsigned long long)term);
     highest_term = term;
     elected_us = sim_now_us();
+    note_the_dead(p->machine);
     leader = p;
     ghost_order_elected(term);
     stale_elected(term);
@@ -123,7 +153,9 @@ void ghost_acts(const struct process *p, const char *what)
         sim_violation("one-coordinator-acts", "%s %s and was never elected", p->name, what);
     if (s->taken_us == 0)
         return;
-    uint64_t blind = ran_us[p->machine->index] - s->ran_at_taken;
+    uint64_t ran = ran_us[p->machine->index] - s->ran_at_taken;
+    uint64_t stood = process_stood_us(p) - s->stood_at_taken; /* its machine, too, perhaps */
+    uint64_t blind = ran > stood ? ran - stood : 0;
     bool knows = s->knows_us > 0 && sim_now_us() > s->knows_us + TOLD_US;
     if (knows || blind > BLIND_MAX_US)
         sim_violation("one-coordinator-acts",
@@ -141,6 +173,8 @@ void ghost_commits(const struct process *p)
     if (s->check_ended_us < s->commit_began_us || s->check_ended_us == 0)
         sim_violation("one-coordinator-acts",
                       "%s commits without a look at the lease since the commit began", p->name);
+    if (p == leader)
+        check_preempted(p);
 }
 
 /* --- who is forced out --- */
@@ -302,8 +336,11 @@ static void count_running(void)
     last_event_us = sim_now_us();
     for (uint32_t i = 1; i <= world_machines(); i++) {
         const struct machine *m = machine_at(i);
-        if (m->state == MACHINE_UP && !m->path_lost)
-            ran_us[i] += passed;
+        if (m->state != MACHINE_UP || m->path_lost)
+            continue;
+        const struct process *agent = machine_process(m, PROCESS_AGENT);
+        ran_us[i] += passed;
+        agent_ran_us[i] += agent && !agent->stopped ? passed : 0;
     }
 }
 

@@ -21,8 +21,8 @@ uint64_t ghost_term_of(const struct process *p); /* given by sanlock; 0: none */
 uint64_t ghost_term(void);                       /* the highest that was ever given */
 struct process *ghost_leader(void);              /* whom; it may have died */
 
-/* How long the machine has been up with its LUN, in all. */
-uint64_t ghost_ran_us(const struct machine *m);
+/* How long the machine has been up with its LUN and an agent that runs, in all. */
+uint64_t ghost_agent_ran_us(const struct machine *m);
 
 /* --- metadata (ghost_metadata.c) --- */
 /* lvm made `text` out of `base` (NULL: out of nothing). */

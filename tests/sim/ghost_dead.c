@@ -2,10 +2,11 @@
 /*
  * Invariants of the lives that are over (SAFETY 8), judged by what has stood on the LUN.
  *
- *   the-dead-stay-dead     once both copies of a node's grants have borne the mark of a life,
- * nobody gives anything to that life, as long as a witness of the mark is left moved-after-the-mark
- * nobody is given a volume that, by what this leader itself has brought to the LUN, somebody else
- * still has: erased or marked first, in both copies
+ *   preempted-is-silent    who is told that a life was preempted can rely on it: nothing of its
+ * writes lands any more (SAFETY 13) the-dead-stay-dead     once both copies of a node's grants have
+ * borne the mark of a life, nobody gives anything to that life, as long as a witness of the mark is
+ * left moved-after-the-mark nobody is given a volume that, by what this leader itself has brought
+ * to the LUN, somebody else still has: erased or marked first, in both copies
  *
  * A copy is what its newest table says, whatever older one a late write brought back.
  */
@@ -79,6 +80,21 @@ static bool is_news(uint32_t to, const struct table_entry *e)
             table_find_volume(&newest[to][copy], &e->volume_id))
             return false;
     return true;
+}
+
+void __real_leader_preempted(struct leader *l, uint32_t host_id, uint64_t generation, int rc,
+                             const struct error *err, uint64_t now_ms);
+void __wrap_leader_preempted(struct leader *l, uint32_t host_id, uint64_t generation, int rc,
+                             const struct error *err, uint64_t now_ms);
+void __wrap_leader_preempted(struct leader *l, uint32_t host_id, uint64_t generation, int rc,
+                             const struct error *err, uint64_t now_ms)
+{
+    if (rc == 0 && !lun_has_silenced(host_id, generation))
+        sim_violation("preempted-is-silent",
+                      "%s takes host %u generation %llu for preempted, and the LUN has not ended "
+                      "all of its writes yet",
+                      process_current()->name, host_id, (unsigned long long)generation);
+    __real_leader_preempted(l, host_id, generation, rc, err, now_ms);
 }
 
 void ghost_dead_moved(const struct process *p, uint32_t to, const struct table_entry *e,

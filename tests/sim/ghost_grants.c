@@ -85,7 +85,7 @@ void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool 
     uint32_t f = formatted_index(&spec->volume_id);
     char id[UUID_TEXT_SIZE];
 
-    if (ghost_is_excused(m, host, sanlock_generation(m)))
+    if (ghost_is_excused(m, host, sanlock_generation(m)) || !lun_lets_write(m, sim_now_us()))
         return;
     uuid_format(&spec->volume_id, id);
     if (!g || g->generation != sanlock_generation(m))
@@ -140,6 +140,8 @@ static bool overlap(const struct stack_spec *a, const struct stack_spec *b)
 /* What a machine that woke up dead has mapped is judged by what it writes (ghost_writers.c). */
 static bool may_write(const struct mapped_view *v)
 {
+    if (lun_has_reservations())
+        return v->writes && lun_lets_write(v->machine, sim_now_us());
     return v->writes && !ghost_is_excused(v->machine, v->host, v->generation);
 }
 
@@ -260,6 +262,11 @@ void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *byt
     if (t.node_dead && !sanlock_proved_dead(host, t.dead_generation))
         sim_violation("a-grant-moves-after-proof", "%s marks host %u generation %llu, which lives",
                       p->name, host, (unsigned long long)t.dead_generation);
+    if (t.node_dead && lun_has_key_of(host, t.dead_generation) &&
+        !sanlock_is_free(host, t.dead_generation))
+        sim_violation("preempted-before-the-grant-moves",
+                      "%s marks host %u generation %llu, whose key is registered", p->name, host,
+                      (unsigned long long)t.dead_generation);
     if (p == ghost_leader()) {
         bool first = ghost_order_grants(p, host, &t);
         ghost_dead_grants(p, host, &t, first);

@@ -10,7 +10,8 @@
  * which others could prove it dead. What it had in flight, and what it does until it is stopped,
  * only reservations can hold back. It must be stopped soon: by its watchdog within WAKE_US if its
  * clock went on, and else, as it does not know that it was away, by its own agent, which reads of
- * its death on the LUN, within FENCE_US of time in which it reaches the LUN.
+ * its death on the LUN, within FENCE_US of time in which its agent runs and
+ * reaches the LUN.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -41,7 +42,7 @@ struct range {
 /* A machine that woke up dead. */
 struct thaw {
     bool clock_stopped;
-    uint64_t ran_us; /* of its machine, at the thaw (ghost_ran_us) */
+    uint64_t ran_us; /* of its machine, at the thaw (ghost_agent_ran_us) */
     uint64_t at_us;
     uint32_t host, boot;
     uint64_t generation;
@@ -86,7 +87,7 @@ bool ghost_writer_landed(uint64_t map, uint64_t offset)
 
     if (owner == map)
         return true;
-    if (ghost_is_excused(who->machine, who->host, who->generation)) {
+    if (!lun_has_reservations() && ghost_is_excused(who->machine, who->host, who->generation)) {
         sim_trace("a write of %s, which woke up dead, lands at %llu", who->machine->name,
                   (unsigned long long)offset);
         n_strays++;
@@ -109,8 +110,8 @@ void ghost_machine_thawed(struct machine *m, bool clock_stopped)
 
     /* With its clock it also forgot when its next renewal was due: its death may be proved yet. */
     if (host && (clock_stopped || sanlock_proved_dead(host, generation)))
-        thaws[m->index] =
-            (struct thaw){clock_stopped, ghost_ran_us(m), sim_now_us(), host, m->boot, generation};
+        thaws[m->index] = (struct thaw){
+            clock_stopped, ghost_agent_ran_us(m), sim_now_us(), host, m->boot, generation};
 }
 
 bool ghost_is_excused(const struct machine *m, uint32_t host, uint64_t generation)
@@ -122,6 +123,6 @@ bool ghost_is_excused(const struct machine *m, uint32_t host, uint64_t generatio
         !sanlock_proved_dead(host, generation))
         return false;
     if (t->clock_stopped)
-        return ghost_ran_us(m) - t->ran_us <= FENCE_US;
+        return ghost_agent_ran_us(m) - t->ran_us <= FENCE_US;
     return sim_now_us() - t->at_us <= WAKE_US;
 }

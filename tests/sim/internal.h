@@ -85,6 +85,9 @@ void lun_faults_reset(void);
 uint8_t *lun_bytes(uint64_t offset, uint64_t len);
 bool lun_in_flight(uint64_t offset, uint64_t len);
 
+/* --- reservations.c --- */
+void reservations_reset(void);
+
 /* --- sanlock.c --- */
 void sanlock_reset(void);
 void sanlock_process_gone(struct process *p);

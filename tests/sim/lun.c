@@ -49,6 +49,7 @@ struct lun_op {
     uint32_t len;
     uint64_t offset;
     uint32_t crc; /* of a write's buffer, at its submission */
+    uint64_t sent_us;
     struct lun_plan plan;
     struct piece pieces[LUN_CUTS_MAX + 1];
     uint32_t n_pieces;
@@ -66,6 +67,7 @@ struct late {
     uint64_t offset;
     uint32_t len;
     const struct process *process;
+    uint64_t sent_us;
     bool next_term;
     uint8_t bytes[];
 };
@@ -136,7 +138,8 @@ static void on_late(void *data)
 {
     struct late *l = data;
     LIST_REMOVE(l, link);
-    if (lun_late_allowed(l->offset, l->bytes, l->len))
+    bool lets = !l->process || lun_lets_write(l->process->machine, l->sent_us);
+    if (lets && lun_late_allowed(l->offset, l->bytes, l->len))
         land(l->process, l->offset, l->bytes, l->len, true);
     free(l);
 }
@@ -150,6 +153,7 @@ static struct late *late_new(uint64_t offset, const void *from, uint32_t len,
     l->offset = offset;
     l->len = len;
     l->process = of;
+    l->sent_us = sim_now_us();
     l->next_term = false;
     memcpy(l->bytes, from, len);
     LIST_INSERT_HEAD(&lates, l, link);
@@ -272,6 +276,10 @@ static void on_piece(void *data)
         op->status = -EIO;
         return;
     }
+    if (op->write && !lun_lets_write(op->machine, op->sent_us)) {
+        op->status = -EBADE; /* a reservation conflict */
+        return;
+    }
     piece->landed = true;
     if (op->write) {
         check_buffer(op);
@@ -383,6 +391,7 @@ static struct lun_op *submit(bool write, void *buffer, uint32_t len, uint64_t of
     op->buffer = buffer;
     op->len = len;
     op->offset = offset;
+    op->sent_us = sim_now_us();
     process_io_started(p);
     lun_plan(&op->plan, p, write, offset, len);
     if (offset > size || len > size - offset) {

@@ -165,6 +165,8 @@ static void print_replay(const struct settings *s, uint64_t seed)
         printf(" --nodes %u", s->sim.nodes);
     if (s->sim.requests)
         printf(" --requests %u", s->sim.requests);
+    if (s->sim.reservations)
+        printf(" --reservations %s", s->sim.reservations == 1 ? "on" : "off");
     if (s->sim.chaos_us)
         printf(" --chaos-ms %" PRIu64, s->sim.chaos_us / SIM_MS);
     if (s->sim.fault_mask != UINT64_MAX)
@@ -318,6 +320,7 @@ static const char usage[] =
     "      --nodes N        nodes (default: the seed's choice, 2 to 5)\n"
     "      --requests N     clients' requests (default: the seed's choice)\n"
     "      --chaos-ms N     how long faults strike (default: the seed's choice)\n"
+    "      --reservations on|off  whether the pool has them (default: the seed's choice)\n"
     "      --print-choice   print what the seed chooses, as options, and run nothing\n"
     "      --check-determinism K  run K seeds twice and compare their traces\n"
     "      --assert-coverage      fail if a kind of fault or of operation was not exercised\n"
@@ -373,6 +376,7 @@ enum {
     OPT_NODES,
     OPT_REQUESTS,
     OPT_CHAOS,
+    OPT_RESERVATIONS,
     OPT_CHOICE,
     OPT_DETERMINISM,
     OPT_COVERAGE
@@ -388,6 +392,7 @@ static const struct option options[] = {
     {"nodes", required_argument, NULL, OPT_NODES},
     {"requests", required_argument, NULL, OPT_REQUESTS},
     {"chaos-ms", required_argument, NULL, OPT_CHAOS},
+    {"reservations", required_argument, NULL, OPT_RESERVATIONS},
     {"print-choice", no_argument, NULL, OPT_CHOICE},
     {"check-determinism", required_argument, NULL, OPT_DETERMINISM},
     {"assert-coverage", no_argument, NULL, OPT_COVERAGE},
@@ -426,6 +431,9 @@ static void parse_option(struct settings *s, int c)
         break;
     case OPT_CHAOS:
         s->sim.chaos_us = number * SIM_MS;
+        break;
+    case OPT_RESERVATIONS:
+        s->sim.reservations = strcmp(optarg, "on") == 0 ? 1 : 2;
         break;
     case OPT_CHOICE:
         s->choice = true;

@@ -256,6 +256,12 @@ void process_stop(struct process *p)
     assert(process_alive(p) && p != process_current());
     sim_trace("%s is stopped, %u I/O in flight", p->name, p->io_in_flight);
     p->stopped = true;
+    p->stopped_at_us = sim_now_us();
+}
+
+uint64_t process_stood_us(const struct process *p)
+{
+    return p->stood_us + (p->stopped ? sim_now_us() - p->stopped_at_us : 0);
 }
 
 void process_continue(struct process *p)
@@ -263,6 +269,7 @@ void process_continue(struct process *p)
     if (!p->stopped)
         return;
     sim_trace("%s is continued", p->name);
+    p->stood_us = process_stood_us(p);
     p->stopped = false;
     engine_unpark(p->machine); /* what must wait on is parked again */
 }

@@ -53,7 +53,7 @@ struct model_daemon *model_daemon(const struct machine *m)
 
 bool model_reaches(const struct machine *m)
 {
-    return m->state == MACHINE_UP && !m->path_lost;
+    return m->state == MACHINE_UP && !m->path_lost && lun_lets_write(m, sim_now_us());
 }
 
 static uint64_t clock_s(const struct machine *m)
@@ -76,7 +76,7 @@ static void drop(struct sim_event **event)
 
 /* --- what others see --- */
 
-static void prove_dead(uint32_t host_id, uint64_t generation)
+void sanlock_prove_dead(uint32_t host_id, uint64_t generation)
 {
     struct model_host *host = &model_hosts[host_id];
     if (generation > host->proved_dead) {
@@ -100,7 +100,7 @@ static void look(const struct machine *m, uint32_t host_id)
     view->generation = host->generation;
     view->timestamp = host->timestamp;
     if (host->timestamp == 0 || now - view->last_live_us > (uint64_t)model_times.dead_s * SIM_S)
-        prove_dead(host_id, host->generation);
+        sanlock_prove_dead(host_id, host->generation);
 }
 
 static void look_at_all(struct machine *m)
@@ -138,8 +138,42 @@ bool sanlock_proved_dead(uint32_t host_id, uint64_t generation)
     /* By the true time, less what a machine's clock may gain in it. */
     if (generation == host->generation &&
         sim_now_us() - host->written_us > (uint64_t)model_times.dead_s * SIM_S - DRIFT_US)
-        prove_dead(host_id, generation);
+        sanlock_prove_dead(host_id, generation);
     return generation < host->generation || generation <= host->proved_dead;
+}
+
+bool sanlock_sees_dead(const struct machine *m, uint32_t host_id)
+{
+    const struct model_host *host = &model_hosts[host_id];
+    const struct model_view *view = &model_daemon(m)->views[host_id];
+    return model_state(m, host_id) == HOST_STATE_DEAD && view->generation == host->generation &&
+           view->timestamp == host->timestamp;
+}
+
+bool sanlock_is_free(uint32_t host_id, uint64_t generation)
+{
+    const struct model_host *host = &model_hosts[host_id];
+    return host->generation == generation && host->timestamp == 0;
+}
+
+uint64_t sanlock_written_us(uint32_t host_id, uint64_t *ret_generation)
+{
+    const struct model_host *host = &model_hosts[host_id];
+    *ret_generation = host->generation;
+    return host->timestamp ? host->written_us : 0;
+}
+
+/* A renewal that takes half as long again is a break. */
+static bool is_regular(const struct model_host *host)
+{
+    return sim_now_us() - host->written_us <= (uint64_t)model_times.renew_s * SIM_S * 3 / 2;
+}
+
+uint64_t sanlock_renews_us(uint32_t host_id, uint64_t generation)
+{
+    const struct model_host *host = &model_hosts[host_id];
+    bool renews = host->timestamp && host->generation == generation && is_regular(host);
+    return renews ? sim_now_us() - host->renews_since_us : 0;
 }
 
 /* --- renewal, failure, watchdog --- */
@@ -278,6 +312,8 @@ static void renewed(struct machine *m)
 
     sanlock_proved_dead(d->host_id, host->generation); /* whoever looked a moment ago may say so */
     host->timestamp = clock_s(m);
+    if (!is_regular(host))
+        host->renews_since_us = sim_now_us();
     host->written_us = sim_now_us();
     model_write_host(d->host_id);
     look_at_all(m);
@@ -360,8 +396,10 @@ static void joined(struct machine *m)
 
     host->owner_id = d->host_id;
     host->timestamp = clock_s(m);
-    host->written_us = sim_now_us();
+    host->written_us = host->renews_since_us = sim_now_us();
     d->generation = ++host->generation;
+    assert(d->generation < MODEL_LIVES);
+    host->lived_by[d->generation] = m;
     memcpy(host->name, d->name, sizeof host->name);
     model_write_host(d->host_id);
     sim_trace("sanlock: %s joins as host %u generation %llu", m->name, d->host_id,
@@ -424,7 +462,7 @@ void model_leave(struct machine *m)
     if (host->generation == d->generation) {
         host->timestamp = 0;
         model_write_host(d->host_id);
-        prove_dead(d->host_id, d->generation);
+        sanlock_prove_dead(d->host_id, d->generation);
     }
     sim_trace("sanlock: %s leaves, host %u", m->name, d->host_id);
     if (sim_hooks.cleared)

@@ -105,9 +105,10 @@ static int watch_same_name(const struct superblock *sb, const struct delta_lease
     return 0;
 }
 
-static int choose(const struct superblock *sb, const char *name, const bool *avoid,
+static int choose(const struct membership_config *config, const char *name, const bool *avoid,
                   uint32_t *ret_host_id, struct error *err)
 {
+    const struct superblock *sb = config->superblock;
     char space[48];
     bool same_name = false;
     struct delta_lease *leases = calloc(sb->layout.max_nodes, sizeof *leases);
@@ -119,6 +120,9 @@ static int choose(const struct superblock *sb, const char *name, const bool *avo
         rc = leases_choose(leases, sb->layout.max_nodes, name, avoid, ret_host_id, &same_name, err);
     if (rc == 0 && same_name)
         rc = watch_same_name(sb, &leases[*ret_host_id - 1], err);
+    if (rc == 0 && config->candidate)
+        rc = config->candidate(config->data, *ret_host_id, leases[*ret_host_id - 1].generation + 1,
+                               err);
     free(leases);
     return rc;
 }
@@ -130,7 +134,7 @@ static void wait_joined(const struct model_daemon *d)
 }
 
 /* The lockspace joined, by us or before us; *ret_added says which. */
-static int join_lockspace(const struct superblock *sb, const char *name, bool *ret_added,
+static int join_lockspace(const struct membership_config *config, const char *name, bool *ret_added,
                           struct error *err)
 {
     struct machine *m = here();
@@ -143,7 +147,7 @@ static int join_lockspace(const struct superblock *sb, const char *name, bool *r
         wait_joined(d);
         if (d->state == DAEMON_JOINED)
             return 0;
-        int rc = choose(sb, name, avoid, &host_id, err);
+        int rc = choose(config, name, avoid, &host_id, err);
         if (rc < 0)
             return rc;
         if (d->state != DAEMON_OUT)
@@ -212,7 +216,7 @@ int membership_join(const struct membership_config *config, struct membership **
     fiber_sleep(CALL_US);
     if (model_daemon(here())->dead)
         return error_set(err, -ECONNREFUSED, "the sanlock daemon is gone");
-    rc = join_lockspace(config->superblock, name, &added, err);
+    rc = join_lockspace(config, name, &added, err);
     if (rc < 0)
         return rc;
 

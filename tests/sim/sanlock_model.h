@@ -11,13 +11,17 @@
 #include "fencing/timeouts.h"
 #include "sim/internal.h"
 
+#define MODEL_LIVES 128u /* more generations than a run has */
+
 /* The truth about a host id, as it stands on the LUN. */
 struct model_host {
     uint64_t generation, timestamp; /* 0: free */
     uint32_t owner_id;
     char name[LEASES_NAME_SIZE];
-    uint64_t proved_dead; /* generations up to this one */
-    uint64_t written_us;  /* true time of the last renewal */
+    uint64_t proved_dead;                        /* generations up to this one */
+    uint64_t written_us;                         /* true time of the last renewal */
+    uint64_t renews_since_us;                    /* without a break */
+    const struct machine *lived_by[MODEL_LIVES]; /* [generation] */
 };
 
 /* What one machine's daemon has seen of one host id; times of its own clock, 0: never. */
@@ -59,7 +63,7 @@ extern struct model_host *model_hosts; /* [host id] */
 extern struct model_lease model_lease;
 
 struct model_daemon *model_daemon(const struct machine *m);
-/* False: the LUN cannot be reached from there now. */
+/* False: the LUN cannot be reached from there now, or takes no write from there. */
 bool model_reaches(const struct machine *m);
 /* Begins to join; the daemon's state and join_rc tell when it is over. */
 void model_join(struct machine *m, uint32_t host_id, const char *name);

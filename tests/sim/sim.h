@@ -56,7 +56,9 @@
     X(HINT_LOST, "a hint is lost or late")                                                         \
     X(HINT_FORGED, "hints that nobody sent")                                                       \
     X(FORGED_PAGE, "a page of another pool, incarnation, term or with a bad CRC lies on the LUN")  \
-    X(PROCESS_STOP, "a coordinator is stopped; it goes on later, or never")
+    X(PROCESS_STOP, "a coordinator is stopped; it goes on later, or never")                        \
+    X(OPERATOR, "an operator fences a node by hand, switched off before or not")                   \
+    X(RESERVATION, "a reservation command fails, is late, or its outcome is not known")
 
 enum sim_fault {
 #define X(name, text) FAULT_##name,
@@ -67,11 +69,12 @@ enum sim_fault {
 
 struct sim_options {
     uint64_t seed;
-    bool trace;          /* print each line; else only its hash and the last lines of a failure */
-    uint64_t fault_mask; /* bit per kind; ~0: as the seed says */
-    uint64_t chaos_us;   /* how long faults go on; 0: as the seed says */
-    uint32_t nodes;      /* 0: as the seed says, 2..5 */
-    uint32_t requests;   /* clients' requests; 0: as the seed says */
+    bool trace;            /* print each line; else only its hash and the last lines of a failure */
+    uint64_t fault_mask;   /* bit per kind; ~0: as the seed says */
+    uint64_t chaos_us;     /* how long faults go on; 0: as the seed says */
+    uint32_t nodes;        /* 0: as the seed says, 2..5 */
+    uint32_t requests;     /* clients' requests; 0: as the seed says */
+    uint32_t reservations; /* 1: the pool has them, 2: it has none; 0: as the seed says */
 };
 
 /* --- randomness --- */
@@ -84,6 +87,7 @@ enum sim_stream {
     STREAM_WORLD,
     STREAM_HINTS,
     STREAM_DATA,
+    STREAM_RESERVATIONS,
     SIM_STREAMS
 };
 uint64_t sim_random(enum sim_stream stream, uint64_t below); /* below > 0 */
@@ -148,8 +152,9 @@ struct process {
     char name[32]; /* "agent2#5" */
     bool ending;   /* killed; its I/O in flight is waited for */
     bool gone;
-    bool stopped;   /* SIGSTOP: nothing of it runs; its I/O in flight goes on */
-    uv_loop_t loop; /* loop.data is the process */
+    bool stopped;                     /* SIGSTOP: nothing of it runs; its I/O in flight goes on */
+    uint64_t stopped_at_us, stood_us; /* since when; for how long it was, before that */
+    uv_loop_t loop;                   /* loop.data is the process */
     uint32_t io_in_flight;
     void *data;    /* the world's */
     void *sanlock; /* sanlock.c's */
@@ -163,7 +168,8 @@ void process_kill(struct process *p);
 /* Until process_continue, or its death. Not the current one. */
 void process_stop(struct process *p);
 void process_continue(struct process *p);
-struct process *process_current(void); /* NULL: the world itself */
+uint64_t process_stood_us(const struct process *p); /* in all, until now */
+struct process *process_current(void);              /* NULL: the world itself */
 /* Every process that has not gone, by number; `after` NULL: the first; NULL: no more. */
 struct process *process_next(const struct process *after);
 /* As sim_at, in the process's context: dropped when it dies, late while its machine is paused. */
@@ -241,6 +247,17 @@ void lun_bound_late(uint32_t group, uint32_t max);
 /* From now on none at all, or as before. */
 void lun_hold_late(uint32_t group, bool held);
 
+/* --- reservations.c: the LUN's SCSI-3 persistent reservations (SAFETY 13) --- */
+bool lun_has_reservations(void);
+/* May a write of that machine, sent then, land now? */
+bool lun_lets_write(const struct machine *m, uint64_t sent_us);
+/* Any key of that host id is registered, of a generation up to this one. */
+bool lun_has_key_of(uint32_t host_id, uint64_t generation);
+/* Nothing of the lives up to this one is written any more, whatever they do. */
+bool lun_has_silenced(uint32_t host_id, uint64_t generation);
+/* It may be preempted though it lives. */
+void lun_operator_swears(uint32_t host_id, uint64_t generation);
+
 /* --- sanlock.c: implements fencing/membership.h, and writes true lease records to the LUN --- */
 struct superblock;
 struct sanlock_timing {
@@ -260,6 +277,16 @@ struct process *sanlock_leader(void); /* who holds it; NULL: free */
  * last look, so a node that has just been thawed takes everybody for dead until it looks again.
  */
 bool sanlock_proved_dead(uint32_t host_id, uint64_t generation);
+/* That life has given its lease back. */
+bool sanlock_is_free(uint32_t host_id, uint64_t generation);
+/* As that machine's daemon sees it, and the lease on the LUN has not moved since. */
+bool sanlock_sees_dead(const struct machine *m, uint32_t host_id);
+/* When its lease was last written, and by which life of it; 0: never. */
+uint64_t sanlock_written_us(uint32_t host_id, uint64_t *ret_generation);
+/* It is, by other means than sanlock's. */
+void sanlock_prove_dead(uint32_t host_id, uint64_t generation);
+/* For how long that life has renewed without a break, up to now; 0: it does not. */
+uint64_t sanlock_renews_us(uint32_t host_id, uint64_t generation);
 /* Proved dead, and frozen or just thawed: its watchdog resets it within 0.3 s of its waking, which
  * came too late to be reset before. What it has mapped was taken from it meanwhile; that it may yet
  * write for so long is the limit without reservations (docs/FAILURES.md). */

@@ -284,11 +284,20 @@ static void look_for(void *data, const struct mapped_view *v)
         l->open = true;
 }
 
+/* Else it may have fenced itself off before the request was sent, which found the operation under
+ * way and its result on the LUN: nobody can know yet. */
+static bool is_member(const struct machine *m)
+{
+    const struct process *p = machine_process(m, PROCESS_AGENT);
+    const struct agent *a = p ? process_agent(p) : NULL;
+    return a && a->state == AGENT_STATE_JOINED;
+}
+
 static void check_attach(const struct request *r)
 {
     struct looked_for l = {r, false};
     if (r->node->state == MACHINE_OFF || r->node->boot != r->node_boot ||
-        guard_model_fences(r->node) != r->node_fences)
+        guard_model_fences(r->node) != r->node_fences || !is_member(r->node))
         return;
     for (const struct request *d = all; d; d = d->next)
         if (d->op == CLIENT_DETACH && d->sent_us > 0 && uuid_equal(&d->volume, &r->volume) &&
@@ -303,6 +312,7 @@ static void look_for_attachment(void *data, const struct mapped_view *v)
 {
     struct looked_for *l = data;
     if (uuid_equal(&v->spec->attachment_id, &l->r->attachment) && v->writes &&
+        lun_lets_write(v->machine, sim_now_us()) &&
         !ghost_is_excused(v->machine, v->host, v->generation))
         l->open = true;
 }

@@ -131,6 +131,9 @@ void stale_committed(const struct process *p); /* its lvm has just written a com
 void stale_leader_gone(const struct process *p);
 void stale_repaired(void); /* the metadata is whole again */
 
+/* --- operator.c --- */
+void operator_fences(void);
+
 /* --- chaos.c --- */
 /* The machine is well, and it is not the last one that is. */
 bool chaos_may_strike(const struct machine *m);
