@@ -9,15 +9,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,6 +26,7 @@
 #include "fencing/membership.h"
 #include "fencing/sanlock_calls.h"
 #include "support/test.h"
+#include "support/test_pool.h"
 
 #define HOST 1u
 #define POOL "test"
@@ -45,22 +43,7 @@ static struct guard *guard; /* the agent's */
 
 static int start_daemon(void)
 {
-    char log[96];
-    snprintf(log, sizeof log, "%s/log", sanlock_dir);
-    mkdir(sanlock_dir, 0700);
-    daemon_pid = fork();
-    if (daemon_pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        setenv("SANLOCK_PRIVILEGED", "0", 1);
-        setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
-        int fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
-        dup2(fd, 1);
-        dup2(fd, 2);
-        const char *user = getpwuid(getuid())->pw_name, *group = getgrgid(getgid())->gr_name;
-        execlp("sanlock", "sanlock", "daemon", "-D", "-w", "0", "-h", "0", "-l", "0", "-U", user,
-               "-G", group, "-e", "lunar-test-guard", (char *)NULL);
-        _exit(127);
-    }
+    daemon_pid = test_pool_start_sanlock(sanlock_dir, "lunar-test-guard");
     uint32_t version, proto;
     for (int i = 0; i < 200; i++, usleep(50000))
         if (sanlock_version(0, &version, &proto) == 0)
@@ -80,22 +63,8 @@ static void stop_daemon(void)
 static int make_device(void)
 {
     snprintf(device, sizeof device, "%s/lun", dir);
-    sb.state = SUPERBLOCK_FORMATTING;
-    sb.flags = SUPERBLOCK_FLAG_TEST;
-    sb.pool_id = uuid_random();
-    strcpy(sb.pool_name, POOL);
-    sb.io_timeout_s = 1; /* joins take half as long as with 2 */
-    sb.watchdog_fire_timeout_s = 10;
-    sb.extent_size = 4 << 20;
+    int rv = test_pool_make(device, 16, 1, 10, &sb); /* joins take half as long as with N = 2 */
     pool_lockspace(&sb.pool_id, lockspace);
-    int fd = open(device, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0 || layout_compute(16, 512, &sb.layout, NULL) < 0)
-        return -1;
-    int rv = ftruncate(fd, (off_t)(sb.layout.area_start + sb.layout.area_size + MIB));
-    close(fd);
-    fd = io_open(device, 1, NULL);
-    rv = rv < 0 ? rv : superblock_write(fd, &sb, NULL);
-    close(fd);
     return rv < 0 ? rv : membership_format(device, &sb, NULL);
 }
 
@@ -235,7 +204,7 @@ static void cleanup(void)
 
 static void a_guard_is_started_and_holds_used_and_the_lease(void)
 {
-    if (access("/usr/sbin/sanlock", X_OK) != 0 && access("/usr/bin/sanlock", X_OK) != 0)
+    if (!test_pool_has_sanlock())
         SKIP("sanlock is not installed");
     CHECK(mkdtemp(dir) != NULL);
     atexit(cleanup);

@@ -11,14 +11,10 @@
 #include "fencing/membership.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <grp.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,6 +27,7 @@
 #include "fencing/leases.h"
 #include "fencing/sanlock_daemon.h"
 #include "support/test.h"
+#include "support/test_pool.h"
 
 enum { ROOM = 10, NODES = ROOM + 1 };
 #define JOIN_LIMIT_S 15.0
@@ -67,25 +64,6 @@ static double now(void)
 }
 
 /* --- a node --- */
-
-static pid_t start_daemon(const char *run_dir, const char *host_name)
-{
-    pid_t pid = fork();
-    if (pid != 0)
-        return pid;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    setenv("SANLOCK_PRIVILEGED", "0", 1);
-    setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
-    char log[96];
-    snprintf(log, sizeof log, "%s/log", run_dir);
-    int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    dup2(fd, 1);
-    dup2(fd, 2);
-    const char *user = getpwuid(getuid())->pw_name, *group = getgrgid(getgid())->gr_name;
-    execlp("sanlock", "sanlock", "daemon", "-D", "-w", "0", "-h", "0", "-l", "0", "-U", user, "-G",
-           group, "-e", host_name, (char *)NULL);
-    _exit(127);
-}
 
 static void say(int fd, const struct reply *reply)
 {
@@ -127,11 +105,10 @@ static void live(int fd, int index)
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     snprintf(run_dir, sizeof run_dir, "%s/%d.%d", dir, index, nodes[index].life);
-    mkdir(run_dir, 0700);
     setenv("SANLOCK_RUN_DIR", run_dir, 1);
     setenv("LUNAR_MACHINE_ID", "machine", 1);
     leases_host_name(nodes[index].name, "machine", host_name);
-    start_daemon(run_dir, host_name);
+    test_pool_start_sanlock(run_dir, host_name);
     wait_for_daemon(&reply);
     say(fd, &reply);
     while (recv(fd, &watchdog_s, sizeof watchdog_s, 0) == (ssize_t)sizeof watchdog_s) {
@@ -190,28 +167,10 @@ static void cleanup(void)
 static int make_pool(void)
 {
     snprintf(device, sizeof device, "%s/lun", dir);
-    sb.flags = SUPERBLOCK_FLAG_TEST;
-    sb.pool_id = uuid_random();
-    strcpy(sb.pool_name, "test");
-    sb.io_timeout_s = 2;
-    sb.watchdog_fire_timeout_s = 60;
-    sb.extent_size = 4 << 20;
-    sb.state = SUPERBLOCK_FORMATTING;
-    int fd = open(device, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    int rv = fd < 0 ? -errno : layout_compute(ROOM, 512, &sb.layout, NULL);
-    if (rv == 0)
-        rv = ftruncate(fd, (off_t)(sb.layout.area_start + sb.layout.area_size + MIB));
-    close(fd);
-    fd = io_open(device, 1, NULL);
-    if (rv == 0)
-        rv = superblock_write(fd, &sb, NULL);
+    int rv = test_pool_make(device, ROOM, 2, 60, &sb);
     if (rv == 0)
         rv = membership_format(device, &sb, NULL);
-    sb.state = SUPERBLOCK_READY;
-    if (rv == 0)
-        rv = superblock_write(fd, &sb, NULL);
-    close(fd);
-    return rv;
+    return rv < 0 ? rv : test_pool_set_state(device, &sb, SUPERBLOCK_READY);
 }
 
 /* Names that all begin their search for an id at the same place. */
@@ -233,14 +192,9 @@ static void name_nodes(void)
     }
 }
 
-static bool is_sanlock_here(void)
-{
-    return access("/usr/sbin/sanlock", X_OK) == 0 || access("/usr/bin/sanlock", X_OK) == 0;
-}
-
 static void eleven_daemons_come_up(void)
 {
-    if (!is_sanlock_here())
+    if (!test_pool_has_sanlock())
         SKIP("sanlock is not installed");
     CHECK(mkdtemp(dir) != NULL);
     atexit(cleanup);

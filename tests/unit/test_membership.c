@@ -12,13 +12,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,6 +27,7 @@
 #include "fencing/sanlock_calls.h"
 #include "fencing/sanlock_daemon.h"
 #include "support/test.h"
+#include "support/test_pool.h"
 
 /* A daemon per node; "twin" is another machine with the identity of node a. */
 enum node { NODE_A, NODE_B, NODE_TWIN, NODE_NOBODY, NODES };
@@ -285,24 +283,9 @@ static void act_start_writer(struct reply *reply, uint64_t unused)
 
 static void start_daemon(enum node n)
 {
-    char host_name[LEASES_NAME_SIZE], log[96];
+    char host_name[LEASES_NAME_SIZE];
     leases_host_name(nodes[n].name, nodes[n].machine, host_name);
-    snprintf(log, sizeof log, "%s/log", nodes[n].run_dir);
-    mkdir(nodes[n].run_dir, 0700);
-    nodes[n].pid = fork();
-    if (nodes[n].pid != 0)
-        return;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    be(n);
-    setenv("SANLOCK_PRIVILEGED", "0", 1);
-    setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);
-    int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    dup2(fd, 1);
-    dup2(fd, 2);
-    const char *user = getpwuid(getuid())->pw_name, *group = getgrgid(getgid())->gr_name;
-    execlp("sanlock", "sanlock", "daemon", "-D", "-w", "0", "-h", "0", "-l", "0", "-U", user, "-G",
-           group, "-e", host_name, (char *)NULL);
-    _exit(127);
+    nodes[n].pid = test_pool_start_sanlock(nodes[n].run_dir, host_name);
 }
 
 static void stop_daemon(enum node n)
@@ -350,34 +333,6 @@ static void cleanup(void)
         printf("# could not remove %s\n", dir);
 }
 
-static int make_device(void)
-{
-    /* A colon in the path, because sanlock's command splits its arguments there. */
-    snprintf(device, sizeof device, "%s/lun:1", dir);
-    sb.state = SUPERBLOCK_FORMATTING;
-    sb.flags = SUPERBLOCK_FLAG_TEST;
-    sb.pool_id = uuid_random();
-    strcpy(sb.pool_name, "test");
-    sb.io_timeout_s = 2;
-    sb.watchdog_fire_timeout_s = 60;
-    sb.extent_size = 4 << 20;
-    int fd = open(device, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0 || layout_compute(16, 512, &sb.layout, NULL) < 0)
-        return -1;
-    int rv = ftruncate(fd, (off_t)(sb.layout.area_start + sb.layout.area_size + MIB));
-    close(fd);
-    return rv;
-}
-
-static int write_superblock(enum superblock_state state)
-{
-    int fd = io_open(device, 1, NULL);
-    sb.state = state;
-    int rv = superblock_write(fd, &sb, NULL);
-    close(fd);
-    return rv;
-}
-
 static struct delta_lease lease_of(uint32_t host_id)
 {
     struct delta_lease lease = {0};
@@ -391,7 +346,7 @@ static struct delta_lease lease_of(uint32_t host_id)
 
 static void a_lun_is_formatted_without_a_daemon_and_read_back(void)
 {
-    if (access("/usr/sbin/sanlock", X_OK) != 0 && access("/usr/bin/sanlock", X_OK) != 0)
+    if (!test_pool_has_sanlock())
         SKIP("sanlock is not installed");
     struct error err = ERROR_INIT;
     struct delta_lease leases[16];
@@ -401,8 +356,9 @@ static void a_lun_is_formatted_without_a_daemon_and_read_back(void)
     atexit(cleanup);
     for (int n = 0; n < NODES; n++)
         snprintf(nodes[n].run_dir, sizeof nodes[n].run_dir, "%s/%d", dir, n);
-    CHECK_EQ(make_device(), 0);
-    CHECK_EQ(write_superblock(SUPERBLOCK_FORMATTING), 0);
+    /* A colon in the path, because sanlock's command splits its arguments there. */
+    snprintf(device, sizeof device, "%s/lun:1", dir);
+    CHECK_EQ(test_pool_make(device, 16, 2, 60, &sb), 0);
     be(NODE_NOBODY);
     int rv = membership_format(device, &sb, &err);
     if (rv < 0)
@@ -427,7 +383,7 @@ static void a_finished_pool_is_not_formatted_again(void)
 {
     if (!ready)
         SKIP("no formatted device");
-    CHECK_EQ(write_superblock(SUPERBLOCK_READY), 0);
+    CHECK_EQ(test_pool_set_state(device, &sb, SUPERBLOCK_READY), 0);
     CHECK_EQ(membership_format(device, &sb, NULL), LUNAR_E_INVALID);
     /* Nor by somebody who only believes that it is being formatted. */
     sb.state = SUPERBLOCK_FORMATTING;
