@@ -391,6 +391,7 @@ static void rule_1_real_lvm_stopped_in_a_commit_dies_with_us(void)
                                     .superblock = &lun.sb,
                                     .inherit_fd = pair[1]};
         close(pair[0]);
+        close(lock_fd); /* else a child that is not lvm yet has it open, too */
         if (lvm_open(&config, &lun.lvm, NULL) == 0)
             RUN(&lun, NULL, "lvcreate", "-qq", "-y", "-an", "-Zn", "-Wn", "-L", "4m", "-n", "a",
                 "lunar-test");
