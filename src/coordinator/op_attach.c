@@ -64,10 +64,13 @@ static void refuse_held(struct leader *l, const struct waiter *w, const struct c
                         uint32_t host, const struct table_entry *e)
 {
     char text[1024], id[UUID_TEXT_SIZE];
-    snprintf(
-        text, sizeof text,
-        "volume '%s' is attached to node '%s' (host id %u, attachment %s); detach it there first",
-        v->name, node_name(l, host), host, uuid_format(&e->attachment_id, id));
+    snprintf(text, sizeof text,
+             "volume '%s' is attached to node '%s' (host id %u, attachment %s); detach it there "
+             "first%s",
+             v->name, node_name(l, host), host, uuid_format(&e->attachment_id, id),
+             node_usable(l, host) ? ""
+                                  : ", or, if that node is off, ask again when its death is proved "
+                                    "(lunarctl node list says when)");
     reply_error(l, w, LUNAR_E_IN_USE, text);
 }
 

@@ -66,6 +66,17 @@ static void safety_8_nothing_less_than_dead_takes_anything(void)
     CHECK_EQ(w.declared_dead[2], 0);
 }
 
+static void while_the_holder_is_not_heard_the_refusal_says_what_to_wait_for(void)
+{
+    world_reset();
+    struct uuid id = attached("disk");
+    CHECK_EQ(attach_elsewhere(&id), LUNAR_E_IN_USE);
+    CHECK(strstr(w.text, "node list") == NULL);
+    tick(11 * 1000);
+    CHECK_EQ(attach_elsewhere(&id), LUNAR_E_IN_USE);
+    CHECK(strstr(w.text, "node list") != NULL);
+}
+
 static void safety_8_dead_is_believed_only_if_the_lease_stands_still_and_we_were_awake(void)
 {
     world_reset();
@@ -580,6 +591,7 @@ static void the_status_counts_dead_nodes_that_still_hold_something(void)
 
 TEST_MAIN(TEST(safety_8_dead_takes_the_grants_and_another_node_gets_the_volume),
           TEST(safety_8_nothing_less_than_dead_takes_anything),
+          TEST(while_the_holder_is_not_heard_the_refusal_says_what_to_wait_for),
           TEST(safety_8_dead_is_believed_only_if_the_lease_stands_still_and_we_were_awake),
           TEST(safety_8_a_late_renewal_revives_nobody),
           TEST(safety_7_a_newer_generation_ends_the_older_one_and_no_more),
