@@ -130,14 +130,36 @@ class Demo:
 
 
 PLAY = """the cluster is up; try
-  tools/vmcluster --cluster demo exec 3 -- lunarctl status
-  tools/vmcluster --cluster demo exec 3 -- lunarctl volume create mydisk --size 5GiB
-  tools/vmcluster --cluster demo exec 3 -- lunarctl lun dump /dev/vdb
+  on() { tools/vmcluster --cluster demo exec "$1" -- "${@:2}"; }
+  on 3 lunarctl status
+  on 3 lunarctl volume create mydisk --size 5GiB
+  on 3 lunarctl volume attach mydisk
+  on 3 lunarctl lun dump /dev/vdb
+  tools/vmcluster --cluster demo cut 3    # its power; `on 1 lunarctl node list` says when its death is proved
+  on 1 lunarctl volume attach mydisk
+  tools/demo --back 3                     # on again, with lunar on it
 and take it down with
   tools/vmcluster --cluster demo down"""
 
 
+def back(node):
+    """A node of the kept cluster that was cut: on again, joined again."""
+    c = Cluster("demo", keep=True)
+    try:
+        c.vm("start", node)
+        c.install((node,))
+        c.start_agent(node)
+        c.wait_joined((node,))
+    except (Failed, Skip) as error:
+        print(f"demo: {error}")
+        return 1
+    print(f"node{node} has joined again")
+    return 0
+
+
 def main():
+    if sys.argv[1:2] == ["--back"]:
+        return back(sys.argv[2])
     demo = Demo("--keep" in sys.argv[1:])
     try:
         demo.run()
