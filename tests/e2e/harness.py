@@ -3,8 +3,12 @@
 
 Happy path: Cluster() boots, pushes the programs, starts sanlock, formats the LUN; start_agents() and
 start_coordinator() bring the pool up; ctl() runs lunarctl and returns its JSON. Failure modes: a command that
-fails raises Failed with its words; wait_for() polls a condition up to a deadline and says what it waited for; whatever
-happens, close() takes the cluster down, after saving the nodes' logs.
+fails raises Failed with its words, and so does expect() of what is not so; wait_for() polls a condition up to a deadline and
+says what it waited for; whatever happens, close() takes the cluster down, after saving the nodes' logs.
+
+A test file's main is run_main(): all its tests, in order, or those that the command line names. LUNAR_TEST_LONG=1 is for
+what takes long; LUNAR_TEST_SLOW=1 runs the tests that count by N and W (test_fence, test_takeover) with sanlock's own
+time-outs.
 """
 
 import json
@@ -18,6 +22,11 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = ("lunar-agent", "lunar-guard", "lunar-coordinator", "lunarctl")
 DEVICE = "/dev/vdb"
 POOL = "demo"
+LONG = os.environ.get("LUNAR_TEST_LONG") == "1"
+SLOW = os.environ.get("LUNAR_TEST_SLOW") == "1"
+N, W = (10, 60) if SLOW else (2, 10)  # sanlock's io_timeout and watchdog_fire_timeout: its own, or what tests can wait for
+DEAD_S = 8 * N + W  # from the last renewal on: the watchdog has fired by then
+JOIN_S = 5 * N + 50
 
 
 class Failed(Exception):
@@ -26,6 +35,17 @@ class Failed(Exception):
 
 class Skip(Exception):
     """This machine lacks what the test needs."""
+
+
+def expect(condition, words):
+    if not condition:
+        raise Failed(words)
+
+
+def long_only():
+    """At the head of a test that runs only with --long."""
+    if not LONG:
+        raise Skip("LUNAR_TEST_LONG=1 runs it")
 
 
 def wait_for(what, condition, seconds, pause=0.1):
@@ -47,11 +67,11 @@ class Cluster:
     """A private cluster. Use as a context manager."""
 
     def __init__(self, name, nodes=3, lun_size="4G", build="build/release", net_cut=True, keep=False,
-                 io_timeout=2, watchdog_timeout=10, logs=None, iscsi=None):
+                 io_timeout=N, watchdog_timeout=W, logs=None, iscsi=None, sanlock=True):
         # Unique, so that two runs on one machine do not take each other's nodes down; --keep wants a known one.
         self.name = name if keep else f"{name}-{os.getpid()}"
         self.nodes, self.build, self.keep = nodes, TOP / build, keep
-        self.lun_size, self.net_cut = lun_size, net_cut
+        self.lun_size, self.net_cut, self.sanlock = lun_size, net_cut, sanlock
         self.io_timeout, self.watchdog_timeout = io_timeout, watchdog_timeout
         self.iscsi, self.device = iscsi, "/dev/sda" if iscsi else DEVICE  # None, "fast" or "slow"
         self.logs = pathlib.Path(logs or f"/tmp/lunar-logs-{os.getuid()}/{self.name}")
@@ -81,7 +101,7 @@ class Cluster:
     def __enter__(self):
         try:
             self.up()
-            self.install(range(1, self.nodes + 1))
+            self.install(range(1, self.nodes + 1), sanlock=self.sanlock)
         except BaseException:
             self.close()
             raise
@@ -137,7 +157,7 @@ class Cluster:
     def agent_status(self, node):
         return self.ctl(node, "node", "status")
 
-    def wait_joined(self, nodes, seconds=60):
+    def wait_joined(self, nodes, seconds=JOIN_S):
         for n in nodes:
             wait_for(f"node{n} to join", lambda n=n: self.agent_status(n)["state"] == "joined", seconds)
 
@@ -190,6 +210,22 @@ def run_tests(tests):
             failed += 1
             print(f"# {type(error).__name__}: {error}\nnot ok {i} - {name} ({time.monotonic() - start:.1f} s)", flush=True)
     return 1 if failed else 0
+
+
+def run_main(cluster, tests, named=None, always=()):
+    """A test file's main: `tests`, or those of `named` (`tests`, if not given) whose names are the arguments, and the
+    `always` ones with them."""
+    words, named = sys.argv[1:], named or tests
+    unknown = set(words) - {t.__name__ for t in named}
+    if unknown:
+        print(f"# no such test: {' '.join(sorted(unknown))}", file=sys.stderr)
+        sys.exit(2)
+    chosen = [t for t in named if t in always or t.__name__ in words] if words else tests
+    try:
+        with cluster:
+            sys.exit(run_tests([(t.__name__.replace("_", " "), t) for t in chosen]))
+    except (Skip, Failed) as error:
+        fatal(error)
 
 
 def fatal(error):

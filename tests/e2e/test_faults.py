@@ -20,7 +20,6 @@ without SCSI reservations (SAFETY 8): stray sectors are counted there and shown 
 import argparse
 import concurrent.futures
 import contextlib
-import json
 import os
 import queue
 import re
@@ -31,7 +30,7 @@ import threading
 import time
 from collections import namedtuple
 
-from harness import DEVICE, POOL, TOP, Cluster, Failed, Skip, fatal, wait_for
+from harness import DEAD_S, DEVICE, LONG, POOL, TOP, Cluster, Failed, N, Skip, W, fatal, wait_for
 import stamps
 
 sys.path.insert(0, str(TOP / "tools"))
@@ -39,12 +38,9 @@ sys.dont_write_bytecode = True
 from vmlib import Failure, lun, remote  # noqa: E402
 from vmlib.cluster import Cluster as Bed  # noqa: E402
 
-LONG = os.environ.get("LUNAR_TEST_LONG") == "1"
 LEADER, OWNER, VICTIMS = 1, 2, (3, 4, 5)
-IO_TIMEOUT_S, WATCHDOG_S = 2, 10
-DEAD_S = 8 * IO_TIMEOUT_S + WATCHDOG_S  # from the last renewal on: the watchdog has fired by then
 # A renewal lasts 2N; sanlock of the others looks every 2N, and DEAD is asked for once a second: 29 to 32 s were measured.
-MOVED_S = DEAD_S + 2 * 2 * IO_TIMEOUT_S + 5
+MOVED_S = DEAD_S + 2 * 2 * N + 5
 RESET_SLACK_S = 3  # the emulated node's own slowness between the watchdog's second and the end of its QEMU
 TAKEN_S = 3  # from DEAD to the grants' end
 STAYS_S = DEAD_S + 10  # how long "nothing moved" is watched
@@ -60,8 +56,8 @@ class Nodes(Cluster):
 
     def up(self):
         self.vm("down", check=False)
-        self.vm("up", "--nodes", self.nodes, "--lun-size", self.lun_size, "--no-sanlock", "--io-timeout", IO_TIMEOUT_S,
-                "--watchdog-timeout", WATCHDOG_S, "--second-lun", "2G", "--net-cut", timeout=900)
+        self.vm("up", "--nodes", self.nodes, "--lun-size", self.lun_size, "--no-sanlock", "--io-timeout", N,
+                "--watchdog-timeout", W, "--second-lun", "2G", "--net-cut", timeout=900)
         self.lun_path = self.vm("lun-path").stdout.strip()
 
     def install(self, nodes):
@@ -240,7 +236,7 @@ class Row:
         if self.volumes and self.fault.busy:
             for w in self.writers.values():
                 wait_for("the writer to write", lambda w=w: w.last() and w.last().acked > REGION // 4096 + 50, 60)
-            time.sleep(1.5)  # busy_at looks at the second before the fault
+                wait_for("writes in flight", lambda w=w: not w.busy_at(time.monotonic()), 10)
         self.generation = self.c.agent_status(self.victim)["generation"]
 
     def take_second_pool(self):
@@ -498,7 +494,7 @@ def print_table(rows):
 
 
 def second_pool(c):
-    c.x(LEADER, f"lunarctl lun format {SECOND} --pool two --io-timeout {IO_TIMEOUT_S} --watchdog-timeout {WATCHDOG_S} "
+    c.x(LEADER, f"lunarctl lun format {SECOND} --pool two --io-timeout {N} --watchdog-timeout {W} "
         "--max-nodes 16")
 
 

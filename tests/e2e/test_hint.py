@@ -7,16 +7,10 @@ The tests run in order on one cluster. The pings are 4 s apart: after 2 s withou
 
 import json
 import re
-import sys
 
-from harness import Cluster, Failed, Skip, DEVICE, fatal, run_tests, wait_for
+from harness import DEVICE, Cluster, expect, run_main, wait_for
 
 c = Cluster("e2e-hint", nodes=2, build="build/dev", net_cut=False)
-
-
-def expect(condition, words):
-    if not condition:
-        raise Failed(words)
 
 
 def start(hint):
@@ -93,8 +87,4 @@ TESTS = [pool_comes_up_and_publishes_where_it_listens, an_idle_node_is_answered_
          a_flood_of_garbage_loses_no_answer, with_the_network_cut_polling_answers, off_opens_no_socket_and_polling_answers]
 
 if __name__ == "__main__":
-    try:
-        with c:
-            sys.exit(run_tests([(t.__name__.replace("_", " "), t) for t in TESTS]))
-    except (Skip, Failed) as error:
-        fatal(error)
+    run_main(c, TESTS)

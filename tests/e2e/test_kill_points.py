@@ -10,14 +10,13 @@ By default every third effect is walked, always the same ones: 1, 4, 7, ... With
 all of them are; whoever adds or moves an effect runs that.
 """
 
-import os
 import sys
 
-from harness import Cluster, Failed, Skip, fatal, run_tests, wait_for
+from harness import LONG, Cluster, Failed, Skip, fatal, run_tests, wait_for
 
 c = Cluster("e2e-kill", build="build/dev")
 POINTS_MAX = 120
-STEP = 1 if os.environ.get("LUNAR_TEST_LONG") == "1" else 3
+STEP = 1 if LONG else 3
 
 
 def pool_comes_up():

@@ -7,21 +7,14 @@ pool comes up, a volume is written and read on another node, the coordinator is 
 volume goes elsewhere when it is proved dead. The times are printed and held against the formulas of timeouts.c.
 """
 
-import os
-import sys
 import time
 
-from harness import Cluster, Failed, Skip, fatal, run_tests, wait_for
+from harness import LONG, Cluster, Skip, expect, fatal, run_main, wait_for
 
 N, W = 10, 60
 FAIL, DEAD = 8 * N, 8 * N + W
 
 c = Cluster("e2e-slow", build="build/dev", io_timeout=N, watchdog_timeout=W)
-
-
-def expect(condition, words):
-    if not condition:
-        raise Failed(words)
 
 
 def pool_comes_up():
@@ -86,10 +79,6 @@ TESTS = [pool_comes_up, a_volume_goes_from_node_to_node, a_killed_coordinator_is
          a_dead_nodes_volume_goes_elsewhere_on_proof]
 
 if __name__ == "__main__":
-    if os.environ.get("LUNAR_TEST_LONG") != "1":
+    if not LONG:
         fatal(Skip("takes seven minutes: LUNAR_TEST_LONG=1"))
-    try:
-        with c:
-            sys.exit(run_tests([(t.__name__.replace("_", " "), t) for t in TESTS]))
-    except (Failed, Skip) as error:
-        fatal(error)
+    run_main(c, TESTS)
