@@ -6,7 +6,10 @@ leaves node2 joined. With LUNAR_TEST_LONG=1 the rest of the matrix too. Failure 
 that was acknowledged and lost by the writers' logs (fence_writer.py).
 """
 
+import itertools
 import json
+import re
+import tempfile
 import time
 
 from harness import DEAD_S, LONG, TOP, Cluster, N, W, expect, run_main, wait_for
@@ -158,12 +161,50 @@ def safety_11_a_killed_guard_is_replaced_and_nothing_is_fenced():
     return f"{took:.1f} s"
 
 
+def guard_states():
+    """What the guards of this boot were, in order: the last one is what it is."""
+    said = c.x(2, "grep -o ' state state=[a-z]*' /run/lunar/guard-demo.log").stdout
+    return [state for state, _ in itertools.groupby(re.findall("=(.*)", said))]
+
+
 def back_as_the_next_generation(before, boot):
     c.wait_joined((2,))
     after = c.agent_status(2)
     expect(boot_id() == boot, "the node was reset")
     expect(after["generation"] == before["generation"] + 1, f"generation {after['generation']} after {before['generation']}")
     check_data()
+
+
+def restarted_agent(stop, state, go_on=lambda: None):
+    """The guard is told to fence, and the agent starts anew in the middle of it; the fence ends all the same."""
+    boot, before, already = boot_id(), c.agent_status(2), len(guard_states())
+    start_writers()
+    stop()
+    start = clock()
+    c.x(2, "pkill -TERM -x lunar-guard")
+    wait_for(f"the guard to be {state}", lambda: guard_states()[-1] == state, 5)
+    c.x(2, "pkill -9 -x lunar-agent")
+    c.start_agent(2)
+    wait_for("the next agent", lambda: c.x(2, "pgrep -x lunar-agent", check=False).returncode == 0, 5)
+    met = guard_states()[-1]
+    go_on()
+    expect(clock() - start < 8 * N, "it took so long that the lease was lost")
+    back_as_the_next_generation(before, boot)
+    was = guard_states()[already:]
+    expect(was[:3] == ["fencing", "proven", "over"], f"the guard was {was}")
+    return f"the next agent met it {met}, joined {clock() - start:.1f} s after the word"
+
+
+def safety_11_an_agent_that_starts_anew_while_the_guard_has_no_proof_yet_joins_again():
+    """With writes stuck in flight there is no proof, and the agent's own first read waits, too."""
+    note = restarted_agent(lambda: c.vm("lun-hang", 2), "fencing", lambda: c.vm("lun-heal", 2))
+    expect("met it fencing" in note, note)
+    return note
+
+
+def safety_11_an_agent_that_starts_anew_behind_the_proof_joins_again():
+    """The LUN works; the former agent is stopped, so that the guard waits for a teardown that nobody does."""
+    return restarted_agent(lambda: c.x(2, "pkill -STOP -x lunar-agent"), "proven")
 
 
 def a_path_that_flaps_fences_nothing():
@@ -235,6 +276,33 @@ def a_leave_with_volumes_writes_them_out_and_resets_nothing():
     return f"left after {took:.1f} s"
 
 
+def a_clean_reboot_with_mounted_volumes_meets_no_watchdog_and_joins_again():
+    """The order of docs/OPERATIONS.md: leave with the volumes, stop sanlock, restart the machine."""
+    before = c.agent_status(2)
+    start_writers()
+    c.x(2, "echo at the reboot >/mnt/quiet/late")
+    c.x(2, "lunarctl node leave --with-volumes && node-sanlock stop")  # to its end: nothing has reset the node
+    with tempfile.TemporaryDirectory() as kept:
+        for name in WRITTEN:
+            c.vm("pull", 2, f"/run/{name}.log", f"{kept}/{name}.log")
+        start = time.monotonic()
+        c.x(2, "echo b >/proc/sysrq-trigger", check=False)
+        wait_for("the restart", lambda: node_state()["state"] == "off", 10)
+        boot_again()
+        for name in WRITTEN:
+            c.vm("push", 2, f"{kept}/{name}.log", f"/run/{name}.log")
+    c.wait_joined((2,))
+    took = time.monotonic() - start
+    after = c.agent_status(2)
+    expect(after["host_id"] == before["host_id"] and after["generation"] > before["generation"], f"{before} then {after}")
+    told = c.x(1, "grep ' host_state .*name=node2 ' /run/coordinator.log").stdout
+    over = [line for line in told.splitlines() if f"generation={before['generation']}" in line]
+    expect(not any("to=FAIL" in line or "to=DEAD" in line for line in over), f"it did not leave, it died: {over}")
+    check_data()
+    expect(c.x(2, "cat /mnt/quiet/late").stdout == "at the reboot\n", "what was not synced is lost")
+    return f"joined {took:.1f} s after the restart, boot included"
+
+
 def node_state(node=2):
     status = json.loads(c.vm("status", "-o", "json").stdout)
     return next(row for row in status["nodes"] if row["node"] == f"node{node}")
@@ -266,7 +334,9 @@ def a_hang_under_io_ends_in_a_reset_on_time():
 SHORT = [pool_comes_up, safety_11_a_killed_guard_is_replaced_and_nothing_is_fenced,
          safety_10_a_node_that_gets_eio_fences_itself_and_comes_back,
          a_leave_with_volumes_writes_them_out_and_resets_nothing]
-ONLY_LONG = [a_path_that_flaps_fences_nothing,
+ONLY_LONG = [safety_11_an_agent_that_starts_anew_while_the_guard_has_no_proof_yet_joins_again,
+             safety_11_an_agent_that_starts_anew_behind_the_proof_joins_again,
+             a_clean_reboot_with_mounted_volumes_meets_no_watchdog_and_joins_again, a_path_that_flaps_fences_nothing,
              an_idle_hang_ends_without_a_reset, safety_11_the_guard_fences_without_the_agent,
              a_removed_lun_is_fenced_off_and_comes_back, a_hang_under_io_ends_in_a_reset_on_time]
 
