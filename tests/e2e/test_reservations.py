@@ -153,6 +153,33 @@ def safety_13_writes_in_flight_at_a_network_cut_do_not_land_later():
     return stray_writes(6, lambda: c.vm("san-cut", 2), lambda: c.vm("san-heal", 2), {"5", "52"})
 
 
+SESSION = "/sys/class/iscsi_session/session*"
+
+
+def session_of_node2(word):
+    return c.x(2, f"cat {SESSION}/{word}").stdout.strip()
+
+
+def be_patient(seconds):
+    """The replacement_timeout of the session as it stands."""
+    c.x(2, f"for s in {SESSION}; do echo {seconds} >$s/recovery_tmo; done")
+
+
+def cut_until_the_session_is_lost():
+    c.vm("san-cut", 2)
+    wait_for("the initiator to give the connection up", lambda: session_of_node2("state") != "LOGGED_IN", 20)
+
+
+def safety_13_writes_that_the_transport_sends_again_by_itself_do_not_land():
+    """The connection is lost, not the patience: with the next one the initiator sends everything in flight again."""
+    fast = session_of_node2("recovery_tmo")
+    be_patient(120)
+    try:
+        return stray_writes(7, cut_until_the_session_is_lost, lambda: c.vm("san-heal", 2), {"52"}, stopped_s=3)
+    finally:
+        be_patient(fast)
+
+
 # --- a pool with --require-pr ---
 
 # On node1, timed there: what comes between is the test bed's.
@@ -332,6 +359,7 @@ TESTS = [test for test, long in (
     (only_registrants_write_and_the_preempted_do_not, False),
     (safety_13_a_frozen_and_thawed_node_writes_nothing_any_more, True),
     (safety_13_writes_in_flight_at_a_network_cut_do_not_land_later, True),
+    (safety_13_writes_that_the_transport_sends_again_by_itself_do_not_land, True),
     (a_pool_that_requires_reservations_comes_up, False),
     (safety_13_a_living_node_that_is_fenced_finds_out_and_fences_itself, True),
     (safety_13_node_fence_moves_a_frozen_nodes_volume_at_once, False),
