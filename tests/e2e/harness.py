@@ -112,11 +112,11 @@ class Cluster:
 
     def save_logs(self):
         self.logs.mkdir(parents=True, exist_ok=True)
-        for n in range(1, self.nodes + 1):
+        for n in [*range(1, self.nodes + 1), *(["target"] if self.iscsi else [])]:
             try:
                 r = self.x(n, "tail -n 2000 /run/*.log; echo; sanlock client log_dump | tail -n 300; dmesg | tail -n 100",
                            check=False, timeout=20)
-                (self.logs / f"node{n}.log").write_text(r.stdout + r.stderr)
+                (self.logs / (f"node{n}.log" if n != "target" else "target.log")).write_text(r.stdout + r.stderr)
             except (Failed, subprocess.TimeoutExpired):
                 pass
 
