@@ -37,6 +37,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/helper.h"
 #include "base/io.h"
 #include "diskrpc/beat.h"
 #include "diskrpc/table.h"
@@ -70,13 +71,6 @@ int64_t lockspace_now_s(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec;
-}
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 void lockspace_tell(const struct membership_config *config, const char *format, ...)
@@ -201,7 +195,7 @@ static int watch_same_name(struct lockspace_join *join, int fd, const char *name
                    "host id %" PRIu32 " carries this node's name; watching it for %d s",
                    then->host_id, watch_s);
     bool watched = false;
-    for (int64_t end = now_ms() + (int64_t)watch_s * 1000; !watched && now_ms() < end;) {
+    for (int64_t end = clock_ms() + (int64_t)watch_s * 1000; !watched && clock_ms() < end;) {
         struct delta_lease now;
         lockspace_pause(WATCH_MS);
         watched = was_watched(join, fd, then); /* before the look at the lease */
