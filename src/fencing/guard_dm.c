@@ -2,22 +2,28 @@
 /*
  * The fence itself: L and J maps to error tables, drained, proved (SAFETY 10); see guard_dm.h.
  *
- * Happy path of a round: list all devices, tell ours by their uuids; load an error table into each,
- * which waits for nothing; then, all at once in threads of their own, resume each without a flush:
- * the kernel stops new I/O, waits for what is in flight, puts the table in and lets go. That call
- * is the swap and the drain in one: when it has returned, no I/O of that device is on its way to
- * the LUN. Then list again: the proof is that each of ours has nothing but `error` targets, no
- * inactive table behind them, and is not suspended.
+ * Happy path of a round: list the pool's maps by their uuids and look at each; into one that is not
+ * clear yet load an error table, which waits for nothing, and hand it to one of the threads, which
+ * resumes it without a flush: the kernel stops new I/O, waits for what is in flight, puts the table
+ * in and lets go. That call is the swap and the drain in one: when it has returned, no I/O of that
+ * device is on its way to the LUN. When no thread has one in hand any more, list and look again:
+ * the proof is that each of ours has nothing but `error` targets, no inactive table behind them,
+ * and is not suspended.
  *
  * Why the second list counts: no permit is held by anybody and none is given any more, so nobody
  * loads a table or creates a device behind it, and nobody is in the middle of a resume that could
  * still put one in.
  *
+ * guard_dm_stop is the first half of a round alone, for the time in which somebody may hold a
+ * permit. What the threads have in hand of it when the round comes goes on and is waited for; what
+ * they have not begun is forgotten, for the round meets it again.
+ *
  * Failure modes: I/O that hangs holds its resume, and so the round, for as long as it hangs:
  * no proof, which is true. A device that vanishes meanwhile is none of ours any more. One that was
  * suspended is swapped and let go; one that somebody suspends again, or whose loaded table somebody
  * swaps in between, fails the proof of this round and is met by the next. A suspend of somebody
- * else's that waits for I/O holds ours, too. A list that does not fit is no proof.
+ * else's that waits for I/O holds ours, too. A list that does not fit is no proof, and neither is a
+ * round that met more maps than its queue holds: what it left out is not clear in the second look.
  */
 #include "fencing/guard_dm.h"
 
@@ -25,12 +31,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "diskrpc/table.h"
 #include "fencing/guard_threads.h"
+
+static_assert(GUARD_DM_QUEUE >= TABLE_ENTRIES_MAX * (24 + 1), "a grant table's maps fit");
 
 #define CONTROL "/dev/mapper/control"
 
@@ -60,72 +70,37 @@ static void complain(struct guard_dm *dm, const char *what, const char *uuid, in
     pthread_mutex_unlock(&dm->lock);
 }
 
-/* --- the list --- */
-
-static bool is_ours(const struct guard_dm *dm, const char *uuid)
+/* Offers the kernel `size` bytes, and more as long as it asks for more, up to `max`. */
+static int call_growing(struct guard_dm *dm, unsigned long request, struct dm_ioctl *io,
+                        const char *uuid, uint32_t flags, uint32_t size, uint32_t max)
 {
-    return strncmp(uuid, dm->prefix[0], strlen(dm->prefix[0])) == 0 ||
-           strncmp(uuid, dm->prefix[1], strlen(dm->prefix[1])) == 0;
-}
-
-/* By its number, since the list has no uuids. Absent: gone meanwhile. */
-static int add_if_ours(struct guard_dm *dm, uint64_t dev)
-{
-    struct dm_ioctl io;
-    prepare(&io, sizeof io, NULL, 0);
-    io.dev = dev;
-    int rv = dm->call(dm->data, DM_DEV_STATUS, &io);
-    if (is_gone(rv))
-        return 0;
-    io.uuid[sizeof io.uuid - 1] = '\0';
-    if (rv < 0 || !is_ours(dm, io.uuid))
-        return rv;
-    if (dm->n == GUARD_DM_DEVICES)
-        return -E2BIG;
-    struct guard_dm_device *device = &dm->devices[dm->n++];
-    *device = (struct guard_dm_device){.sectors = 0};
-    memcpy(device->uuid, io.uuid, sizeof device->uuid);
-    return 0;
-}
-
-static int list(struct guard_dm *dm)
-{
-    struct dm_ioctl *io = &dm->list.io;
-    dm->n = 0;
-    if (dm->control_fd < 0 && !dm->data)
-        return 0;
-    prepare(io, sizeof dm->list, NULL, 0);
-    int rv = dm->call(dm->data, DM_LIST_DEVICES, io);
-    if (rv == 0 && (io->flags & DM_BUFFER_FULL_FLAG))
-        rv = -ENOBUFS;
-    uint64_t at = io->data_start, end = sizeof dm->list;
-    while (rv == 0) {
-        struct dm_name_list item;
-        if (at + sizeof item > end)
-            return -EPROTO;
-        memcpy(&item, dm->list.bytes + at, sizeof item);
-        if (item.dev == 0) /* the whole list is empty */
-            break;
-        rv = add_if_ours(dm, item.dev);
-        if (item.next == 0)
-            break;
-        at += item.next;
+    for (;;) {
+        prepare(io, size, uuid, flags);
+        int rv = dm->call(dm->data, request, io);
+        if (rv < 0 || !(io->flags & DM_BUFFER_FULL_FLAG))
+            return rv;
+        if (size == max)
+            return -ENOBUFS;
+        size = size < max / 4 ? size * 4 : max;
     }
-    return rv;
 }
 
 /* --- one device --- */
 
+struct device {
+    const char *uuid;
+    uint64_t sectors;
+    bool clear; /* error targets alone, nothing inactive, not suspended */
+};
+
 /* Fills sectors and clear from the live table. Gone: it is clear, whatever it was. */
-static int look(struct guard_dm *dm, struct guard_dm_device *device)
+static int look(struct guard_dm *dm, struct device *device)
 {
     struct dm_ioctl *io = &dm->status.io;
-    prepare(io, sizeof dm->status, device->uuid, DM_NOFLUSH_FLAG);
-    int rv = dm->call(dm->data, DM_TABLE_STATUS, io);
+    int rv = call_growing(dm, DM_TABLE_STATUS, io, device->uuid, DM_NOFLUSH_FLAG,
+                          GUARD_DM_STATUS_FIRST, sizeof dm->status);
     device->clear = is_gone(rv);
     device->sectors = 0;
-    if (rv == 0 && (io->flags & DM_BUFFER_FULL_FLAG))
-        rv = -ENOBUFS;
     if (rv < 0)
         return device->clear ? 0 : rv;
 
@@ -148,7 +123,7 @@ static int look(struct guard_dm *dm, struct guard_dm_device *device)
 
 /* Takes the place of whatever was loaded and not put in. A map without a live table has no size:
  * nothing can have been written through it, and one sector of error is enough. */
-static int load_error(struct guard_dm *dm, const struct guard_dm_device *device)
+static int load_error(struct guard_dm *dm, const struct device *device)
 {
     struct {
         struct dm_ioctl io;
@@ -173,89 +148,216 @@ static int swap(struct guard_dm *dm, const char *uuid)
     return dm->call(dm->data, DM_DEV_SUSPEND, &io); /* without DM_SUSPEND_FLAG: a resume */
 }
 
+/* --- the threads that swap --- */
+
 static void *swapper(void *data)
 {
-    struct guard_dm *dm = data;
+    struct guard_dm_swapper *self = data;
+    struct guard_dm *dm = self->dm;
     pthread_mutex_lock(&dm->lock);
     for (;;) {
         while (dm->next == dm->end)
-            pthread_cond_wait(&dm->changed, &dm->lock);
-        struct guard_dm_device *device = &dm->devices[dm->next++];
+            pthread_cond_wait(&dm->work, &dm->lock);
+        memcpy(self->uuid, dm->queue[dm->next++], sizeof self->uuid);
+        dm->busy++;
         pthread_mutex_unlock(&dm->lock);
-        /* Without a table to put in, a resume would only let a suspended map's I/O through. */
-        int rv = device->loaded ? swap(dm, device->uuid) : 0;
+        int rv = swap(dm, self->uuid);
         if (rv < 0 && !is_gone(rv))
-            complain(dm, "cannot swap the table of", device->uuid, rv);
+            complain(dm, "cannot swap the table of", self->uuid, rv);
         pthread_mutex_lock(&dm->lock);
-        if (--dm->left == 0)
-            pthread_cond_broadcast(&dm->changed);
+        self->uuid[0] = '\0';
+        if (--dm->busy == 0 && dm->next == dm->end)
+            pthread_cond_broadcast(&dm->idle);
     }
     return NULL;
 }
 
-static void swap_all(struct guard_dm *dm)
+static bool is_in_hand(struct guard_dm *dm, const char *uuid)
+{
+    bool found = false;
+    pthread_mutex_lock(&dm->lock);
+    for (int i = 0; i < GUARD_DM_SWAPPERS && dm->busy > 0; i++)
+        found = found || strcmp(dm->swappers[i].uuid, uuid) == 0;
+    pthread_mutex_unlock(&dm->lock);
+    return found;
+}
+
+/* Only what has its error table loaded: a resume without one would let a suspended map's I/O
+ * through. */
+static void enqueue(struct guard_dm *dm, const char *uuid)
 {
     pthread_mutex_lock(&dm->lock);
-    dm->next = 0;
-    dm->end = dm->left = dm->n;
-    pthread_cond_broadcast(&dm->changed);
-    while (dm->left > 0)
-        pthread_cond_wait(&dm->changed, &dm->lock);
+    if (dm->end < GUARD_DM_QUEUE) {
+        snprintf(dm->queue[dm->end++], DM_UUID_LEN, "%s", uuid);
+        pthread_cond_signal(&dm->work);
+    }
     pthread_mutex_unlock(&dm->lock);
+}
+
+static void forget_queue(struct guard_dm *dm)
+{
+    pthread_mutex_lock(&dm->lock);
+    dm->next = dm->end = 0;
+    dm->reason[0] = '\0';
+    pthread_mutex_unlock(&dm->lock);
+}
+
+static void wait_idle(struct guard_dm *dm)
+{
+    pthread_mutex_lock(&dm->lock);
+    while (dm->busy > 0 || dm->next < dm->end)
+        pthread_cond_wait(&dm->idle, &dm->lock);
+    pthread_mutex_unlock(&dm->lock);
+}
+
+/* --- what is done with each map of ours --- */
+
+/* 0, or why there is no proof in this round. */
+typedef int visit(struct guard_dm *dm, const char *uuid);
+
+/* What a swapper has in hand has its error table, or gets it when its I/O ends. */
+static int wipe_one(struct guard_dm *dm, const char *uuid)
+{
+    struct device device = {.uuid = uuid};
+    int rv = look(dm, &device);
+    if (rv == 0 && (device.clear || is_in_hand(dm, uuid)))
+        return 0;
+    if (rv == 0)
+        rv = load_error(dm, &device);
+    if (rv == 0)
+        enqueue(dm, uuid);
+    if (rv < 0 && !is_gone(rv))
+        complain(dm, "cannot load an error table into", uuid, rv);
+    return 0; /* the others all the same */
+}
+
+static int prove_one(struct guard_dm *dm, const char *uuid)
+{
+    struct device device = {.uuid = uuid};
+    int rv = look(dm, &device);
+    if (rv < 0)
+        complain(dm, "cannot read the table of", uuid, rv);
+    else if (!device.clear)
+        complain(dm, "not an error table alone:", uuid, rv = -EBUSY);
+    return rv;
+}
+
+static int count_one(struct guard_dm *dm, const char *uuid)
+{
+    (void)dm;
+    (void)uuid;
+    return 0;
+}
+
+/* --- the list --- */
+
+#ifndef DM_NAME_LIST_FLAG_HAS_UUID
+#define DM_NAME_LIST_FLAG_HAS_UUID         1
+#define DM_NAME_LIST_FLAG_DOESNT_HAVE_UUID 2
+#endif
+/* Since this minor the name is followed by two numbers, and since 5.13 the second one tells whether
+ * a uuid comes next. */
+#define MINOR_WITH_FLAGS 37u
+
+static uint64_t align8(uint64_t at)
+{
+    return (at + 7) & ~(uint64_t)7;
+}
+
+/* By its number, where the list has no uuids. Absent: gone meanwhile. */
+static int ask_uuid(struct guard_dm *dm, uint64_t dev, char ret[DM_UUID_LEN])
+{
+    struct dm_ioctl io;
+    prepare(&io, sizeof io, NULL, 0);
+    io.dev = dev;
+    int rv = dm->call(dm->data, DM_DEV_STATUS, &io);
+    snprintf(ret, DM_UUID_LEN, "%.*s", rv < 0 ? 0 : (int)sizeof io.uuid, io.uuid);
+    return is_gone(rv) ? 0 : rv;
+}
+
+/* The uuid of the item that begins at `at` of the list; "": none. */
+static int uuid_of(struct guard_dm *dm, uint64_t at, const struct dm_name_list *item,
+                   char ret[DM_UUID_LEN])
+{
+    const char *bytes = (const char *)dm->list.bytes;
+    uint64_t end = sizeof dm->list, name = at + offsetof(struct dm_name_list, name);
+    uint32_t flags = 0;
+    at = align8(name + strnlen(bytes + name, end - name) + 1);
+    if (dm->list.io.version[1] >= MINOR_WITH_FLAGS && at + 8 <= end)
+        memcpy(&flags, bytes + at + 4, sizeof flags);
+    at += 8;
+    ret[0] = '\0';
+    if (flags & DM_NAME_LIST_FLAG_DOESNT_HAVE_UUID)
+        return 0;
+    if (!(flags & DM_NAME_LIST_FLAG_HAS_UUID))
+        return ask_uuid(dm, item->dev, ret);
+    if (at >= end)
+        return -EPROTO;
+    snprintf(ret, DM_UUID_LEN, "%.*s", (int)(end - at < DM_UUID_LEN ? end - at : DM_UUID_LEN),
+             bytes + at);
+    return 0;
+}
+
+/* Every map whose uuid begins with `prefix`. A kernel since 5.13 lists no others; what an older one
+ * lists is sorted out here. */
+static int visit_prefix(struct guard_dm *dm, const char *prefix, visit *one)
+{
+    int rv = call_growing(dm, DM_LIST_DEVICES, &dm->list.io, prefix, DM_UUID_FLAG,
+                          GUARD_DM_LIST_FIRST, sizeof dm->list);
+    uint64_t at = dm->list.io.data_start;
+    while (rv == 0) {
+        struct dm_name_list item;
+        char uuid[DM_UUID_LEN];
+        if (at + sizeof item > sizeof dm->list)
+            return -EPROTO;
+        memcpy(&item, dm->list.bytes + at, sizeof item);
+        if (item.dev == 0) /* the whole list is empty */
+            break;
+        rv = uuid_of(dm, at, &item, uuid);
+        if (rv == 0 && strncmp(uuid, prefix, strlen(prefix)) == 0) {
+            dm->n++;
+            rv = one(dm, uuid);
+        }
+        if (item.next == 0)
+            break;
+        at += item.next;
+    }
+    return rv;
+}
+
+static int visit_all(struct guard_dm *dm, visit *one)
+{
+    dm->n = 0;
+    if (dm->control_fd < 0 && !dm->data)
+        return 0;
+    int rv = visit_prefix(dm, dm->prefix[0], one);
+    if (rv == 0)
+        rv = visit_prefix(dm, dm->prefix[1], one);
+    if (rv < 0)
+        complain(dm, "cannot list", "the device-mapper devices", rv); /* unless a map was named */
+    return rv;
 }
 
 /* --- rounds --- */
 
-static int list_or_complain(struct guard_dm *dm)
+void guard_dm_stop(struct guard_dm *dm)
 {
-    int rv = list(dm);
-    if (rv < 0)
-        complain(dm, "cannot list", "the device-mapper devices", rv);
-    return rv;
-}
-
-static void load_all(struct guard_dm *dm)
-{
-    for (uint32_t i = 0; i < dm->n; i++) {
-        struct guard_dm_device *device = &dm->devices[i];
-        int rv = look(dm, device);
-        if (rv == 0 && !device->clear)
-            device->loaded = (rv = load_error(dm, device)) == 0;
-        if (rv < 0 && !is_gone(rv))
-            complain(dm, "cannot load an error table into", device->uuid, rv);
-    }
-}
-
-static bool prove(struct guard_dm *dm)
-{
-    if (list_or_complain(dm) < 0)
-        return false;
-    for (uint32_t i = 0; i < dm->n; i++) {
-        int rv = look(dm, &dm->devices[i]);
-        if (rv < 0)
-            complain(dm, "cannot read the table of", dm->devices[i].uuid, rv);
-        else if (!dm->devices[i].clear)
-            complain(dm, "not an error table alone:", dm->devices[i].uuid, -EBUSY);
-        if (rv < 0 || !dm->devices[i].clear)
-            return false;
-    }
-    return true;
+    forget_queue(dm);
+    visit_all(dm, wipe_one);
 }
 
 bool guard_dm_wipe(struct guard_dm *dm)
 {
-    dm->reason[0] = '\0';
-    if (list_or_complain(dm) < 0)
-        return false;
-    load_all(dm);
-    swap_all(dm);
-    return prove(dm);
+    forget_queue(dm);
+    int rv = visit_all(dm, wipe_one);
+    wait_idle(dm);
+    return rv == 0 && visit_all(dm, prove_one) == 0;
 }
 
 int guard_dm_count(struct guard_dm *dm)
 {
-    dm->reason[0] = '\0';
-    int rv = list_or_complain(dm);
+    forget_queue(dm);
+    int rv = visit_all(dm, count_one);
     return rv < 0 ? rv : (int)dm->n;
 }
 
@@ -290,11 +392,13 @@ int guard_dm_start(struct guard_dm *dm, const struct uuid *pool_id, struct error
     for (int i = 0; i < 2; i++)
         snprintf(dm->prefix[i], sizeof dm->prefix[i], "LUNAR-%c-%016" PRIx64 "-", "LJ"[i],
                  uuid_short(pool_id));
-    dm->n = dm->next = dm->end = dm->left = 0;
+    dm->n = dm->next = dm->end = dm->busy = 0;
     pthread_mutex_init(&dm->lock, NULL);
-    pthread_cond_init(&dm->changed, NULL);
+    pthread_cond_init(&dm->work, NULL);
+    pthread_cond_init(&dm->idle, NULL);
     for (int i = 0; i < GUARD_DM_SWAPPERS; i++) {
-        int rv = guard_thread_start(swapper, dm, err);
+        dm->swappers[i] = (struct guard_dm_swapper){.dm = dm};
+        int rv = guard_thread_start(swapper, &dm->swappers[i], err);
         if (rv < 0)
             return rv;
     }
