@@ -13,11 +13,13 @@
  *
  * Failure modes. A task or a teardown that hangs: the loop goes on, the state says what it waits
  * for, the guard waits only so long; the proof does not depend on any of it. No proof (I/O stuck in
- * flight): nothing goes on here, and the watchdog resets the node. The guard is killed while all is
- * well: USED stands, so the node is still watched over; another is started under the same
- * generation. It is killed while it fences: our own teardown, which puts the same error tables
- * under the same maps and drains them, is the proof. Asked before the guard was found again: the
- * same. All on the loop thread but the jobs.
+ * flight): nothing goes on here, and the watchdog or the guard resets the node. The guard is killed
+ * while all is well: USED stands, so the node is still watched over; another is started under the
+ * same generation. It is killed before it had its proof, or we are to fence while there is none:
+ * another is started all the same, which fences at once, and is listened to as the first one was,
+ * because only a guard resets the node if the proof cannot be had. Where none can be had our own
+ * teardown, which puts the same error tables under the same maps and drains them, is the proof. All
+ * on the loop thread but the jobs.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -33,6 +35,7 @@
 
 static void advance(struct agent *a);
 static void guard_again(struct agent *a);
+static void start_again(struct agent *a);
 
 static void set_words(struct agent *a, const char *next)
 {
@@ -77,6 +80,7 @@ static void on_guard_poll_closed(uv_handle_t *handle)
     struct agent *a = handle->data;
     guard_close(a->join.guard);
     a->join.guard = NULL;
+    a->fence.parting = false;
     closed_one(a);
 }
 
@@ -86,6 +90,7 @@ static void close_guard(struct agent *a)
     a->fence.closing++;
     uv_close((uv_handle_t *)&a->guard_poll, on_guard_poll_closed);
     a->fence.connected = false;
+    a->fence.parting = true;
 }
 
 /* --- the blocking jobs, one at a time --- */
@@ -160,6 +165,7 @@ static void end_after(struct agent *a)
         return;
     log_info("fence_over pool=%s ms=%d", a->sb.pool_name, ms_since_begin(a));
     uv_timer_stop(&a->fence_timer);
+    a->fence.ending = false; /* of the next life */
     set_words(a, "joining again");
     membership_abandon(a->join.membership);
     a->join.membership = NULL;
@@ -189,9 +195,11 @@ static void advance(struct agent *a)
 
     if (a->state != AGENT_STATE_FENCED || f->busy)
         return;
-    if (!f->proven)
+    if (!f->proven && f->connected)
         set_words(a, "waiting for the proof that nothing of it reaches the LUN any more; without "
-                     "it the watchdog resets this node");
+                     "it the watchdog or the guard resets this node");
+    else if (!f->proven)
+        start_again(a); /* nobody guards */
     else if (node_tasks(a->node) > 0)
         set_words(a, "waiting for operations on its volumes to end");
     else if (!f->torn_down)
@@ -238,8 +246,6 @@ static void begin(struct agent *a, const char *why)
     agent_close_mailbox(a, on_mailbox_closed, a);
     uv_close((uv_handle_t *)&a->sanlock_poll, on_sanlock_poll_closed);
     uv_timer_start(&a->fence_timer, on_fence_timer, FENCE_TICK_MS, FENCE_TICK_MS);
-    if (!f->connected && !f->busy)
-        f->proven = f->over = true; /* nobody guards: our own teardown is the proof */
 }
 
 void agent_fence(struct agent *a, const char *why)
@@ -278,10 +284,9 @@ static void guard_gone(struct agent *a)
     close_guard(a);
     if (a->state == AGENT_STATE_FENCED) {
         if (!f->over)
-            log_warn("guard_gone pool=%s text=\"before it was over: our own teardown is the "
-                     "proof\"",
-                     a->sb.pool_name);
-        f->proven = f->over = true;
+            log_warn("guard_gone pool=%s text=\"before it was over: %s\"", a->sb.pool_name,
+                     f->proven ? "our own teardown ends it" : "starting another, which goes on");
+        f->over = f->proven; /* otherwise another one has it yet to do */
         return;
     }
     log_error("guard_gone pool=%s text=\"killed? the watchdog watches over this node; starting "
@@ -290,15 +295,12 @@ static void guard_gone(struct agent *a)
     uv_timer_start(&a->fence_timer, on_fence_timer, 0, FENCE_TICK_MS);
 }
 
-static void on_guard(uv_poll_t *poll, int status, int events)
+static void hear_guard(struct agent *a)
 {
-    struct agent *a = poll->data;
     enum guard_state state;
     char reason[GUARD_REASON_SIZE] = "";
     int rc;
 
-    (void)status;
-    (void)events;
     while ((rc = guard_read(a->join.guard, &state, reason, NULL)) == 1)
         guard_says(a, state, reason);
     if (rc < 0)
@@ -306,6 +308,13 @@ static void on_guard(uv_poll_t *poll, int status, int events)
     else if (a->fence.over)
         close_guard(a);
     advance(a);
+}
+
+static void on_guard(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    hear_guard(poll->data);
 }
 
 void agent_watch_guard(struct agent *a)
@@ -324,14 +333,14 @@ void agent_unwatch_guard(struct agent *a, void (*closed)(uv_handle_t *handle))
     uv_close((uv_handle_t *)&a->guard_poll, closed);
 }
 
-/* --- a guard that was killed while all was well --- */
+/* --- a guard that was killed --- */
 
 static void again_run(struct worker_job *job)
 {
     struct agent *a = job->data;
     struct fence *f = &a->fence;
 
-    f->rc = membership_check(a->join.membership, &f->err);
+    f->rc = f->ending ? 0 : membership_check(a->join.membership, &f->err);
     if (f->rc == 0)
         f->rc = join_guard(a, &a->join, &f->err);
 }
@@ -348,16 +357,29 @@ static void again_after(struct agent *a)
             uv_timer_stop(&a->fence_timer);
         else if (guard_fence(a->join.guard, f->why, NULL) < 0)
             log_warn("fence_guard_not_told text=\"its hang-up will be seen\"");
-    } else if (fenced) {
-        f->proven = f->over = true; /* our own teardown is the proof */
+        hear_guard(a); /* what it said while it was looked for */
+        return;
+    }
+    if (fenced) {
+        /* No guard to be had, or its work is done: our own teardown is the proof. But one that
+         * fences must have been asked for. */
+        f->proven = f->over = f->ending;
     } else if (f->rc == LUNAR_E_NOT_JOINED || f->rc == LUNAR_E_FENCED || f->rc == LUNAR_E_ALIVE) {
         agent_fence(a, f->err.text);
     }
     advance(a);
 }
 
+/* Once nothing of the former connection is left. */
+static void start_again(struct agent *a)
+{
+    a->fence.ending = a->state == AGENT_STATE_FENCED;
+    if (!a->fence.parting)
+        start_job(a, again_run, again_after);
+}
+
 static void guard_again(struct agent *a)
 {
-    if (a->state == AGENT_STATE_JOINED && !a->fence.busy && a->fence.closing == 0)
-        start_job(a, again_run, again_after);
+    if (a->state == AGENT_STATE_JOINED && !a->fence.busy)
+        start_again(a);
 }

@@ -62,6 +62,8 @@ struct join {
 struct fence {
     char why[GUARD_REASON_SIZE]; /* "" unless fenced or not joined again since */
     bool connected;              /* to the guard: join.guard, guard_poll */
+    bool parting;                /* from one that has gone: guard_poll closes */
+    bool ending;                 /* whoever is started as the next one is to fence at once */
     bool proven, torn_down, over;
     uint32_t closing; /* handles that have not told their end yet */
     uint64_t began_ms;

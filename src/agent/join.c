@@ -239,7 +239,8 @@ int join_guard(struct agent *a, struct join *j, struct error *err)
                                         .run_dir = a->run_dir,
                                         .superblock = &a->sb,
                                         .host_id = j->self.host_id,
-                                        .generation = j->self.generation};
+                                        .generation = j->self.generation,
+                                        .ending = a->fence.ending};
     return guard_open(&config, &j->guard, err);
 }
 

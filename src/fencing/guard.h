@@ -13,8 +13,9 @@
  *   3. the agent has a bounded time to end the rest (QSDs, P, H) and says "drained";
  *   4. USED is cleared, the lease released, the guard exits.
  *
- * Without the proof it does neither 4 nor anything else, and the watchdog resets the node. Once it
- * has begun it finishes, even if the LUN is back: the node rejoins as a new generation.
+ * Without the proof it does neither 4 nor anything else: the watchdog resets the node, or, where
+ * none is due because the lease is well, the guard itself does (guard_core.c). Once it has begun it
+ * finishes, even if the LUN is back: the node rejoins as a new generation.
  *
  * The agent finds the guard again after a restart of its own, by the socket. A guard that was
  * killed is started again under the same generation: USED stands meanwhile.
@@ -45,13 +46,18 @@ struct guard_config {
     uint32_t host_id;
     uint64_t generation;
     const char *program; /* NULL: lunar-guard beside the running program, else in PATH */
+    /* This life is being fenced: a guard that fences is what is wanted, and one that is started
+     * does so at once, without a lease. */
+    bool ending;
 };
 
 struct guard; /* a connection to it */
 
 /* Blocking, join thread, some hundred ms: connects to the guard of this host id and generation, or
- * starts one, and returns when it is GUARDING. LUNAR_E_ALIVE: the guard of another generation is
- * there still and not over. Other errors with what to do. */
+ * starts one, and returns when it is GUARDING, or else, if that is wanted (`ending`), fencing or
+ * proven, which guard_read says next. LUNAR_E_ALIVE: the guard of another generation is there still
+ * and not over. LUNAR_E_FENCED: it fences and that is not wanted, or this life is over. Other
+ * errors with what to do. */
 int guard_open(const struct guard_config *config, struct guard **ret, struct error *err);
 /* For uv_poll: readable when guard_read has something to say. */
 int guard_fd(const struct guard *guard);

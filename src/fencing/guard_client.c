@@ -151,6 +151,8 @@ static void fill_launch(const struct guard_config *c, struct launch *l)
         l->argv[n] = argv[n];
     if (sb->flags & SUPERBLOCK_FLAG_TEST)
         l->argv[n++] = "--test-pool";
+    if (c->ending)
+        l->argv[n++] = "--fence";
     l->argv[n] = NULL;
 }
 
@@ -259,7 +261,8 @@ static int wait_guarding(struct guard *guard, const struct guard_config *config,
             return 0;
         if (a->host_id != config->host_id || a->generation != config->generation)
             return refuse_other(guard, config, err);
-        if (a->state == GUARD_STATE_GUARDING)
+        if (a->state == GUARD_STATE_GUARDING ||
+            (config->ending && a->state != GUARD_STATE_STARTING))
             return 1;
         rv = a->state == GUARD_STATE_STARTING
                  ? 0
@@ -313,7 +316,7 @@ int guard_open(const struct guard_config *config, struct guard **ret, struct err
         free(guard);
         return rv;
     }
-    guard->unread = false; /* the caller knows: it guards */
+    guard->unread = guard->last.state != GUARD_STATE_GUARDING; /* which the caller knows */
     *ret = guard;
     return 0;
 }

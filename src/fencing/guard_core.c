@@ -8,9 +8,10 @@
  *
  *     locking    permits FENCED, then locked: no thread of the agent is loading a table any more.
  *                After PERMIT_LIMIT_MS the agent is killed, because a thread that hangs in an ioctl
- *                holds its permit until it dies; the waiting goes on, once killed or not.
+ *                holds its permit until it dies; the waiting goes on, once killed or not. Every map
+ *                that stands gets its error table at once, and is not waited for (STOP).
  *     wiping     error tables and the drain, again and again until the proof is there. Without it
- *                nothing below happens, and the watchdog resets the node: that is right.
+ *                nothing below happens; the watchdog resets the node, or the guard does.
  *     draining   the agent ends QSDs, P and H. Its time is bounded (drain_end).
  *     releasing  USED cleared, lease released: from here on sanlock takes this node's tables for
  *                clear and keeps the watchdog happy. Until it succeeds it is tried again.
@@ -19,6 +20,26 @@
  * Irrevocable: killpath runs once, and a LUN that comes back meanwhile makes sanlock neither take
  * it back nor run it again; so nothing but its end leads out of fencing, and a guard that was
  * killed in the middle of it goes on where the permit file says FENCED.
+ *
+ * Which wipe counts: a table may be loaded behind the back of a round that began before the permits
+ * were free. So that early one, STOP, has no result at all, and WIPE, which has, is asked for by
+ * PERMITS_FREE and by the retries after it alone: whatever answer comes, its round began when
+ * nobody could load a table any more.
+ *
+ * The reset: a node that fences beside a lease that is well (a death mark, SIGTERM, the agent's
+ * word) has no watchdog to fear, for sanlock goes on renewing. If I/O is stuck in flight it would
+ * hang for ever, and may be writing to a volume that others have by now. So the guard resets the
+ * machine itself guard_reset_s after the begin of the fence if it has no proof by then (timeouts.c
+ * says why then). Never with the proof: PROVEN leaves the two phases in which it may. The same time
+ * counts where the lease is lost, whoever is faster: what the watchdog may do, we may.
+ *
+ * A guard that is killed while it fences is succeeded by one whose guard_reset_s begin again: the
+ * permit file says that the life is fenced, not since when. Counted from the first begin, a
+ * successor that is started late, because its agent was dead as well, would reset a machine at once
+ * that it had not yet tried to wipe. It costs at most guard_reset_s more for each kill -9 by root;
+ * the OOM killer spares the guard (guard_files.c). Nothing is released meanwhile: USED stands, with
+ * a guard or without. The agent starts the successor (agent_fence.c), or the next agent does; with
+ * both killed and none started nobody resets, and the README says so.
  *
  * The timer: killpath may fail to run (a helper that is gone, a path that is not there). So the
  * guard fences when timeouts.guard_fence_s have passed since the last renewal that it has seen.
@@ -42,6 +63,7 @@
 #define PERMIT_RETRY_MS  10
 #define WIPE_RETRY_MS    50
 #define RELEASE_RETRY_MS 100
+#define RESET_RETRY_MS   1000
 /* The measured teardown of a node's stacks took 0.7 to 1.3 s. It is no part of the proof: what is
  * not ended by then is ended by the agent all the same, only later. */
 #define DRAIN_LIMIT_MS 3000
@@ -66,7 +88,8 @@ const char *guard_state_name(enum guard_state state)
 
 void guard_core_init(struct guard_core *core, const struct guard_core_config *config)
 {
-    assert(config->generation != 0 && config->host_id != 0 && config->timeouts.guard_fence_s > 0);
+    assert(config->generation != 0 && config->host_id != 0 && config->timeouts.guard_fence_s > 0 &&
+           config->timeouts.guard_reset_s > 0);
     *core = (struct guard_core){.config = *config,
                                 .state = GUARD_STATE_STARTING,
                                 .phase = PHASE_STARTING,
@@ -88,7 +111,8 @@ static unsigned fence(struct guard_core *core, int64_t now_ms, const char *reaso
     core->state = GUARD_STATE_FENCING;
     core->kill_ms = now_ms + PERMIT_LIMIT_MS;
     core->retry_ms = now_ms + PERMIT_RETRY_MS;
-    return GUARD_DO_LOCK_PERMITS | GUARD_DO_TELL;
+    core->reset_ms = now_ms + (int64_t)core->config.timeouts.guard_reset_s * 1000;
+    return GUARD_DO_LOCK_PERMITS | GUARD_DO_STOP | GUARD_DO_TELL;
 }
 
 static int64_t fence_due_ms(const struct guard_core *core)
@@ -198,7 +222,7 @@ static unsigned on_tick_locking(struct guard_core *core, int64_t now_ms)
 {
     unsigned kill = 0;
     if (now_ms >= core->kill_ms) { /* and again: it may have been started anew meanwhile */
-        kill = GUARD_DO_KILL_AGENT;
+        kill = GUARD_DO_KILL_AGENT | GUARD_DO_STOP; /* it may have loaded another one */
         core->agent_killed = true;
         core->kill_ms = now_ms + PERMIT_LIMIT_MS;
     }
@@ -206,10 +230,21 @@ static unsigned on_tick_locking(struct guard_core *core, int64_t now_ms)
     return kill | GUARD_DO_LOCK_PERMITS;
 }
 
-static unsigned on_tick(struct guard_core *core, int64_t now_ms)
+static bool is_without_proof(const struct guard_core *core)
 {
-    if (may_fence(core))
-        return fence_if_overdue(core, now_ms);
+    return core->phase == PHASE_LOCKING || core->phase == PHASE_WIPING;
+}
+
+static unsigned reset_if_due(struct guard_core *core, int64_t now_ms)
+{
+    if (!is_without_proof(core) || now_ms < core->reset_ms)
+        return 0;
+    core->reset_ms = now_ms + RESET_RETRY_MS;
+    return GUARD_DO_RESET;
+}
+
+static unsigned retry(struct guard_core *core, int64_t now_ms)
+{
     if (now_ms < core->retry_ms)
         return 0;
     switch (core->phase) {
@@ -227,6 +262,13 @@ static unsigned on_tick(struct guard_core *core, int64_t now_ms)
     default:
         return 0;
     }
+}
+
+static unsigned on_tick(struct guard_core *core, int64_t now_ms)
+{
+    if (may_fence(core))
+        return fence_if_overdue(core, now_ms);
+    return reset_if_due(core, now_ms) | retry(core, now_ms);
 }
 
 /* --- leaving --- */
@@ -341,5 +383,8 @@ unsigned guard_core_step(struct guard_core *core, const struct guard_event *e)
 
 int64_t guard_core_deadline(const struct guard_core *core)
 {
-    return may_fence(core) ? fence_due_ms(core) : core->retry_ms;
+    if (may_fence(core))
+        return fence_due_ms(core);
+    bool reset_first = is_without_proof(core) && core->reset_ms < core->retry_ms;
+    return reset_first ? core->reset_ms : core->retry_ms;
 }

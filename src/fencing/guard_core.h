@@ -72,14 +72,22 @@ enum guard_action {
      * succeeded, otherwise nothing, and it is asked for again with the next ticks. */
     GUARD_DO_LOCK_PERMITS = 1 << 0,
     GUARD_DO_KILL_AGENT = 1 << 1, /* SIGKILL to the agent seen last, also if its connection went */
-    GUARD_DO_WIPE = 1 << 2,       /* error tables, drain, proof: PROVEN or NOT_PROVEN */
+    /* Error tables into every map that stands, as soon as may be and without waiting for any drain:
+     * no answer, and no proof of anything. */
+    GUARD_DO_STOP = 1 << 2,
+    /* The same, then the drain and the look that is the proof: PROVEN or NOT_PROVEN. Asked for only
+     * after PERMITS_FREE, one at a time: so each answer is of a round that began after it. */
+    GUARD_DO_WIPE = 1 << 3,
     /* Leaving: permits CLOSED and locked, no L or J map stands: EMPTY or NOT_EMPTY. */
-    GUARD_DO_CHECK_EMPTY = 1 << 3,
-    GUARD_DO_OPEN_PERMITS = 1 << 4, /* the file says OPEN and is unlocked */
-    GUARD_DO_RELEASE = 1 << 5,      /* USED cleared, then the lease released: RELEASED or _FAILED */
-    GUARD_DO_REFUSE_LEAVE = 1 << 6, /* LUNAR_E_IN_USE to whoever asked */
-    GUARD_DO_TELL = 1 << 7,         /* state and reason to the agent */
-    GUARD_DO_EXIT = 1 << 8,
+    GUARD_DO_CHECK_EMPTY = 1 << 4,
+    GUARD_DO_OPEN_PERMITS = 1 << 5, /* the file says OPEN and is unlocked */
+    GUARD_DO_RELEASE = 1 << 6,      /* USED cleared, then the lease released: RELEASED or _FAILED */
+    GUARD_DO_REFUSE_LEAVE = 1 << 7, /* LUNAR_E_IN_USE to whoever asked */
+    GUARD_DO_TELL = 1 << 8,         /* state and reason to the agent */
+    GUARD_DO_EXIT = 1 << 9,
+    /* This machine, now, without a sync: no answer if it works; if it does not, it is asked for
+     * again while there is no proof. */
+    GUARD_DO_RESET = 1 << 10,
 };
 
 struct guard_core_config {
@@ -100,6 +108,7 @@ struct guard_core {
     bool renewal_seen;  /* before: renewed_ms is when the guard started */
     int64_t retry_ms;   /* of what the phase waits for; INT64_MAX: nothing to retry */
     int64_t kill_ms;    /* LOCKING: when the agent's time with its permits is over */
+    int64_t reset_ms;   /* LOCKING, WIPING: when the time for the proof is over */
     bool agent_connected;
     bool adopted; /* a predecessor of this generation was guarding */
 };

@@ -162,6 +162,8 @@ int guard_files_open(struct guard_options *o, struct guard_files *f, struct erro
                        "this life of the node (host id %" PRIu32 ", generation %" PRIu64
                        ") was fenced and is over: leave the lockspace and join again",
                        o->host_id, o->generation);
+    if (rv >= 0 && o->fence) /* as if our predecessor had begun to */
+        f->said = GUARD_PERMIT_FENCED;
     if (rv >= 0)
         rv = catch_signals(f, err);
     if (rv >= 0)

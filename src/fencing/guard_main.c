@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "fencing/guard_reset.h"
 #include "fencing/guard_run.h"
 #include "fencing/guard_wire.h"
 #include "fencing/sanlock_calls.h"
@@ -25,7 +26,7 @@
 static const char usage[] =
     "usage: lunar-guard --pool NAME --pool-id UUID --device DEVICE --member OFFSET\n"
     "                   --host-id ID --generation N --io-timeout S --watchdog-timeout S\n"
-    "                   [--run-dir DIR] [--killpath PATH] [--test-pool] [--started]\n"
+    "                   [--run-dir DIR] [--killpath PATH] [--test-pool] [--fence] [--started]\n"
     "       lunar-guard --wake SOCKET ID GENERATION\n"
     "\n"
     "lunar-agent starts it; see lunar-guard(8).\n";
@@ -42,6 +43,7 @@ enum option_id {
     OPTION_RUN_DIR,
     OPTION_KILLPATH,
     OPTION_TEST_POOL,
+    OPTION_FENCE,
     OPTION_STARTED,
     OPTION_WAKE,
     OPTION_HELP,
@@ -60,6 +62,7 @@ static const struct option long_options[] = {
     {"run-dir", required_argument, NULL, OPTION_RUN_DIR},
     {"killpath", required_argument, NULL, OPTION_KILLPATH},
     {"test-pool", no_argument, NULL, OPTION_TEST_POOL},
+    {"fence", no_argument, NULL, OPTION_FENCE},
     {"started", no_argument, NULL, OPTION_STARTED},
     {"wake", required_argument, NULL, OPTION_WAKE},
     {"help", no_argument, NULL, OPTION_HELP},
@@ -129,6 +132,9 @@ static void take_option(struct arguments *a, int option, const char *name)
         break;
     case OPTION_TEST_POOL:
         g->sb.flags |= SUPERBLOCK_FLAG_TEST;
+        break;
+    case OPTION_FENCE:
+        g->fence = true;
         break;
     case OPTION_STARTED:
         a->started = true;
@@ -220,6 +226,10 @@ int main(int argc, char **argv)
     check(&a.guard);
     mallopt(M_ARENA_MAX, 1); /* one heap, locked; not one of 64 MiB for each thread */
     open_log(&a.guard);
+    if (!(a.guard.sb.flags & SUPERBLOCK_FLAG_TEST)) {
+        guard_reset_prepare();
+        a.guard.reset = guard_reset_now;
+    }
     int rv = guard_run(&a.guard, detach(a.started), &err);
     if (rv < 0)
         log_error("guard_ends code=%s reason=\"%s\"", error_name(rv), err.text);

@@ -43,6 +43,7 @@ struct guard_program {
     int first_words;
     int agent_pidfd; /* of the agent seen last; -1: none yet */
     bool sanlock_watched, over;
+    bool reset_logged;
     struct client clients[CLIENTS];
     struct error failure; /* why it never guarded */
 };
@@ -114,8 +115,24 @@ static void kill_agent(struct guard_program *p)
     log_warn("agent_killed rv=%d text=\"it held a permit for too long\"", rv);
 }
 
+/* Nothing that could wait comes before it: no log, whose file may be anywhere. */
+static void reset_machine(struct guard_program *p)
+{
+    if (p->options->reset)
+        p->options->reset(p->core.reason);
+    if (!p->reset_logged)
+        log_error("not_reset text=\"%s\"",
+                  p->options->reset ? "there is no proof, and no way to reset this machine "
+                                      "works: reset it by hand"
+                                    : "there is no proof: in a pool that is no test pool "
+                                      "this machine would have been reset now");
+    p->reset_logged = true;
+}
+
 static void run_actions(struct guard_program *p, unsigned actions)
 {
+    if (actions & GUARD_DO_RESET)
+        reset_machine(p);
     /* The byte comes first: before the lock (guard_permit.c) and before anybody is told. */
     if (actions & GUARD_DO_OPEN_PERMITS)
         open_permits(p);
@@ -133,6 +150,8 @@ static void run_actions(struct guard_program *p, unsigned actions)
         tell_agent(p, 1, "maps of volumes stand: detach them first");
     if (actions & GUARD_DO_KILL_AGENT)
         kill_agent(p);
+    if (actions & GUARD_DO_STOP)
+        guard_work_stop(&p->work);
     if (actions & GUARD_DO_WIPE)
         guard_work_wipe(&p->work);
     if (actions & GUARD_DO_RELEASE)

@@ -9,10 +9,12 @@
  *
  * Renewal thread: asks the local daemon, not the LUN, for the timestamp of our own lease. What it
  * shows is what the last renewal has *read*, so that it is one renewal behind, measured; but that
- * it changes means that a renewal has just been made, at most a second before (sanlock's loop) and
- * RENEWAL_LOOK_MS. So a change counts as a renewal at the time when it is seen. The first one has
- * no such time, and counts as the second of the monotonic clock that it says. A daemon that is
- * stopped holds this thread, not the guard.
+ * it changes means that a renewal has just been made, at most a second before (sanlock's loop). So
+ * a change counts as a renewal at the time when the look *before* the one that saw it began, which
+ * did not show it yet: not when it was seen, because this thread may have slept in between. That is
+ * from RENEWAL_LOOK_MS before the renewal was made to a second after (timeouts.c). The first one
+ * has no look before it, and counts as the second of the monotonic clock that it says. A daemon
+ * that is stopped holds this thread, not the guard.
  *
  * Device-mapper thread: rounds of guard_dm.c, which wait for I/O in flight.
  *
@@ -224,15 +226,29 @@ static void wipe(struct guard_work *work)
     post_type(work, proven ? GUARD_EVENT_PROVEN : GUARD_EVENT_NOT_PROVEN);
 }
 
+static void stop(struct guard_work *work)
+{
+    int64_t begin = clock_ms();
+    guard_dm_stop(&work->dm);
+    log_info("stopped maps=%u ms=%d", work->dm.n, (int)(clock_ms() - begin));
+}
+
+static void count(struct guard_work *work)
+{
+    post_type(work, guard_dm_count(&work->dm) == 0 ? GUARD_EVENT_EMPTY : GUARD_EVENT_NOT_EMPTY);
+}
+
 static void *dm_thread(void *data)
 {
     struct guard_work *work = data;
     for (;;) {
-        if (next_job(work->dm_jobs) == 'w')
+        char job = next_job(work->dm_jobs);
+        if (job == 's')
+            stop(work);
+        else if (job == 'w')
             wipe(work);
         else
-            post_type(work,
-                      guard_dm_count(&work->dm) == 0 ? GUARD_EVENT_EMPTY : GUARD_EVENT_NOT_EMPTY);
+            count(work);
     }
     return NULL;
 }
@@ -255,6 +271,11 @@ int guard_work_start(struct guard_work *work, const struct guard_options *option
     if (rv == 0)
         rv = guard_thread_start(lease_thread, work, err);
     return rv;
+}
+
+void guard_work_stop(struct guard_work *work)
+{
+    order(work->dm_jobs, 's');
 }
 
 void guard_work_wipe(struct guard_work *work)

@@ -13,9 +13,12 @@
 struct guard_options {
     const char *device, *pool, *run_dir, *killpath; /* killpath: NULL is this very program */
     const char *socket;                             /* filled by guard_run */
+    /* guard_reset_now, or NULL: this machine must not be reset, whatever happens (test pools). */
+    void (*reset)(const char *why);
     struct superblock sb; /* pool id, N, W, flags and the place of the member lease; no more */
     uint32_t host_id;
     uint64_t generation;
+    bool fence; /* at once: this life is over, and its guard was killed */
 };
 
 /* What a thread has to say; read from guard_work.results. */
@@ -41,7 +44,9 @@ struct guard_work {
  * START_FAILED; but nothing if a predecessor was fencing, which needs no lease. */
 int guard_work_start(struct guard_work *work, const struct guard_options *options,
                      struct error *err);
-/* One at a time of each kind; results as guard_core.h says. Never block. */
+/* Wipe, count and release one at a time of each; results as guard_core.h says. Never block. */
+void guard_work_stop(
+    struct guard_work *work); /* no result; what is asked for next waits its turn */
 void guard_work_wipe(struct guard_work *work);
 void guard_work_count(struct guard_work *work);
 void guard_work_release(struct guard_work *work);

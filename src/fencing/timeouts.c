@@ -16,13 +16,15 @@
  *     8N                 16     80       the lease is lost for its holder; sanlock wakes the
  *                                        guard (killpath or SIGTERM, below), which puts error
  *                                        tables in at once and waits for I/O in flight: the proof
- *     8N + 3 .. + 1.5    19-20  83-84    the guard's own timer (below), if nobody woke it
+ *     8N + 2.5 .. + 4    18-20  82-84    the guard's own timer (below), if nobody woke it
  *     8N + W - look - 2  22     128      a guard that has its proof clears USED and releases,
  *                                        drained or not: the node lives on
  *     8N + W - look ..   24-26  130 ..   the watchdog resets a node that was not released
  *     8N + W             26     140      others see DEAD (by their own looks after 29 to 32 s)
  *        + 1             27     141      the coordinator asks for more (below), takes the grants
  *                                        away in both copies, marks them; attaches go on
+ *     16N                32     160      a guard without a proof resets the node itself (below), if
+ *                                        neither the proof nor the watchdog came before
  *     8N + W .. + 7N     26-40  140-210  the dead node's coordinator lease can be acquired
  *
  * A coordinator stops while its node is well: 3.0 to 4.1 s after its last beat a standby has it
@@ -73,7 +75,9 @@
  *
  * Its own timer is for neither to come, so it comes a little later: they are due at 8N and were
  * seen at 17.5 to 18.5 s, because sanlock looks every second or two. It is up 8N + 3 s after the
- * guard has seen a renewal, which is 0 to 1.5 s after that was made (guard_work.c). If the LUN
+ * begin of the look before the one that saw a renewal (guard_work.c), which is at most a second
+ * after that was made (sanlock's loop), and may be as long before it as two looks are apart: half a
+ * second. Earlier is the safe side; 8N + 2.5 s is still behind killpath's due time. If the LUN
  * fails between the read and the write of one renewal, the one that was seen was not made, and the
  * timer is a period (2N) late: with W = 10 that may be too late, and the watchdog resets the node,
  * as it would without the timer. Where the release comes early (W = 11 and 12: 8N + 4 s), it is up
@@ -81,8 +85,26 @@
  *
  * The release: wdmd feeds the watchdog only if the lease lasts to its next look, so the earliest
  * reset is one interval before 8N + W: measured 24 to 26 s. A node that was proved clean must be
- * released by then. Two seconds are kept: 1.5 s for when the renewal was seen, the rest for the two
- * calls and for sanlock to tell wdmd.
+ * released by then. Two seconds are kept: one because the renewal may count as made so much later
+ * than it was, the other for the two calls and for sanlock to tell wdmd.
+ *
+ * The guard's reset (GUARD_DO_RESET), 8N after the *begin* of the fence, is for a fence that has no
+ * proof. Why 8N: `lunarctl node check` demands transports that end or fail all I/O within 8N at the
+ * latest (and warns from 6N on), counted from when it was sent. The fence lets no new I/O through,
+ * so what is in flight 8N after its begin is older than that: it does not end by itself, or not in
+ * a time that anybody has promised. Sooner would reset nodes whose transport was about to give up;
+ * later leaves consumers hanging and, where the node had been declared dead, writes that may land
+ * on a volume that others have.
+ *
+ * Beside a lease that is lost it is a second net. That fence begins at 8N after the last renewal at
+ * the earliest, if nothing else made it begin before, so this reset is due at 16N or later, and the
+ * watchdog's at 8N + W at the latest: where W <= 8N (10/60, 5/30, 2/10: all the recommended pairs)
+ * the watchdog is always first. Where W > 8N (N = 2 with W = 60, for instance: 32 s against 76) the
+ * guard is, and right as well: the lease is over, there is no proof, the watchdog would do the same
+ * by 8N + W, so that nobody elsewhere waits longer or goes on sooner. What it costs is a node whose
+ * LUN comes back between 16N and 8N + W and would have had its proof then: a reset more, no byte.
+ * In no pair is it due before the guard's own timer has given the wipe a chance: 8N after the begin
+ * is 8 s at least, and the proof took 0.4 to 1 s where it could be had.
  */
 #include "fencing/timeouts.h"
 
@@ -139,6 +161,7 @@ int timeouts_compute(int io_timeout_s, int watchdog_fire_timeout_s, struct timeo
         .same_name_watch_s = 3 * n,
         .guard_fence_s = 8 * n + (release >= 5 ? 3 : release - 2),
         .guard_release_s = 8 * n + release,
+        .guard_reset_s = 8 * n,
     };
     return 0;
 }

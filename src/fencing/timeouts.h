@@ -26,6 +26,7 @@ struct timeouts {
     int guard_fence_s;   /* 8N + 3 at most: the guard's own timer, from the last renewal it has seen
                           */
     int guard_release_s; /* until then after that renewal a fenced node must be released */
+    int guard_reset_s;   /* 8N: without a proof so long after the begin of a fence it resets */
 };
 
 /* Of numbers that stand somewhere, whether or not they are a pair that works: 8N, 8N + W. */

@@ -95,6 +95,18 @@ static void term_guard(void)
     guard_model_term(m);
 }
 
+/* With nothing else wrong: sanlock renews, no watchdog is due. Half of them end before the guard
+ * loses its patience. */
+static void stick_write(void)
+{
+    struct machine *m = victim(FAULT_STUCK_WRITE);
+    uint64_t us = sim_fault_random(FAULT_STUCK_WRITE, 40 * SIM_S);
+    if (!m || !guard_model_process(m) || !stack_model_stick(m, sim_now_us() + us))
+        return;
+    sim_count_fault(FAULT_STUCK_WRITE);
+    guard_model_term(m);
+}
+
 /* Just then a guard must know of it. */
 void chaos_node_maps(struct machine *m)
 {
@@ -456,6 +468,7 @@ static const struct {
     {FAULT_FORGED_PAGE, 400, forge_page},
     {FAULT_PROCESS_STOP, 60, stop_process},
     {FAULT_OPERATOR, 30, operator_fences},
+    {FAULT_STUCK_WRITE, 20, stick_write},
 };
 
 static uint64_t chaos_end_us;

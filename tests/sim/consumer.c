@@ -7,9 +7,9 @@
  * latency of the LUN, and the ghost is asked whether that map still is the last one of these bytes.
  * Failure modes: the L map is an error table: nothing is submitted any more, what is in flight
  * stays in flight. The path is lost or the machine's I/O stands still: the write waits, for as long
- * as it takes, and lands or fails when that ends; this is what a proof must wait for. The power is
- * cut: each write in flight is dropped or lands within CUT_LATE_US, out of the queues behind the
- * host.
+ * as it takes, and lands or fails when that ends; this is what a proof must wait for. The same
+ * where something below one map alone is stuck, whatever becomes of the path. The power is cut:
+ * each write in flight is dropped or lands within CUT_LATE_US, out of the queues behind the host.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -41,6 +41,7 @@ struct consumer {
     uint64_t places[PLACES]; /* offsets on the LUN */
     uint64_t wrote[PLACES];  /* the last write of ours that has landed there; 0: none */
     bool on, error;
+    uint64_t stuck_until_us;
     struct sim_event *tick;
     struct consumer_write writes[IN_FLIGHT_MAX];
 };
@@ -76,6 +77,16 @@ struct consumer *consumer_open(struct machine *m, const struct stack_spec *spec)
 
 /* --- a write --- */
 
+void consumer_stick(struct consumer *c, uint64_t until_us)
+{
+    c->stuck_until_us = until_us;
+}
+
+bool consumer_is_stuck(const struct consumer *c)
+{
+    return sim_now_us() < c->stuck_until_us;
+}
+
 static bool stands_still(const struct machine *m)
 {
     return m->io_held || (m->path_lost && !m->path_errors);
@@ -105,7 +116,7 @@ static void on_land(void *data)
     struct consumer_write *w = data;
     struct consumer *c = w->consumer;
 
-    if (stands_still(c->machine)) {
+    if (stands_still(c->machine) || consumer_is_stuck(c)) {
         w->event = sim_at(sim_now_us() + STILL_POLL_US, on_land, w);
         return;
     }

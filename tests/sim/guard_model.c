@@ -8,8 +8,8 @@
  * passes on when sanlock last renewed. Killpath, the agent's word, or its own timer: error tables
  * into every map, the proof when nothing is in flight any more, USED cleared, the lease released,
  * gone. Failure modes: it is killed at any moment, and the permit file, which outlives it, tells
- * the next one how far it was; what is in flight hangs: no proof, ever; the killpath helper does
- * not run.
+ * the next one how far it was; what is in flight hangs: no proof, ever, and a reset, by the
+ * watchdog or by the guard; the killpath helper does not run.
  */
 #include <assert.h>
 #include <errno.h>
@@ -17,6 +17,7 @@
 
 #include "fencing/guard_core.h"
 #include "sim/ghost.h"
+#include "sim/guard_permits.h"
 #include "sim/sanlock_model.h"
 
 #define WIRE_US         30u
@@ -36,78 +37,11 @@
 #define STILL_US (30 * SIM_S)
 #define HUNG_US  (2 * SIM_S)
 #define HEARD_US (3 * SIM_S)
-
-/* --- permit files: they live as long as the machine's boot --- */
-
-struct permit_file {
-    struct permit_file *next;
-    uint32_t host;
-    uint64_t generation;
-    enum guard_permit_byte byte;
-    bool locked; /* exclusively, by a guard that lives */
-    bool proven; /* its guard has had the proof: the ghost's */
-};
-
-struct permit {
-    struct process *holder; /* NULL: free */
-    struct permit_file *file;
-};
-
-#define PERMITS_MAX 256
-
-static struct permit_file *files[SIM_NODES_MAX + 1];
-static struct permit permits[PERMITS_MAX];
-
-static struct permit_file *file_of(const struct machine *m, uint32_t host, uint64_t generation)
-{
-    for (struct permit_file *f = files[m->index]; f; f = f->next)
-        if (f->host == host && f->generation == generation)
-            return f;
-    return NULL;
-}
-
-static struct permit_file *file_make(const struct machine *m, uint32_t host, uint64_t generation)
-{
-    struct permit_file *f = file_of(m, host, generation);
-    if (f)
-        return f;
-    f = calloc(1, sizeof *f);
-    if (!f)
-        abort();
-    *f = (struct permit_file){files[m->index], host, generation, GUARD_PERMIT_NONE, false, false};
-    files[m->index] = f;
-    return f;
-}
-
-static bool is_held(const struct permit_file *f)
-{
-    for (int i = 0; i < PERMITS_MAX; i++)
-        if (permits[i].holder && permits[i].file == f)
-            return true;
-    return false;
-}
-
-int guard_permit_take(const char *run_dir, const char *pool_name, uint32_t host_id,
-                      uint64_t generation, int *ret_permit, struct error *err)
-{
-    struct permit_file *f = file_of(process_current()->machine, host_id, generation);
-    (void)run_dir;
-    if (!f || f->locked || f->byte != GUARD_PERMIT_OPEN)
-        return error_set(err, LUNAR_E_FENCED, "the guard of pool %s lets nothing be mapped",
-                         pool_name);
-    int i = 0;
-    while (permits[i].holder)
-        assert(++i < PERMITS_MAX);
-    permits[i] = (struct permit){process_current(), f};
-    *ret_permit = i;
-    return 0;
-}
-
-void guard_permit_give_back(int permit)
-{
-    assert(permits[permit].holder == process_current());
-    permits[permit].holder = NULL;
-}
+/* A guard's own time for the reset, on top of guard_reset_s. */
+#define PATIENCE_MS 1000
+/* Until another guard is there: agents are stopped for seconds, and their loops have a second's
+ * tick. */
+#define ORPHAN_US (5 * SIM_S)
 
 /* --- the guard's process --- */
 
@@ -121,8 +55,12 @@ struct guard_life {
     struct sim_event *tick;
     uint64_t acquire_end_us, hung_us; /* when what is in flight hung last */
     uint32_t looks;                   /* of the drain */
+    int64_t fences_ms;                /* since when, by the machine's clock; 0: it does not */
+    bool resets;                      /* it has decided to */
+    uint32_t patience;                /* looks after its time was over */
     int start_rc;                     /* why it gave up before it guarded */
     bool refused;                     /* the last leave */
+    bool ending;                      /* started to fence at once */
     bool guarded;                     /* it came so far */
 };
 
@@ -216,7 +154,7 @@ static void lock_permits(struct guard_life *g)
         chaos_guard_fences(g->process);
     }
     g->file->byte = GUARD_PERMIT_FENCED;
-    if (is_held(g->file))
+    if (permit_is_held(g->file))
         return;
     g->file->locked = true;
     process_at(g->process, sim_now_us(), on_locked, g);
@@ -275,7 +213,7 @@ static void on_drain(void *data)
         happen(g, GUARD_EVENT_PROVEN);
         return;
     }
-    if (g->machine->path_lost && !g->machine->path_errors)
+    if ((g->machine->path_lost && !g->machine->path_errors) || stack_model_is_stuck(g->machine))
         g->hung_us = sim_now_us();
     if (++g->looks >= DRAIN_LOOKS) {
         happen(g, GUARD_EVENT_NOT_PROVEN);
@@ -292,10 +230,24 @@ static void on_wipe(void *data)
     on_drain(g);
 }
 
+/* Every map that stands; who loads one now is met by the wipe. */
+static void on_stop(void *data)
+{
+    const struct guard_life *g = data;
+    stack_model_wipe(g->machine);
+}
+
+static void do_reset(void *data)
+{
+    struct machine *m = data;
+    world_power_cycle(m, 5 * SIM_S + sim_random(STREAM_WORLD, 10 * SIM_S),
+                      "its guard has no proof");
+}
+
 static void on_empty_look(void *data)
 {
     struct guard_life *g = data;
-    bool empty = !is_held(g->file) && stack_model_is_empty(g->machine);
+    bool empty = !permit_is_held(g->file) && stack_model_is_empty(g->machine);
     g->file->locked = empty;
     happen(g, empty ? GUARD_EVENT_EMPTY : GUARD_EVENT_NOT_EMPTY);
 }
@@ -327,10 +279,19 @@ static void in_a_while(struct guard_life *g, uint64_t span_us, void (*fn)(void *
 
 static void perform(struct guard_life *g, unsigned todo)
 {
+    if (todo & GUARD_DO_RESET) {
+        g->resets = true;
+        if (g->file->proven)
+            sim_violation("a-fence-has-an-end", "%s resets a machine that it has proved clean",
+                          g->process->name);
+        process_at(g->process, sim_now_us(), do_reset, g->machine);
+    }
     if (todo & GUARD_DO_LOCK_PERMITS)
         lock_permits(g);
     if (todo & GUARD_DO_KILL_AGENT)
         kill_agent(g);
+    if (todo & GUARD_DO_STOP)
+        in_a_while(g, IOCTL_US, on_stop);
     if (todo & GUARD_DO_WIPE)
         in_a_while(g, IOCTL_US, on_wipe);
     if (todo & GUARD_DO_CHECK_EMPTY) {
@@ -363,11 +324,69 @@ static uint64_t clock_ms(const struct machine *m)
     return machine_now_us(m) / SIM_MS;
 }
 
+/* Whatever hangs, and whether sanlock renews or not: a fence has the proof or ends in a reset. */
+static void on_end_of_patience(void *data)
+{
+    struct guard_life *g = data;
+    if (g->core.state == GUARD_STATE_FENCING && ++g->patience < 2) {
+        /* Again: it may just have been continued, with more than this overdue. */
+        process_at(g->process, sim_now_us() + PATIENCE_MS * SIM_MS, on_end_of_patience, g);
+        return;
+    }
+    if (g->core.state == GUARD_STATE_FENCING && !g->resets)
+        sim_violation("a-fence-has-an-end", "%s has no proof after %d ms, and nobody resets %s",
+                      g->process->name, (int)((int64_t)clock_ms(g->machine) - g->fences_ms),
+                      g->machine->name);
+}
+
+/* A guard that was killed before its proof, and whose agent was there. */
+struct orphan {
+    const struct machine *machine;
+    const struct process *agent;
+    const struct permit_file *file;
+    uint32_t boot;
+};
+
+static void on_orphan(void *data)
+{
+    struct orphan *o = data;
+    const struct machine *m = o->machine;
+    bool same = m->state == MACHINE_UP && m->boot == o->boot &&
+                machine_process(m, PROCESS_AGENT) == o->agent && !o->agent->ending &&
+                !o->agent->stopped;
+    if (same && !o->file->proven && !life_on(m) && !stack_model_is_drained(m))
+        sim_violation("a-fence-has-an-end", "%s has no proof, and no guard any more", m->name);
+    free(o);
+}
+
+static void expect_successor(const struct guard_life *g)
+{
+    const struct process *agent = machine_process(g->machine, PROCESS_AGENT);
+    if (g->core.state != GUARD_STATE_FENCING || !agent || agent->ending)
+        return;
+    struct orphan *o = malloc(sizeof *o);
+    if (!o)
+        abort();
+    *o = (struct orphan){g->machine, agent, g->file, g->machine->boot};
+    sim_at(sim_now_us() + ORPHAN_US, on_orphan, o);
+}
+
+static void expect_end(struct guard_life *g)
+{
+    if (g->fences_ms || g->core.state != GUARD_STATE_FENCING)
+        return;
+    g->fences_ms = (int64_t)clock_ms(g->machine);
+    int64_t end_ms = g->fences_ms + model_times.guard_reset_s * 1000 + PATIENCE_MS;
+    process_at(g->process, machine_sim_time(g->machine, (uint64_t)end_ms * SIM_MS),
+               on_end_of_patience, g);
+}
+
 static void step(struct guard_life *g, const struct guard_event *event)
 {
     struct guard_event e = *event;
     e.now_ms = (int64_t)clock_ms(g->machine);
     unsigned todo = guard_core_step(&g->core, &e);
+    expect_end(g);
     int64_t due = guard_core_deadline(&g->core);
     if (g->tick)
         sim_cancel(g->tick);
@@ -420,6 +439,8 @@ static void on_start(void *data)
     enum guard_permit_byte said = g->file->byte;
     if (said == GUARD_PERMIT_NONE)
         g->file->byte = GUARD_PERMIT_CLOSED;
+    if (g->ending)
+        said = GUARD_PERMIT_FENCED;
     step(g, &(struct guard_event){.type = GUARD_EVENT_STARTED, .resumed = said});
     g->acquire_end_us = sim_now_us() + ACQUIRE_END_US;
     process_at(g->process,
@@ -427,14 +448,15 @@ static void on_start(void *data)
                on_acquire, g);
 }
 
-static struct guard_life *start(struct machine *m, uint32_t host, uint64_t generation)
+static struct guard_life *start(struct machine *m, uint32_t host, uint64_t generation, bool ending)
 {
     struct guard_life *g = calloc(1, sizeof *g);
     if (!g)
         abort();
     const struct guard_core_config config = {host, generation, model_times};
     g->machine = m;
-    g->file = file_make(m, host, generation);
+    g->ending = ending;
+    g->file = permit_file_make(m, host, generation);
     guard_core_init(&g->core, &config);
     g->process = process_start(PROCESS_GUARD, m);
     g->next = lives;
@@ -505,13 +527,12 @@ static void on_agent_gone(void *data)
 
 void guard_model_process_gone(struct process *p)
 {
-    for (int i = 0; i < PERMITS_MAX; i++)
-        if (permits[i].holder == p)
-            permits[i].holder = NULL;
+    permits_process_gone(p);
     for (struct guard_life **at = &lives, *g; (g = *at);) {
         if (g->process == p) {
             *at = g->next; /* its memory stays: events that are dropped may name it */
             g->file->locked = false;
+            expect_successor(g);
             if (g->agent) {
                 g->agent->life = NULL;
                 sim_fd_ready(g->agent->process, g->agent->fd);
@@ -537,7 +558,7 @@ void guard_model_cleared(struct machine *m)
 
 void guard_model_mapping(const struct machine *m, uint32_t host, uint64_t generation)
 {
-    const struct permit_file *f = file_of(m, host, generation);
+    const struct permit_file *f = permit_file_of(m, host, generation);
     if (f && f->proven)
         sim_violation("nothing-after-the-proof", "%s maps something, and was proved clean before",
                       m->name);
@@ -558,7 +579,7 @@ void guard_model_reset(const struct machine *m)
 
 void guard_model_machine_off(const struct machine *m)
 {
-    files[m->index] = NULL;
+    permits_machine_off(m);
 }
 
 /* --- the agent's end --- */
@@ -590,7 +611,8 @@ static int look_at(const struct guard_life *g, const struct guard_config *config
     if (c->host_id != config->host_id || c->generation != config->generation)
         return error_set(err, LUNAR_E_ALIVE, "the guard of another generation is %s still",
                          guard_state_name(g->core.state));
-    if (g->core.state == GUARD_STATE_GUARDING)
+    if (g->core.state == GUARD_STATE_GUARDING ||
+        (config->ending && g->core.state != GUARD_STATE_STARTING))
         return 1;
     return g->core.state == GUARD_STATE_STARTING
                ? 0
@@ -616,7 +638,7 @@ int guard_open(const struct guard_config *config, struct guard **ret, struct err
         if (started && started->start_rc < 0 && started->process->ending)
             return error_set(err, started->start_rc, "lunar-guard cannot get the member lease");
         if (!g)
-            started = start(m, config->host_id, config->generation);
+            started = start(m, config->host_id, config->generation, config->ending);
         fiber_sleep(WAIT_US);
     }
     return error_set(err, LUNAR_E_TIMEOUT, "lunar-guard neither guards nor gives up");

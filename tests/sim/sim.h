@@ -58,7 +58,8 @@
     X(FORGED_PAGE, "a page of another pool, incarnation, term or with a bad CRC lies on the LUN")  \
     X(PROCESS_STOP, "a coordinator is stopped; it goes on later, or never")                        \
     X(OPERATOR, "an operator fences a node by hand, switched off before or not")                   \
-    X(RESERVATION, "a reservation command fails, is late, or its outcome is not known")
+    X(RESERVATION, "a reservation command fails, is late, or its outcome is not known")            \
+    X(STUCK_WRITE, "one map's writes stick while its node's lease is well, and it fences")
 
 enum sim_fault {
 #define X(name, text) FAULT_##name,

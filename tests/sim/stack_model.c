@@ -134,6 +134,28 @@ bool stack_model_is_empty(const struct machine *m)
     return true;
 }
 
+bool stack_model_stick(const struct machine *m, uint64_t until_us)
+{
+    for (struct mapped *x = all; x; x = x->next) {
+        if (x->machine != m || !x->complete || x->error)
+            continue;
+        sim_trace("%s: writes to volume=%016llx stick", m->name,
+                  (unsigned long long)uuid_short(&x->spec.volume_id));
+        consumer_stick(x->io, until_us);
+        consumer_write(x->io);
+        return true;
+    }
+    return false;
+}
+
+bool stack_model_is_stuck(const struct machine *m)
+{
+    for (struct mapped *x = all; x; x = x->next)
+        if (x->machine == m && consumer_is_stuck(x->io))
+            return true;
+    return false;
+}
+
 bool stack_model_qsd_exit(struct machine *m)
 {
     for (struct mapped *x = all; x; x = x->next) {

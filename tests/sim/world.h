@@ -62,6 +62,9 @@ void stack_model_each(void (*each)(void *data, const struct mapped_view *v), voi
 void stack_model_wipe(const struct machine *m);
 bool stack_model_is_drained(const struct machine *m);
 bool stack_model_is_empty(const struct machine *m);
+/* One map's writes end no sooner; false if nobody writes. */
+bool stack_model_stick(const struct machine *m, uint64_t until_us);
+bool stack_model_is_stuck(const struct machine *m);
 
 /* --- guard_model.c: lunar-guard --- */
 void guard_model_killpath(struct machine *m);
@@ -80,8 +83,10 @@ uint32_t guard_model_fences(const struct machine *m);
 struct consumer;
 struct consumer *consumer_open(struct machine *m, const struct stack_spec *spec); /* not on yet */
 void consumer_run(struct consumer *c, bool on);
-void consumer_write(struct consumer *c); /* once */
-void consumer_error(struct consumer *c); /* its L map is an error table now */
+void consumer_write(struct consumer *c);                    /* once */
+void consumer_error(struct consumer *c);                    /* its L map is an error table now */
+void consumer_stick(struct consumer *c, uint64_t until_us); /* its writes end no sooner */
+bool consumer_is_stuck(const struct consumer *c);
 bool consumer_is_drained(const struct consumer *c);
 void consumer_close(struct consumer *c);     /* it is drained */
 void consumer_power_cut(struct consumer *c); /* frees it too */

@@ -21,7 +21,7 @@ static struct {
     struct agent *a;
     int wire;        /* the guard's end */
     int fence_asked; /* of the guard */
-    int drained, opened, rejoined, left, torn_down, ended;
+    int drained, opened, ending, rejoined, left, torn_down, ended;
     int open_rc, check_rc, end_rc, teardown_rc;
     bool hold_mailbox;
     void (*mailbox_closed)(void *data);
@@ -115,8 +115,8 @@ static void guard_dies(void)
 
 int join_guard(struct agent *a, struct join *ret, struct error *err)
 {
-    (void)a;
     w.opened++;
+    w.ending += a->fence.ending;
     if (w.open_rc < 0)
         return error_set(err, w.open_rc, "no guard to be had");
     ret->guard = new_guard();
@@ -461,26 +461,53 @@ static void a_guard_killed_with_the_lockspace_gone_means_fencing(void)
 {
     start();
     w.check_rc = LUNAR_E_NOT_JOINED;
+    w.open_rc = LUNAR_E_FENCED;
     guard_dies();
     turn_until(&w.rejoined, 1);
-    CHECK_EQ(w.opened, 0);
-    CHECK_EQ(w.torn_down, 1); /* our own teardown is the proof */
+    CHECK_EQ(w.opened, 1);
+    CHECK_EQ(w.ending, 1);    /* one that fences, whatever is left of the lockspace */
+    CHECK_EQ(w.torn_down, 1); /* it was over before it was met: our own teardown is the rest */
     CHECK_EQ(w.ended, 1);
     CHECK_EQ(w.rejoined, 1);
 }
 
-static void a_guard_killed_while_it_fences_leaves_the_proof_to_the_teardown(void)
+/* Only a guard resets the node if the proof cannot be had. */
+static void a_guard_killed_while_it_fences_has_a_successor(void)
 {
     start();
     guard_says_state(GUARD_STATE_FENCING);
     turn(50);
-    w.teardown_rc = -EIO;
     guard_dies();
+    turn_until(&w.fence_asked, 1);
+    guard_dies(); /* and again */
+    turn_until(&w.fence_asked, 2);
+    CHECK_EQ(w.opened, 2);
+    CHECK_EQ(w.ending, 2);
+    turn(50);
+    CHECK_EQ(w.torn_down, 0); /* not before somebody has the proof */
+    w.teardown_rc = -EIO;
+    guard_says_state(GUARD_STATE_PROVEN);
     turn_until(&w.torn_down, 2);
     CHECK_EQ(w.ended, 0); /* USED stands until then */
     w.teardown_rc = 0;
+    turn_until(&w.drained, 1);
+    guard_says_state(GUARD_STATE_OVER);
+    turn_until(&w.rejoined, 1);
+    CHECK_EQ(w.opened, 2);
+    CHECK_EQ(w.rejoined, 1);
+    CHECK(!w.a->fence.ending); /* the next life's guard guards */
+}
+
+static void a_guard_killed_with_its_proof_needs_no_successor(void)
+{
+    start();
+    guard_says_state(GUARD_STATE_FENCING);
+    guard_says_state(GUARD_STATE_PROVEN);
+    turn(50);
+    guard_dies();
     turn_until(&w.rejoined, 1);
     CHECK_EQ(w.opened, 0);
+    CHECK_EQ(w.torn_down, 1);
     CHECK_EQ(w.rejoined, 1);
 }
 
@@ -493,7 +520,27 @@ static void a_fence_while_another_guard_is_looked_for_asks_the_new_one(void)
     w.open_rc = 0;
     turn(900);
     agent_fence(w.a, "declared dead"); /* between two tries: nobody guards */
+    turn_until(&w.fence_asked, 1);
+    CHECK_EQ(w.opened, 2);
+    CHECK_EQ(w.ending, 1);
+    CHECK_EQ(w.torn_down, 0); /* not before the proof */
+    guard_says_state(GUARD_STATE_PROVEN);
+    turn_until(&w.drained, 1);
+    guard_says_state(GUARD_STATE_OVER);
     turn_until(&w.rejoined, 1);
+    CHECK_EQ(w.torn_down, 1);
+    CHECK_EQ(w.rejoined, 1);
+}
+
+static void a_fence_with_no_guard_to_be_had_is_done_by_the_agent_alone(void)
+{
+    start();
+    w.open_rc = -EAGAIN;
+    guard_dies();
+    turn_until(&w.opened, 1);
+    agent_fence(w.a, "declared dead");
+    turn_until(&w.rejoined, 1);
+    CHECK_EQ(w.ending, 1);
     CHECK_EQ(w.torn_down, 1);
     CHECK_EQ(w.rejoined, 1);
 }
@@ -521,6 +568,8 @@ TEST_MAIN(TEST(the_guard_fences_and_the_agent_joins_again_by_itself),
           TEST(a_guard_that_was_killed_is_replaced_under_the_same_life),
           TEST(another_guard_is_tried_for_until_it_comes),
           TEST(a_guard_killed_with_the_lockspace_gone_means_fencing),
-          TEST(a_guard_killed_while_it_fences_leaves_the_proof_to_the_teardown),
+          TEST(a_guard_killed_while_it_fences_has_a_successor),
+          TEST(a_guard_killed_with_its_proof_needs_no_successor),
           TEST(a_fence_while_another_guard_is_looked_for_asks_the_new_one),
+          TEST(a_fence_with_no_guard_to_be_had_is_done_by_the_agent_alone),
           TEST(a_leave_with_volumes_ends_in_the_leave))

@@ -64,6 +64,8 @@ static int make_device(void)
 {
     snprintf(device, sizeof device, "%s/lun", dir);
     int rv = test_pool_make(device, 16, 1, 10, &sb); /* joins take half as long as with N = 2 */
+    if (!(sb.flags & SUPERBLOCK_FLAG_TEST))
+        abort(); /* a guard of any other pool may reset this machine */
     pool_lockspace(&sb.pool_id, lockspace);
     return rv < 0 ? rv : membership_format(device, &sb, NULL);
 }
@@ -421,34 +423,59 @@ static void a_guard_killed_while_it_fences_is_succeeded_by_one_that_goes_on(void
     CHECK(!is_used());
 }
 
-/* A child that is the agent, and neither ends nor gives its permit back. */
-static pid_t start_stuck_agent(void)
+static void wait_for_ever(void)
+{
+    for (;;)
+        pause();
+}
+
+/* A child that is the agent, and neither ends nor gives its permit back; nor does a child of its
+ * own, which outlives it, if that is wanted. */
+static pid_t start_stuck_agent(pid_t *ret_holder)
 {
     int up[2];
-    char byte;
+    pid_t holder = 0;
     if (pipe2(up, O_CLOEXEC) < 0)
         abort();
     pid_t pid = fork();
     if (pid == 0) {
         int permit;
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (open_guard() < 0 || take(&permit) < 0 || write(up[1], "x", 1) != 1)
+        if (open_guard() < 0 || take(&permit) < 0)
             _exit(1);
-        for (;;)
-            pause();
+        if (ret_holder && (holder = fork()) == 0)
+            wait_for_ever();
+        if (write(up[1], &holder, sizeof holder) != (ssize_t)sizeof holder)
+            _exit(1);
+        wait_for_ever();
     }
     close(up[1]);
-    if (read(up[0], &byte, 1) != 1)
+    if (read(up[0], &holder, sizeof holder) != (ssize_t)sizeof holder)
         pid = -1;
     close(up[0]);
+    if (ret_holder)
+        *ret_holder = holder;
     return pid;
+}
+
+static bool log_has(const char *event)
+{
+    char path[GUARD_PATH_SIZE], line[1024];
+    bool found = false;
+    guard_path(dir, POOL, "log", path, NULL);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        found = found || strstr(line, event);
+    if (f)
+        fclose(f);
+    return found;
 }
 
 static void an_agent_that_does_not_give_its_permit_back_is_killed(void)
 {
     int status = 0;
     CHECK_EQ(begin_life(), 0);
-    pid_t pid = start_stuck_agent();
+    pid_t pid = start_stuck_agent(NULL);
     CHECK(pid > 0);
     int64_t begin = clock_ms();
     kill(guard_pid(guard), SIGTERM);
@@ -459,6 +486,56 @@ static void an_agent_that_does_not_give_its_permit_back_is_killed(void)
     CHECK(took >= 1000 && took < 3000);
     CHECK(goes_away(guard_pid(guard)));
     CHECK(!is_used() && !lease_is_held());
+}
+
+/* Without a proof for 8N (N = 1): elsewhere this machine would be reset. */
+static void safety_11_in_a_test_pool_the_reset_is_a_line_in_the_log(void)
+{
+    pid_t holder = 0;
+    CHECK_EQ(begin_life(), 0);
+    pid_t pid = start_stuck_agent(&holder);
+    CHECK(pid > 0 && holder > 0);
+    CHECK(!log_has(" reset_ways ") && !log_has(" no_reset ")); /* it has not even looked for one */
+    int64_t begin = clock_ms();
+    kill(guard_pid(guard), SIGTERM);
+    waitpid(pid, NULL, 0);
+    while (!log_has(" not_reset ") && clock_ms() < begin + 15000)
+        usleep(20000);
+    int took = (int)(clock_ms() - begin);
+    printf("# given up after %d ms\n", took);
+    CHECK(log_has(" stopped ")); /* at the begin, with the permit out */
+    CHECK(!log_has("not_reset") || took >= 8000);
+    CHECK(took < 10000);
+    CHECK(is_used() && lease_is_held());
+    kill(holder, SIGKILL);
+    CHECK(goes_away(guard_pid(guard)));
+    CHECK(!is_used() && !lease_is_held());
+}
+
+static void a_guard_started_for_a_life_that_ends_fences_at_once(void)
+{
+    struct guard *next = NULL;
+    CHECK_EQ(begin_life(), 0);
+    pid_t pid = guard_pid(guard);
+    kill(pid, SIGKILL);
+    CHECK(goes_away(pid));
+    close_guard();
+    struct guard_config config = config_of(generation);
+    config.ending = true;
+    int rv = guard_open(&config, &guard, NULL);
+    if (rv == 0) { /* it is listened to, if it has not come and gone already */
+        int state = next_state();
+        CHECK(state == GUARD_STATE_FENCING || state == GUARD_STATE_PROVEN);
+        guard_drained(guard, NULL);
+        while ((state = next_state()) > 0)
+            continue;
+        CHECK_EQ(state, -EPIPE);
+        close_guard();
+    } else {
+        CHECK_EQ(rv, LUNAR_E_FENCED);
+    }
+    CHECK(!is_used());
+    CHECK_EQ(open_guard_of(generation, &next), LUNAR_E_FENCED);
 }
 
 static void a_second_guard_of_the_pool_says_nothing_and_goes(void)
@@ -564,6 +641,8 @@ TEST_MAIN(TEST(the_program_lies_beside_the_test),
           TEST(safety_11_sanlock_wakes_the_guard_and_waits_for_its_end),
           TEST(a_guard_killed_while_it_fences_is_succeeded_by_one_that_goes_on),
           TEST(an_agent_that_does_not_give_its_permit_back_is_killed),
+          TEST(safety_11_in_a_test_pool_the_reset_is_a_line_in_the_log),
+          TEST(a_guard_started_for_a_life_that_ends_fences_at_once),
           TEST(a_second_guard_of_the_pool_says_nothing_and_goes),
           TEST(safety_11_the_timer_fences_although_the_sanlock_daemon_hangs),
           TEST(a_sanlock_daemon_that_dies_is_the_end_of_that_life),
