@@ -7,8 +7,9 @@
  *
  * Failure modes: a path that does not work is passed over and stays unregistered (I/O that comes
  * through it later gets a conflict, which stops this node and harms nobody); a PV without a working
- * path fails the call. A command whose outcome is unknown is settled by reading the keys. A
- * conflict means that our key is gone, or that the victim's is: READ KEYS says which.
+ * path fails the call. A command whose outcome is unknown is repeated where that can do nothing
+ * twice (a registration that ignores what was there), else settled by reading the keys. A conflict
+ * means that our key is gone, or that the victim's is: READ KEYS says which.
  */
 #include <assert.h>
 #include <errno.h>
@@ -23,6 +24,9 @@
 /* Rounds of "read, preempt what is there": one does; a second where another preempts at the same
  * time, a third for good measure. A key that is still there then is being registered again. */
 #define ROUNDS_MAX 3
+/* An iSCSI session that was disrupted is back within a second, or fails for longer than this. */
+#define DOUBT_TRIES    4
+#define DOUBT_PAUSE_MS 500
 
 struct path {
     char name[RESERVATION_NAME_SIZE];
@@ -163,6 +167,21 @@ static int path_register(struct reservation *r, const struct pv *pv, struct path
     return rc < 0 ? (error_prefix(err, "%s, path %s", pv->device, path->name), rc) : 0;
 }
 
+/* Whatever the path had. Carried out twice it does what it does once, and nobody preempts the key
+ * of a life that has not begun. */
+static int path_register_anew(struct reservation *r, const struct pv *pv, struct path *path,
+                              uint64_t key, struct error *err)
+{
+    int rc = LUNAR_E_INDETERMINATE;
+
+    for (int i = 0; rc == LUNAR_E_INDETERMINATE && i < DOUBT_TRIES; i++) {
+        if (i > 0)
+            r->ops->pause_ms(DOUBT_PAUSE_MS);
+        rc = path_register(r, pv, path, PR_OUT_REGISTER_AND_IGNORE, 0, key, err);
+    }
+    return rc;
+}
+
 /* On every path, at least one of them with success. */
 static int pv_register(struct reservation *r, struct pv *pv, uint64_t key, struct error *err)
 {
@@ -170,7 +189,7 @@ static int pv_register(struct reservation *r, struct pv *pv, uint64_t key, struc
 
     for (uint32_t i = 0; i < pv->n_paths; i++) {
         struct error failed = ERROR_INIT;
-        int one = path_register(r, pv, &pv->paths[i], PR_OUT_REGISTER_AND_IGNORE, 0, key, &failed);
+        int one = path_register_anew(r, pv, &pv->paths[i], key, &failed);
         if (one < 0)
             log_warn("reservation_path device=%s path=%s text=\"not registered: %s\"", pv->device,
                      pv->paths[i].name, failed.text);
@@ -520,9 +539,12 @@ static int pv_clear(struct reservation *r, struct pv *pv, bool force, struct err
                          pv->device);
     if (rc < 0 || (!holder.held && r->keys.n == 0))
         return rc;
-    rc = pv_register(r, pv, r->key, err);
-    if (rc == 0)
-        rc = pv_out(r, pv, &clear, err);
+    rc = LUNAR_E_INDETERMINATE; /* unheard, it has taken our registration away, or not */
+    for (int i = 0; rc == LUNAR_E_INDETERMINATE && i < DOUBT_TRIES; i++) {
+        rc = pv_register(r, pv, r->key, err);
+        if (rc == 0)
+            rc = pv_out(r, pv, &clear, err);
+    }
     if (rc == 0)
         rc = pv_keys(r, pv, err);
     if (rc == 0 && r->keys.n > 0)

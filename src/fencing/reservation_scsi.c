@@ -5,9 +5,11 @@
  * Happy path: one ioctl. A unit attention is news that the device keeps for whoever comes next
  * (reservations preempted, a power-on), not an answer to our command, which was not carried out: it
  * is sent again. Failure modes: RESERVATION CONFLICT is -EBADE. A busy or not yet ready device is
- * asked again for a while. A path that fails or times out: a PERSISTENT RESERVE IN has failed, a
- * PERSISTENT RESERVE OUT may have been carried out (LUNAR_E_INDETERMINATE). A device that is no
- * SCSI disk, or does not know the commands: LUNAR_E_UNSUPPORTED.
+ * asked again for a while, and so is one whose session to the array was just disrupted, where a
+ * repetition cannot do anything twice: a PERSISTENT RESERVE IN. A path that fails or times out: a
+ * PERSISTENT RESERVE IN has failed, a PERSISTENT RESERVE OUT may have been carried out
+ * (LUNAR_E_INDETERMINATE). A device that is no SCSI disk, or does not know the commands:
+ * LUNAR_E_UNSUPPORTED.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -45,9 +47,15 @@
 #define OPCODE_RESERVE_IN     0x5e
 #define OPCODE_RESERVE_OUT    0x5f
 #define CDB_LEN               10
-#define OUT_LEN               24
-#define OUT_APTPL             0x01
-#define RETRY                 1
+/* The kernel's DID_... codes (include/scsi/scsi_status.h): the command was given up because the
+ * host adapter or the session was busy or had to begin anew, which passes by itself. */
+#define HOST_BUS_BUSY            0x02
+#define HOST_SOFT_ERROR          0x0b
+#define HOST_REQUEUE             0x0d
+#define HOST_TRANSPORT_DISRUPTED 0x0e
+#define OUT_LEN                  24
+#define OUT_APTPL                0x01
+#define RETRY                    1
 
 struct scsi_path {
     int fd;
@@ -152,9 +160,17 @@ static int read_sense(const uint8_t *sense, size_t len, const char *what, struct
     return error_set(err, -EIO, "%s: sense %x/%02x/%02x", what, key, asc, ascq);
 }
 
+static bool is_passing(unsigned host_status)
+{
+    return host_status == HOST_BUS_BUSY || host_status == HOST_SOFT_ERROR ||
+           host_status == HOST_REQUEUE || host_status == HOST_TRANSPORT_DISRUPTED;
+}
+
 /* RETRY, 0 or an error, of a command that the kernel has ended. */
 static int judge(const struct sg_io_hdr *io, const char *what, bool out, struct error *err)
 {
+    if (!out && is_passing(io->host_status))
+        return RETRY;
     if (io->host_status != 0)
         return error_set(err, out ? LUNAR_E_INDETERMINATE : -EIO, "%s: the path failed (host %d)",
                          what, io->host_status);

@@ -217,6 +217,20 @@ static void a_path_that_does_not_work_is_passed_over(void)
     reservation_close(a);
 }
 
+static void a_registration_that_nobody_heard_of_is_repeated(void)
+{
+    for (int next = FAKE_DONE_UNHEARD; next <= FAKE_LOST; next++) {
+        fake_array_reset(1);
+        struct reservation *a = node('a');
+        fake_array.next = next;
+        CHECK_EQ(reservation_register(a, 1, 1, NULL), 0);
+        CHECK_EQ(fake_registered(0, key_of(1, 1)), 1);
+        CHECK(fake_array.paused_ms > 0);
+        CHECK(writes('a'));
+        reservation_close(a);
+    }
+}
+
 static void a_new_life_replaces_the_key_of_the_last(void)
 {
     fake_array_reset(2);
@@ -630,6 +644,28 @@ static void a_format_clears_what_pools_left_and_nothing_else(void)
     reservation_close(a);
 }
 
+static void unhear_the_clear(const struct pr_out *command)
+{
+    if (command->action == PR_OUT_REGISTER_AND_IGNORE && returns-- > 0)
+        fake_array.next = FAKE_DONE_UNHEARD; /* the next one: the CLEAR */
+}
+
+static void a_clear_that_nobody_heard_of_is_repeated(void)
+{
+    fake_array_reset(1);
+    struct reservation *a = member('a', 1, 1);
+    reservation_close(a);
+    a = node('a');
+    returns = 1;
+    fake_array.after_out = unhear_the_clear;
+    int outs = fake_array.outs;
+    CHECK_EQ(reservation_clear(a, false, NULL), 0);
+    CHECK(fake_array.outs >= outs + 4); /* twice on one LUN */
+    CHECK_EQ(fake_registered(0, key_of(1, 1)), 0);
+    CHECK(!fake_array.luns[0].held && !fake_array.luns[1].held);
+    reservation_close(a);
+}
+
 static void a_conflict_is_told_from_other_errors(void)
 {
     CHECK(reservation_is_conflict(-EBADE));
@@ -652,6 +688,7 @@ TEST_MAIN(
     TEST(safety_13_a_join_registers_every_path_and_reserves_every_pv),
     TEST(a_device_without_type_7_is_told_at_open), TEST(what_somebody_else_reserved_is_left_alone),
     TEST(a_join_that_fails_takes_its_keys_back), TEST(a_path_that_does_not_work_is_passed_over),
+    TEST(a_registration_that_nobody_heard_of_is_repeated),
     TEST(a_new_life_replaces_the_key_of_the_last), TEST(a_join_that_got_another_id_changes_its_key),
     TEST(safety_13_a_key_that_was_preempted_cannot_be_changed),
     TEST(safety_13_a_preempt_takes_every_key_of_the_dead_on_every_pv),
@@ -675,4 +712,5 @@ TEST_MAIN(
     TEST(the_reservation_ends_with_the_last_who_leaves),
     TEST(who_was_preempted_leaves_without_an_error),
     TEST(a_format_clears_what_pools_left_and_nothing_else),
-    TEST(a_conflict_is_told_from_other_errors), TEST(a_file_has_no_reservations))
+    TEST(a_clear_that_nobody_heard_of_is_repeated), TEST(a_conflict_is_told_from_other_errors),
+    TEST(a_file_has_no_reservations))
