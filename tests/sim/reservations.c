@@ -136,8 +136,9 @@ static int preempt(const struct command *c, uint64_t *ret_until_us)
 
     if (sim_fault(FAULT_RESERVATION, 300)) {
         takes_us = sim_fault_random(FAULT_RESERVATION, ABORT_SLOW_US);
-        if (sim_fault_random(FAULT_RESERVATION, 2)) /* and its successor finds the keys gone */
-            process_at(process_current(), sim_now_us() + SIM_MS, kill_it, process_current());
+        struct process *p = process_current();           /* NULL: of a late command */
+        if (p && sim_fault_random(FAULT_RESERVATION, 2)) /* its successor finds the keys gone */
+            process_at(p, sim_now_us() + SIM_MS, kill_it, p);
     }
     *ret_until_us = sim_now_us() + takes_us;
     for (uint32_t i = 1; i <= machine_count(); i++) {
