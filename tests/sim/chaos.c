@@ -176,6 +176,7 @@ static void stop_process(void)
 
 void chaos_end(void)
 {
+    twin_end();
     for (struct process *p = NULL; (p = process_next(p)) != NULL;)
         if (p != sanlock_leader())
             process_continue(p);
@@ -469,6 +470,7 @@ static const struct {
     {FAULT_PROCESS_STOP, 60, stop_process},
     {FAULT_OPERATOR, 30, operator_fences},
     {FAULT_STUCK_WRITE, 20, stick_write},
+    {FAULT_TWIN, 30, twin_comes},
 };
 
 static uint64_t chaos_end_us;

@@ -17,6 +17,7 @@
 
 #define IO_TIMEOUT_S 2u
 #define WATCHDOG_S   10u
+#define VANISHED_US  (15 * SIM_S)
 
 /* Texts of the few volumes of a run are shorter. */
 #define METADATA_COPY_IN_USE (MDCOPY_HEADER_SIZE + 32u * 1024)
@@ -81,7 +82,7 @@ static void begin_agent(struct process *p, const struct opening *o)
     a->fd = o->fd;
     a->lock_fd = -1;
     snprintf(a->device, sizeof a->device, "/dev/lun");
-    snprintf(a->node_name, sizeof a->node_name, "%s", p->machine->name);
+    snprintf(a->node_name, sizeof a->node_name, "%s", p->machine->node_name);
     snprintf(a->run_dir, sizeof a->run_dir, "/run");
     snprintf(a->root, sizeof a->root, "/run/attach-sim");
     snprintf(a->socket, sizeof a->socket, WORLD_AGENT_SOCKET);
@@ -181,7 +182,7 @@ static void on_process_gone(struct process *p)
 static void on_boot(void *data)
 {
     struct machine *m = data;
-    if (m->state != MACHINE_OFF)
+    if (m->state != MACHINE_OFF || (m->index > n_machines && sim_faults_ended()))
         return;
     machine_on(m);
     plan_start(m, PROCESS_AGENT, sim_random(STREAM_WORLD, 2 * SIM_S));
@@ -197,6 +198,29 @@ void world_power_cycle(struct machine *m, uint64_t off_us, const char *why)
     guard_model_machine_off(m);
     sim_at(sim_now_us() + off_us, on_boot, m);
     machine_off(m); /* does not return into one of its own processes */
+}
+
+static void path_back(void *data)
+{
+    ((struct machine *)data)->path_lost = false;
+}
+
+void world_vanish(struct machine *m, const char *why)
+{
+    if (!m->path_lost)
+        sim_at(sim_now_us() + SIM_MS, path_back, m);
+    m->path_lost = true;
+    world_power_cycle(m, VANISHED_US, why);
+}
+
+uint32_t world_all_machines(void)
+{
+    return machine_at(n_machines + 1) ? n_machines + 1 : n_machines;
+}
+
+void world_start_agent(struct machine *m)
+{
+    plan_start(m, PROCESS_AGENT, SIM_MS);
 }
 
 static void on_watchdog(struct machine *m)
@@ -301,6 +325,7 @@ void world_start(uint32_t machines, uint32_t candidates)
     sim_hooks.sanlock_gone = guard_model_sanlock_gone;
     sim_hooks.cleared = guard_model_cleared;
     sim_hooks.thawed = ghost_machine_thawed;
+    sim_hooks.joins = twin_joins;
     hints.on = sim_random(STREAM_HINTS, 2) == 0;
     for (uint32_t i = 0; i < machines; i++)
         machine_new();

@@ -12,6 +12,9 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "diskrpc/claim.h"
 
 #define PROCESSES_MAX 4096u
 /* The heartbeat looks at the lease every second; a look may take a long-tailed I/O, which ends
@@ -213,7 +216,7 @@ static void check_agent_write(const struct process *p, uint32_t host, const char
 {
     if (p->kind != PROCESS_AGENT)
         sim_violation("pages-have-one-writer", "%s writes %s of host %u", p->name, what, host);
-    for (uint32_t i = 1; i <= world_machines(); i++)
+    for (uint32_t i = 1; i <= world_all_machines(); i++)
         if (sanlock_host_id(machine_at(i)) == host)
             host_of[host] = machine_at(i);
     /* A join whose first write hung until its lockspace was given up: nobody has had the slot
@@ -242,11 +245,27 @@ static bool in_region(uint64_t offset, uint64_t start, uint64_t size, uint64_t s
     return true;
 }
 
+/* A join claims a host id by a nonce in its up page, and takes what is left of it away later: no
+ * page, whoever owns the slot by now. */
+static bool is_claim(const struct process *p, uint32_t host, const uint8_t *bytes)
+{
+    static const uint8_t cleared[PAGE_SIZE_BYTES];
+    struct claim claim;
+    const struct agent *a = process_agent(p);
+    bool joining = a && a->state != AGENT_STATE_JOINED;
+    return joining && (memcmp(bytes, cleared, sizeof cleared) == 0 ||
+                       claim_in(bytes, host, &world_sb.pool_id, &claim, NULL) == 0);
+}
+
 static void up_page_submitted(struct process *p, uint32_t host, const uint8_t *bytes)
 {
     struct page *page = calloc(1, sizeof *page);
     const struct agent *a = process_agent(p);
 
+    if (is_claim(p, host, bytes)) {
+        free(page);
+        return;
+    }
     check_agent_write(p, host, "the up page");
     if (page_in(bytes, PAGE_UP, host, &world_sb.pool_id, page, NULL) < 0)
         sim_violation("pages-have-one-writer", "%s writes a page that is none", p->name);
@@ -334,7 +353,7 @@ static void count_running(void)
     if (passed == 0)
         return;
     last_event_us = sim_now_us();
-    for (uint32_t i = 1; i <= world_machines(); i++) {
+    for (uint32_t i = 1; i <= world_all_machines(); i++) {
         const struct machine *m = machine_at(i);
         if (m->state != MACHINE_UP || m->path_lost)
             continue;

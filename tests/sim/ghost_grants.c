@@ -251,6 +251,19 @@ static void compare_tables(const struct process *p, uint32_t host, struct table 
     }
 }
 
+/* Who had nothing may keep its key: it has nothing to write to. */
+static void check_preempted(const struct process *p, uint32_t host, uint64_t mark)
+{
+    for (uint32_t i = 0; i < n_granted; i++) {
+        const struct granted *g = &granted[i];
+        if (g->host == host && g->erased_us == 0 && g->generation <= mark &&
+            lun_has_key_of(host, g->generation) && !sanlock_is_free(host, g->generation))
+            sim_violation("preempted-before-the-grant-moves",
+                          "%s takes what host %u generation %llu has, whose key is registered",
+                          p->name, host, (unsigned long long)g->generation);
+    }
+}
+
 void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *bytes, uint32_t len)
 {
     struct table t = {0};
@@ -262,11 +275,8 @@ void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *byt
     if (t.node_dead && !sanlock_proved_dead(host, t.dead_generation))
         sim_violation("a-grant-moves-after-proof", "%s marks host %u generation %llu, which lives",
                       p->name, host, (unsigned long long)t.dead_generation);
-    if (t.node_dead && lun_has_key_of(host, t.dead_generation) &&
-        !sanlock_is_free(host, t.dead_generation))
-        sim_violation("preempted-before-the-grant-moves",
-                      "%s marks host %u generation %llu, whose key is registered", p->name, host,
-                      (unsigned long long)t.dead_generation);
+    if (t.node_dead)
+        check_preempted(p, host, t.dead_generation);
     if (p == ghost_leader()) {
         bool first = ghost_order_grants(p, host, &t);
         ghost_dead_grants(p, host, &t, first);

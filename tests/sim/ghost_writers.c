@@ -60,8 +60,9 @@ uint64_t ghost_writer_mapped(const struct machine *m, const struct stack_spec *s
     uint64_t number = ++n_maps;
     assert(number < MAPS_MAX);
     maps[number] = (struct map){m, sanlock_host_id(m), sanlock_generation(m)};
-    if (ghost_is_excused(m, maps[number].host, maps[number].generation) &&
-        !ghost_is_granted(maps[number].host, maps[number].generation, &spec->attachment_id))
+    if (!lun_lets_write(m, sim_now_us()) ||
+        (ghost_is_excused(m, maps[number].host, maps[number].generation) &&
+         !ghost_is_granted(maps[number].host, maps[number].generation, &spec->attachment_id)))
         return number; /* it has nothing by right: every write of it is a stray one */
     for (uint32_t i = 0; i < spec->n_layers; i++)
         for (uint32_t s = 0; s < spec->layers[i].n_segments; s++) {

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 int sim_os_usleep(useconds_t us);
+int sim_os_nanosleep(const struct timespec *wanted, struct timespec *ret_left);
 unsigned sim_os_sleep(unsigned seconds);
 int sim_os_clock_gettime(clockid_t clock, struct timespec *ret);
 time_t sim_os_time(time_t *ret);
@@ -21,6 +22,7 @@ _Noreturn void sim_os_exit(int status);
 int sim_os_close(int fd);
 
 #define usleep(us)                sim_os_usleep(us)
+#define nanosleep(wanted, left)   sim_os_nanosleep(wanted, left)
 #define sleep(seconds)            sim_os_sleep(seconds)
 #define clock_gettime(clock, ret) sim_os_clock_gettime(clock, ret)
 #define time(ret)                 sim_os_time(ret)

@@ -38,23 +38,14 @@ static struct {
 
 /* --- his word is taken --- */
 
-static void path_back(void *data)
-{
-    ((struct machine *)data)->path_lost = false;
-}
-
 /* What was in flight is lost with the node: he would have waited for that. */
 static void make_true(uint32_t host_id, uint64_t generation)
 {
     sanlock_prove_dead(host_id, generation);
-    for (uint32_t i = 1; i <= world_machines(); i++) {
+    for (uint32_t i = 1; i <= world_all_machines(); i++) {
         struct machine *m = machine_at(i);
-        if (sanlock_host_id(m) != host_id || sanlock_generation(m) != generation)
-            continue;
-        if (!m->path_lost)
-            sim_at(sim_now_us() + SIM_MS, path_back, m);
-        m->path_lost = true;
-        world_power_cycle(m, OFF_MIN_US, "as the operator has sworn");
+        if (sanlock_host_id(m) == host_id && sanlock_generation(m) == generation)
+            world_vanish(m, "as the operator has sworn");
     }
 }
 

@@ -49,6 +49,13 @@ int sim_os_usleep(useconds_t us)
     return 0;
 }
 
+int sim_os_nanosleep(const struct timespec *wanted, struct timespec *ret_left)
+{
+    (void)ret_left;
+    fiber_sleep((uint64_t)wanted->tv_sec * SIM_S + (uint64_t)wanted->tv_nsec / 1000);
+    return 0;
+}
+
 unsigned sim_os_sleep(unsigned seconds)
 {
     fiber_sleep(seconds * SIM_S);
@@ -121,7 +128,7 @@ int leases_machine_id(char *ret, unsigned ret_size, struct error *err)
 {
     (void)err;
     assert(process_current());
-    snprintf(ret, ret_size, "machine-%u", process_current()->machine->index);
+    snprintf(ret, ret_size, "machine-%u", process_current()->machine->identity);
     return 0;
 }
 

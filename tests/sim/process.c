@@ -78,6 +78,8 @@ struct machine *machine_new(void)
     m->index = ++n_machines;
     slots[m->index] = slot;
     snprintf(m->name, sizeof m->name, "node%u", m->index);
+    snprintf(m->node_name, sizeof m->node_name, "%s", m->name);
+    m->identity = m->index;
     m->boot = 1;
     start_clock(m, 10 * SIM_S + sim_random(STREAM_CONFIG, 3600 * SIM_S));
     return m;

@@ -394,6 +394,8 @@ static void joined(struct machine *m)
     struct model_daemon *d = model_daemon(m);
     struct model_host *host = &model_hosts[d->host_id];
 
+    if (sim_hooks.joins)
+        sim_hooks.joins(m, d->host_id);
     host->owner_id = d->host_id;
     host->timestamp = clock_s(m);
     host->written_us = host->renews_since_us = sim_now_us();

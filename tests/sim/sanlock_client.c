@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fencing/membership.h over the model of sanlock: what src/fencing/{membership,lockspace,
- * leadership,hosts}.c do through libsanlock, with their results, times and failures.
+ * fencing/membership.h over the model of sanlock: what src/fencing/{membership,leadership,
+ * hosts}.c do through libsanlock, with their results, times and failures.
  *
- * What these read from the LUN they read here too, by the production functions and the virtual
- * LUN's I/O: the choice of a host id, one's own generation, the leader record. All of it runs in
+ * The choice of a host id is lockspace.c's own (sanlock_calls.c is below it). What the others read
+ * from the LUN they read here too, by the production functions and the virtual LUN's I/O: one's own
+ * generation, the leader record. All of it runs in
  * fibers, so that anything may happen between two steps. Failure modes: the LUN fails or is out of
  * reach, somebody else has the id or the lease, the daemon has lost the lockspace.
  */
@@ -15,16 +16,15 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "fencing/lockspace.h"
 #include "sim/sanlock_model.h"
 
-#define JOIN_ATTEMPTS 5
-#define POLL_US       (100 * SIM_MS)
-#define WATCH_US      (500 * SIM_MS)
-#define TRY_MIN_US    (5 * SIM_MS)
-#define TRY_SPAN_US   (60 * SIM_MS)
-#define CALL_US       (2 * SIM_MS) /* a question to the daemon */
-#define LEAVE_US      (500 * SIM_MS)
-#define END_LIMIT_US  (5 * SIM_S)
+#define POLL_US      (100 * SIM_MS)
+#define TRY_MIN_US   (5 * SIM_MS)
+#define TRY_SPAN_US  (60 * SIM_MS)
+#define CALL_US      (2 * SIM_MS) /* a question to the daemon */
+#define LEAVE_US     (500 * SIM_MS)
+#define END_LIMIT_US (5 * SIM_S)
 
 /* A client's socket to its daemon. */
 struct model_socket {
@@ -86,83 +86,6 @@ const char *host_state_name(enum host_state state)
 
 /* --- joining --- */
 
-static int watch_same_name(const struct superblock *sb, const struct delta_lease *then,
-                           struct error *err)
-{
-    char space[48];
-    space_of(sb, space);
-    uint64_t end = sim_now_us() + (uint64_t)(model_times.same_name_watch_s + 1) * SIM_S;
-    while (sim_now_us() < end) {
-        struct delta_lease now;
-        fiber_sleep(WATCH_US);
-        int rc = lease_read(SIM_LUN_FD, &sb->layout, space, then->host_id, &now, err);
-        if (rc < 0)
-            return rc;
-        if (now.timestamp != then->timestamp || now.generation != then->generation)
-            return error_set(err, LUNAR_E_ALIVE, "another machine is alive as host id %" PRIu32,
-                             then->host_id);
-    }
-    return 0;
-}
-
-static int choose(const struct membership_config *config, const char *name, const bool *avoid,
-                  uint32_t *ret_host_id, struct error *err)
-{
-    const struct superblock *sb = config->superblock;
-    char space[48];
-    bool same_name = false;
-    struct delta_lease *leases = calloc(sb->layout.max_nodes, sizeof *leases);
-    if (!leases)
-        abort();
-    space_of(sb, space);
-    int rc = leases_read(SIM_LUN_FD, &sb->layout, space, leases, err);
-    if (rc == 0)
-        rc = leases_choose(leases, sb->layout.max_nodes, name, avoid, ret_host_id, &same_name, err);
-    if (rc == 0 && same_name)
-        rc = watch_same_name(sb, &leases[*ret_host_id - 1], err);
-    if (rc == 0 && config->candidate)
-        rc = config->candidate(config->data, *ret_host_id, leases[*ret_host_id - 1].generation + 1,
-                               err);
-    free(leases);
-    return rc;
-}
-
-static void wait_joined(const struct model_daemon *d)
-{
-    while (d->state == DAEMON_JOINING)
-        fiber_sleep(POLL_US);
-}
-
-/* The lockspace joined, by us or before us; *ret_added says which. */
-static int join_lockspace(const struct membership_config *config, const char *name, bool *ret_added,
-                          struct error *err)
-{
-    struct machine *m = here();
-    struct model_daemon *d = model_daemon(m);
-    bool avoid[LAYOUT_NODES_MAX] = {false};
-
-    *ret_added = false;
-    for (int i = 0; i < JOIN_ATTEMPTS; i++) {
-        uint32_t host_id;
-        wait_joined(d);
-        if (d->state == DAEMON_JOINED)
-            return 0;
-        int rc = choose(config, name, avoid, &host_id, err);
-        if (rc < 0)
-            return rc;
-        if (d->state != DAEMON_OUT)
-            continue;
-        model_join(m, host_id, name);
-        wait_joined(d);
-        if (d->state == DAEMON_JOINED)
-            return *ret_added = true, 0;
-        if (d->join_rc != LUNAR_E_BUSY)
-            return error_set(err, LUNAR_E_INDETERMINATE, "sanlock could not join the lockspace");
-        avoid[host_id - 1] = true;
-    }
-    return error_set(err, LUNAR_E_BUSY, "other hosts took every host id that was tried");
-}
-
 /* Our own delta lease, from the LUN. */
 static int read_own(const struct superblock *sb, const char *name, struct delta_lease *ret,
                     struct error *err)
@@ -206,17 +129,18 @@ static void undo_join(struct membership *m)
 int membership_join(const struct membership_config *config, struct membership **ret,
                     struct error *err)
 {
-    char id[64], name[LEASES_NAME_SIZE];
-    bool added;
+    struct lockspace_join join = {.config = config, .timeouts = model_times};
+    char id[64];
     here();
     int rc = leases_machine_id(id, sizeof id, err);
     if (rc < 0)
         return rc;
-    leases_host_name(config->node_name, id, name);
+    leases_host_name(config->node_name, id, join.host_name);
     fiber_sleep(CALL_US);
     if (model_daemon(here())->dead)
         return error_set(err, -ECONNREFUSED, "the sanlock daemon is gone");
-    rc = join_lockspace(config, name, &added, err);
+    memcpy(model_daemon(here())->host_name, join.host_name, sizeof join.host_name);
+    rc = lockspace_join(&join, err);
     if (rc < 0)
         return rc;
 
@@ -225,9 +149,9 @@ int membership_join(const struct membership_config *config, struct membership **
         abort();
     m->process = process_current();
     m->fd = socket_open();
-    rc = finish_join(m, config->superblock, name, err);
+    rc = finish_join(m, config->superblock, join.host_name, err);
     if (rc < 0) {
-        if (added)
+        if (join.added)
             undo_join(m);
         free(m);
         return rc;

@@ -36,6 +36,7 @@ struct model_daemon {
     uint32_t host_id;
     uint64_t generation; /* while joining: the one that was met */
     char name[LEASES_NAME_SIZE];
+    char host_name[LEASES_NAME_SIZE]; /* as it was started with */
     int join_rc; /* of the last attempt; LUNAR_E_BUSY: another host was faster */
     bool used;
     bool failed; /* 8N are over: it has ended its clients and does not come back */

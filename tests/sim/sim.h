@@ -59,7 +59,8 @@
     X(PROCESS_STOP, "a coordinator is stopped; it goes on later, or never")                        \
     X(OPERATOR, "an operator fences a node by hand, switched off before or not")                   \
     X(RESERVATION, "a reservation command fails, is late, or its outcome is not known")            \
-    X(STUCK_WRITE, "one map's writes stick while its node's lease is well, and it fences")
+    X(STUCK_WRITE, "one map's writes stick while its node's lease is well, and it fences")         \
+    X(TWIN, "a second machine comes under the name of one that is there")
 
 enum sim_fault {
 #define X(name, text) FAULT_##name,
@@ -121,8 +122,10 @@ bool sim_faults_ended(void);
 enum machine_state { MACHINE_UP, MACHINE_PAUSED, MACHINE_OFF };
 
 struct machine {
-    uint32_t index; /* from 1 */
-    char name[16];  /* "node1" */
+    uint32_t index;     /* from 1 */
+    char name[16];      /* "node1" */
+    char node_name[16]; /* what its agent is called by, and its identity: unique but for a twin's */
+    uint32_t identity;
     enum machine_state state;
     uint32_t boot; /* counts power-ons */
     int64_t clock_offset_us;
@@ -210,8 +213,9 @@ struct sim_hooks {
     void (*killpath)(struct machine *m);   /* sanlock runs it, once per lost lockspace */
     void (*forced_out)(struct process *p); /* its sanlock kills it on a standby's request */
     void (*sanlock_gone)(struct machine *m);
-    void (*cleared)(struct machine *m);  /* sanlock watches over it no more */
-    void (*watchdog)(struct machine *m); /* sanlock's time is up: reset it now */
+    void (*cleared)(struct machine *m);                 /* sanlock watches over it no more */
+    void (*watchdog)(struct machine *m);                /* sanlock's time is up: reset it now */
+    void (*joins)(struct machine *m, uint32_t host_id); /* its lease is about to be written */
 };
 extern struct sim_hooks sim_hooks;
 

@@ -438,7 +438,7 @@ static int check_now(struct candidate *candidate)
 static void a_leader_that_slept_through_its_death_is_told_by_the_lun(void)
 {
     struct candidate a, b;
-    start(3, 2);
+    start(4, 2);
     sim_hooks.watchdog = on_watchdog;
     join(1);
     join(2);

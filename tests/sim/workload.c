@@ -297,7 +297,8 @@ static void check_attach(const struct request *r)
 {
     struct looked_for l = {r, false};
     if (r->node->state == MACHINE_OFF || r->node->boot != r->node_boot ||
-        guard_model_fences(r->node) != r->node_fences || !is_member(r->node))
+        guard_model_fences(r->node) != r->node_fences || !is_member(r->node) ||
+        twin_shares_name(r->node))
         return;
     for (const struct request *d = all; d; d = d->next)
         if (d->op == CLIENT_DETACH && d->sent_us > 0 && uuid_equal(&d->volume, &r->volume) &&

@@ -32,6 +32,11 @@ struct coordinator *process_coordinator(const struct process *p);
 struct process *machine_process(const struct machine *m, enum process_kind kind);
 /* Cuts the power; boots again after `off_us`. */
 void world_power_cycle(struct machine *m, uint64_t off_us, const char *why);
+/* The same, with all that it had in flight, until it boots as after a reset. */
+void world_vanish(struct machine *m, const char *why);
+/* With the one that comes under another one's name; it runs an agent alone. */
+uint32_t world_all_machines(void);
+void world_start_agent(struct machine *m);
 /* All agents have joined and one coordinator leads; else a sentence about who does not. */
 bool world_is_whole(char *why, size_t size);
 
@@ -135,6 +140,12 @@ void stale_elected(uint64_t term);
 void stale_committed(const struct process *p); /* its lvm has just written a commit */
 void stale_leader_gone(const struct process *p);
 void stale_repaired(void); /* the metadata is whole again */
+
+/* --- twin.c --- */
+void twin_comes(void);
+void twin_joins(struct machine *m, uint32_t host); /* whoever joins */
+void twin_end(void);
+bool twin_shares_name(const struct machine *m);
 
 /* --- operator.c --- */
 void operator_fences(void);
