@@ -43,15 +43,16 @@ static bool pages_are_sound(void)
 
 static void check_other(const struct machine *m, uint32_t host, struct machine *other)
 {
-    uint32_t others = sanlock_host_id(other);
+    uint32_t others =
+        sanlock_host_id(other); /* 0: it is out, perhaps with its last writes to come */
     uint64_t generation = sanlock_generation(other);
     bool clone = m->identity == other->identity;
 
-    if (sanlock_renews_us(others, generation) > RENEWS_US && (clone || pages_are_sound()))
+    if (others && sanlock_renews_us(others, generation) > RENEWS_US && (clone || pages_are_sound()))
         sim_violation("one-machine-per-name",
                       "%s joins as '%s' (host %u), which is the name of %s, and that one lives",
                       m->name, m->node_name, host, other->name);
-    if (host == others)
+    if (clone)
         world_vanish(other, "its clone has taken its host id");
 }
 
@@ -59,7 +60,7 @@ void twin_joins(struct machine *m, uint32_t host)
 {
     for (uint32_t i = 1; i <= world_all_machines(); i++) {
         struct machine *other = machine_at(i);
-        if (other != m && strcmp(other->node_name, m->node_name) == 0 && sanlock_host_id(other) &&
+        if (other != m && strcmp(other->node_name, m->node_name) == 0 &&
             other->state != MACHINE_OFF)
             check_other(m, host, other);
     }
