@@ -98,6 +98,8 @@ uint64_t leader_over(const struct leader *leader, uint32_t host_id);
 /* True if that host's lease has not moved for so long that somebody may ask for its fence soon: it
  * should be read each second. */
 bool leader_suspects(const struct leader *leader, uint32_t host_id, uint64_t now_ms);
+/* True while something is granted to a life of that host which is not proved over. */
+bool leader_has_grants(const struct leader *leader, uint32_t host_id);
 /* `fresh` is NULL when the metadata could not be read; otherwise taken over. */
 void leader_commit_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
                         struct catalogue *fresh, uint64_t now_ms);

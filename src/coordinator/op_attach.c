@@ -32,6 +32,41 @@ static bool check_volume(struct leader *l, const struct waiter *w, const struct 
     return false;
 }
 
+/* Its page is there, of a life that sanlock does not know yet, and has not moved under our eyes. */
+static bool has_just_joined(const struct leader *l, const struct node *n)
+{
+    return !n->leaving && n->self.generation > n->sanlock_generation && !node_moves(n) &&
+           l->now_ms <= n->last_heard_ms + NODE_SILENT_MS;
+}
+
+static const char *why_unusable(const struct leader *l, uint32_t host)
+{
+    const struct node *n = &l->nodes[host];
+
+    if (life_is_over(l, host, n->self.generation))
+        return "proved dead in this life: it has to join again, as a reboot makes it";
+    if (n->leaving)
+        return "leaving the pool";
+    if (n->sanlock_state == HOST_STATE_LIVE)
+        return "silent: is its lunar-agent running?";
+    return host_state_name(n->sanlock_state);
+}
+
+static void refuse_node(struct leader *l, const struct waiter *w, uint32_t host)
+{
+    const struct node *n = &l->nodes[host];
+    char text[512];
+
+    if (!life_is_over(l, host, n->self.generation) && has_just_joined(l, n)) {
+        snprintf(text, sizeof text, "node '%s' has just joined; ask again in a second",
+                 node_name(l, host));
+        reply_error(l, w, LUNAR_E_BUSY, text);
+        return;
+    }
+    snprintf(text, sizeof text, "node '%s' is %s", node_name(l, host), why_unusable(l, host));
+    reply_error(l, w, LUNAR_E_NOT_JOINED, text);
+}
+
 /* The node by name or id; answers the client and returns 0 if there is none that could attach. */
 static uint32_t check_node(struct leader *l, const struct waiter *w, const Lunar__VolumeAttach *m)
 {
@@ -47,14 +82,7 @@ static uint32_t check_node(struct leader *l, const struct waiter *w, const Lunar
         return 0;
     }
     if (!node_usable(l, host)) {
-        snprintf(text, sizeof text, "node '%s' is %s", node_name(l, host),
-                 life_is_over(l, host, l->nodes[host].self.generation)
-                     ? "proved dead in this life: it has to join again, as a reboot makes it"
-                 : l->nodes[host].leaving ? "leaving the pool"
-                 : l->nodes[host].sanlock_state == HOST_STATE_LIVE
-                     ? "silent: is its lunar-agent running?"
-                     : host_state_name(l->nodes[host].sanlock_state));
-        reply_error(l, w, LUNAR_E_NOT_JOINED, text);
+        refuse_node(l, w, host);
         return 0;
     }
     return host;

@@ -153,7 +153,7 @@ static int wait_decided(const struct coordinator *c, struct host_status **ret, s
     int rc = timeouts_compute((int)c->sb.io_timeout_s, (int)c->sb.watchdog_fire_timeout_s, &t, err);
 
     for (int waited_ms = 0; rc == 0 && waited_ms <= t.dead_s * 1000; waited_ms += LOOK_MS) {
-        int n = membership_hosts(&c->sb.pool_id, ret, err);
+        int n = membership_hosts(&c->sb.pool_id, &c->former.host_id, c->former.term != 0, ret, err);
         bool awake = (uint64_t)waited_ms >= c->takeover_awake_in_ms;
         if (n < 0 && n != -EAGAIN) /* EAGAIN: sanlock has not looked at the others yet */
             return n;

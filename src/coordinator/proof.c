@@ -5,8 +5,9 @@
  *
  * sanlock judges by now, not by its last look, so a verdict of DEAD counts only if the victim's
  * delta lease, read from the LUN after the verdict, still has the generation and timestamp that the
- * verdict is about. Happy path: nobody is in doubt, and nothing is read. The leases of hosts that
- * have not moved for a while are read too, so that an operator who wants to fence one gets a sure
+ * verdict is about. Happy path: nobody is in doubt, and nothing is read. Who holds grants and is
+ * not in sanlock's list is asked for by its id: it has left in order. The leases of hosts that have
+ * not moved for a while are read too, so that an operator who wants to fence one gets a sure
  * answer: seen through sanlock alone a living host may seem to stand still for 4N. Failure modes: a
  * lease that cannot be read proves nothing; of more than PROOF_READS_MAX hosts in doubt the others
  * have their turn at the next heartbeats. Which leases stand still (still.c) is told in the beats.
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 
 #include "coordinator/coordinator_internal.h"
+#include "coordinator/mem.h"
 #include "coordinator/still.h"
 #include "fencing/leases.h"
 
@@ -24,6 +26,7 @@
 struct proof_doubt {
     uint64_t over; /* generations up to this one need no proof any more */
     bool suspect;  /* read it whatever sanlock says */
+    bool wanted;   /* and ask for it by its id, should sanlock's list lack it */
 };
 
 void proof_open(struct coordinator *c)
@@ -71,7 +74,13 @@ void proof_look(struct coordinator *c, struct host_status *hosts, int n)
 
 int proof_hosts(struct coordinator *c, struct host_status **ret, struct error *err)
 {
-    int n = membership_hosts(&c->sb.pool_id, ret, err);
+    uint32_t n_wanted = 0, *wanted = mem_array(c->sb.layout.max_nodes, sizeof *wanted);
+
+    for (uint32_t h = 1; h <= c->sb.layout.max_nodes; h++)
+        if (c->doubts[h].wanted)
+            wanted[n_wanted++] = h;
+    int n = membership_hosts(&c->sb.pool_id, wanted, n_wanted, ret, err);
+    free(wanted);
     proof_look(c, *ret, n);
     return n;
 }
@@ -88,6 +97,7 @@ void proof_judge(struct coordinator *c, const struct host_status *hosts, int n, 
         c->doubts[h].over = leader_over(c->leader, h);
         still_over(c->still, h, c->doubts[h].over);
         c->doubts[h].suspect = leader_suspects(c->leader, h, now_ms);
+        c->doubts[h].wanted = c->doubts[h].suspect || leader_has_grants(c->leader, h);
     }
 }
 

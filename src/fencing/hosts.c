@@ -5,8 +5,10 @@
  *
  * sanlock judges others by watching their timestamps on its own clock, so for the first seconds
  * after a join everybody is UNKNOWN, and a lease that started to move again turns DEAD back into
- * LIVE: callers latch DEAD per (host id, generation). Failure modes: the daemon is gone, or the
- * lockspace is not joined; both answers come as ENOENT and are told apart here.
+ * LIVE: callers latch DEAD per (host id, generation). Its list of all hosts leaves out those whose
+ * lease is free (3.9.5), so that a clean leave is seen only by whoever asks for that host id.
+ * Failure modes: the daemon is gone, or the lockspace is not joined; both answers come as ENOENT
+ * and are told apart here.
  */
 #include "fencing/membership.h"
 
@@ -37,11 +39,13 @@ const char *host_state_name(enum host_state state)
     return "?";
 }
 
-static int get_hosts(const char *lockspace, struct sanlk_host **ret, int *ret_n, struct error *err)
+/* Host id 0: all. */
+static int get_hosts(const char *lockspace, uint32_t host_id, struct sanlk_host **ret, int *ret_n,
+                     struct error *err)
 {
     *ret = NULL;
     *ret_n = 0;
-    int rv = sanlock_get_hosts(lockspace, 0, ret, ret_n, 0);
+    int rv = sanlock_get_hosts(lockspace, host_id, ret, ret_n, 0);
     if (rv >= 0)
         return 0;
     uint32_t version = 0, proto = 0;
@@ -64,28 +68,63 @@ static enum host_state state_of(uint32_t flags)
                                                                    : HOST_STATE_UNKNOWN;
 }
 
-int membership_hosts(const struct uuid *pool_id, struct host_status **ret, struct error *err)
+static struct host_status status_of(const struct sanlk_host *host)
+{
+    return (struct host_status){
+        .host_id = (uint32_t)host->host_id,
+        .generation = host->generation,
+        .state = state_of(host->flags),
+        .timestamp = host->timestamp,
+    };
+}
+
+static bool has(const struct host_status *list, int n, uint32_t host_id)
+{
+    for (int i = 0; i < n; i++)
+        if (list[i].host_id == host_id)
+            return true;
+    return false;
+}
+
+/* Appends that host if sanlock knows it; the new count, or an error. */
+static int add_one(const char *lockspace, uint32_t host_id, struct host_status *list, int n,
+                   struct error *err)
+{
+    struct sanlk_host *host;
+    int count;
+    int rv = get_hosts(lockspace, host_id, &host, &count, err);
+    if (rv < 0)
+        return rv;
+    if (count == 1 && host->host_id == host_id && host->generation > 0)
+        list[n++] = status_of(host);
+    free(host);
+    return n;
+}
+
+int membership_hosts(const struct uuid *pool_id, const uint32_t *also, uint32_t n_also,
+                     struct host_status **ret, struct error *err)
 {
     char lockspace[48];
     struct sanlk_host *hosts;
     int n;
     pool_lockspace(pool_id, lockspace);
-    int rv = get_hosts(lockspace, &hosts, &n, err);
+    int rv = get_hosts(lockspace, 0, &hosts, &n, err);
     if (rv < 0)
         return rv;
 
-    struct host_status *list = calloc(n > 0 ? (size_t)n : 1, sizeof *list);
+    struct host_status *list = calloc((size_t)n + n_also + 1, sizeof *list);
     if (!list)
         abort();
     for (int i = 0; i < n; i++)
-        list[i] = (struct host_status){
-            .host_id = (uint32_t)hosts[i].host_id,
-            .generation = hosts[i].generation,
-            .state = state_of(hosts[i].flags),
-            .timestamp = hosts[i].timestamp,
-        };
+        list[i] = status_of(&hosts[i]);
     free(hosts);
-    *ret = list;
+    for (uint32_t i = 0; n >= 0 && i < n_also; i++)
+        if (!has(list, n, also[i]))
+            n = add_one(lockspace, also[i], list, n, err);
+    if (n < 0)
+        free(list);
+    else
+        *ret = list;
     return n;
 }
 

@@ -81,8 +81,11 @@ int membership_end(const struct uuid *pool_id, struct error *err);
 /* Process exit without leaving: closes the socket; the guard goes on. */
 void membership_abandon(struct membership *m);
 
-/* States of all hosts as this node's sanlock sees them; *ret is malloc'ed, returns the count. */
-int membership_hosts(const struct uuid *pool_id, struct host_status **ret, struct error *err);
+/* States of all hosts as this node's sanlock sees them; *ret is malloc'ed, returns the count. FREE
+ * are only those of the `also` ids that are, for sanlock lists no others. Without a generation:
+ * nobody has ever had that id, and it is left out. */
+int membership_hosts(const struct uuid *pool_id, const uint32_t *also, uint32_t n_also,
+                     struct host_status **ret, struct error *err);
 
 /* The local daemon's view, for candidates and the CLI: host id and generation if the lockspace is
  * joined. */

@@ -270,9 +270,13 @@ def a_leave_with_volumes_writes_them_out_and_resets_nothing():
     c.x(2, "node-sanlock stop")
     time.sleep(W + 2)  # it would have fired by then
     expect(boot_id() == boot, "the node was reset")
+    # It is away, and who wants its volumes need not wait for it.
+    expect(c.ctl(1, "volume", "attach", "quiet")["device"], "a volume of a node that has left cannot be had elsewhere")
+    c.ctl(1, "volume", "detach", "quiet")
     c.x(2, "node-sanlock start")
     c.start_agent(2)
     c.wait_joined((2,))
+    wait_for("the coordinator to hear of its new life", lambda: c.ctl(2, "volume", "attach", "quiet"), 10)
     attach_all(fresh=False)
     expect(c.x(2, "cat /mnt/quiet/late").stdout == "unwritten\n", "what was not synced is lost")
     return f"left after {took:.1f} s"

@@ -230,7 +230,17 @@ void membership_abandon(struct membership *m)
     free(m);
 }
 
-int membership_hosts(const struct uuid *pool_id, struct host_status **ret, struct error *err)
+static bool is_among(const uint32_t *ids, uint32_t n, uint32_t id)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (ids[i] == id)
+            return true;
+    return false;
+}
+
+/* Whose lease is free is in no list. */
+int membership_hosts(const struct uuid *pool_id, const uint32_t *also, uint32_t n_also,
+                     struct host_status **ret, struct error *err)
 {
     const struct machine *m = here();
     const struct model_daemon *d = model_daemon(m);
@@ -251,7 +261,8 @@ int membership_hosts(const struct uuid *pool_id, struct host_status **ret, struc
     for (uint32_t h = 1; h <= max; h++) {
         const struct model_view *view = &d->views[h];
         bool own = h == d->host_id;
-        if (!own && !view->first_check_us)
+        bool asked = is_among(also, n_also, h) && view->generation > 0;
+        if (!own && (!view->first_check_us || (view->timestamp == 0 && !asked)))
             continue;
         list[n++] = (struct host_status){
             .host_id = h,

@@ -164,7 +164,7 @@ static void observe(void *data)
     struct observer *o = data;
     for (;;) {
         struct host_status *list;
-        int n = membership_hosts(&sb.pool_id, &list, NULL);
+        int n = membership_hosts(&sb.pool_id, NULL, 0, &list, NULL);
         for (int i = 0; i < n; i++) {
             if (list[i].state == HOST_STATE_FAIL && !o->fail_us)
                 o->fail_us = sim_now_us();

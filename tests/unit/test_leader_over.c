@@ -153,6 +153,28 @@ static void a_clean_leave_is_proof(void)
     CHECK_EQ(attach_elsewhere(&id), 0);
 }
 
+/* sanlock learns of the next life seconds later than its page tells. */
+static void a_node_that_comes_back_gets_volumes_once_its_page_has_moved(void)
+{
+    world_reset();
+    struct uuid id = attached("disk");
+    CHECK(leader_has_grants(w.leader, 2));
+    host_is(2, HOST_STATE_FREE);
+    settle();
+    CHECK(!leader_has_grants(w.leader, 2));
+    node_seen(2, 2, 1, 0);
+    from = client();
+    ask_attach(&from, &id, "node2");
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    CHECK(strstr(w.text, "has just joined") != NULL);
+    leader_heard(w.leader, 2, w.now + 500);
+    from = client();
+    ask_attach(&from, &id, "node2");
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.grants[2].entries[0].generation, 2);
+}
+
 /* --- the write --- */
 
 static void safety_3_until_both_copies_say_so_the_entries_stand_in_the_way(void)
@@ -597,6 +619,7 @@ TEST_MAIN(TEST(safety_8_dead_takes_the_grants_and_another_node_gets_the_volume),
           TEST(safety_7_a_newer_generation_ends_the_older_one_and_no_more),
           TEST(safety_7_the_proof_of_an_older_life_says_nothing_of_the_next),
           TEST(a_clean_leave_is_proof),
+          TEST(a_node_that_comes_back_gets_volumes_once_its_page_has_moved),
           TEST(safety_3_until_both_copies_say_so_the_entries_stand_in_the_way),
           TEST(safety_3_the_marks_of_both_copies_count_and_bury_what_any_source_says),
           TEST(safety_8_every_later_write_of_the_table_keeps_the_mark),

@@ -210,13 +210,30 @@ static void act_hosts(struct reply *reply, uint64_t unused)
     struct error err = ERROR_INIT;
     struct host_status *hosts = NULL;
     (void)unused;
-    int n = membership_hosts(&sb.pool_id, &hosts, &err);
+    int n = membership_hosts(&sb.pool_id, NULL, 0, &hosts, &err);
     finish(reply, n, &err);
     if (n > 0) {
         reply->count = n;
         reply->host_id = hosts[0].host_id;
         reply->state = (int)hosts[0].state;
     }
+    free(hosts);
+}
+
+/* What becomes of that one host, in the list or asked for by its id. */
+static void act_host(struct reply *reply, uint64_t host_id)
+{
+    struct error err = ERROR_INIT;
+    struct host_status *hosts = NULL;
+    const uint32_t also = (uint32_t)host_id;
+    int n = membership_hosts(&sb.pool_id, &also, 1, &hosts, &err);
+    finish(reply, n < 0 ? n : 0, &err);
+    for (int i = 0; i < n; i++)
+        if (hosts[i].host_id == host_id) {
+            reply->count++;
+            reply->state = (int)hosts[i].state;
+            reply->generation = hosts[i].generation;
+        }
     free(hosts);
 }
 
@@ -669,6 +686,15 @@ static void a_clean_leave_frees_the_id_and_the_next_join_is_quick(void)
     CHECK_EQ(ask(&agent_a, act_leave, 0).rv, 0);
     CHECK_EQ(lease_of(host_id).timestamp, 0);
     CHECK_EQ(ask(&agent_a, act_find, 0).rv, LUNAR_E_NOT_JOINED);
+    struct reply seen = {0};
+    if (agent_b.pid != 0) { /* at its sanlock's next look at the leases */
+        for (double end = now() + 15; now() < end && seen.state != HOST_STATE_FREE; usleep(100000))
+            seen = ask(&agent_b, act_host, host_id);
+        CHECK_EQ(seen.count, 1);
+        CHECK_EQ(seen.state, HOST_STATE_FREE);
+        CHECK_EQ(seen.generation, 1);
+        CHECK_EQ(ask(&agent_b, act_host, 9).count, 0); /* nobody ever had it */
+    }
 
     struct reply reply = ask(&agent_a, act_join, NODE_A);
     CHECK_EQ(reply.rv, 0);

@@ -27,8 +27,8 @@ static struct {
 
 /* --- the outside --- */
 
-int __wrap_membership_hosts(const struct uuid *pool_id, struct host_status **ret,
-                            struct error *err);
+int __wrap_membership_hosts(const struct uuid *pool_id, const uint32_t *also, uint32_t n_also,
+                            struct host_status **ret, struct error *err);
 enum host_look __wrap_proof_look_at(const struct coordinator *c, const struct host_status *host);
 int __wrap_reservation_open(const char *const *devices, uint32_t n_devices,
                             const struct uuid *pool_id, struct reservation **ret,
@@ -41,7 +41,9 @@ int __wrap_reservation_find(struct reservation *r, uint32_t host_id, uint64_t ge
 int __wrap_reservation_preempt(struct reservation *r, uint32_t host_id, uint64_t generation,
                                struct error *err);
 
-int __wrap_membership_hosts(const struct uuid *pool_id, struct host_status **ret, struct error *err)
+/* Whose lease is free is in the list only if it was asked for. */
+int __wrap_membership_hosts(const struct uuid *pool_id, const uint32_t *also, uint32_t n_also,
+                            struct host_status **ret, struct error *err)
 {
     (void)pool_id;
     w.asked++;
@@ -53,10 +55,11 @@ int __wrap_membership_hosts(const struct uuid *pool_id, struct host_status **ret
     if (!hosts)
         abort();
     hosts[0] = (struct host_status){.host_id = SELF, .generation = 1, .state = HOST_STATE_LIVE};
-    hosts[1] = (struct host_status){.host_id = FORMER, .generation = 5, .state = w.former};
-    hosts[2] = (struct host_status){.host_id = OTHER, .generation = 7, .state = w.other};
+    hosts[1] = (struct host_status){.host_id = OTHER, .generation = 7, .state = w.other};
+    hosts[2] = (struct host_status){.host_id = FORMER, .generation = 5, .state = w.former};
     *ret = hosts;
-    return OTHER;
+    bool asked = n_also == 1 && also[0] == FORMER;
+    return w.former != HOST_STATE_FREE || asked ? 3 : 2;
 }
 
 enum host_look __wrap_proof_look_at(const struct coordinator *c, const struct host_status *host)
@@ -184,7 +187,17 @@ static void a_sanlock_that_has_just_joined_is_waited_for(void)
     CHECK_EQ(w.preempted[FORMER], 1);
 }
 
+/* It is in sanlock's list only if it is asked for. */
+static void a_former_leader_that_has_left_is_not_waited_for(void)
+{
+    start(HOST_STATE_FREE, HOST_STATE_LIVE);
+    CHECK_EQ(take_over(), 0);
+    CHECK_EQ(w.asked, 1);
+    CHECK_EQ(w.preempted[FORMER], 0);
+}
+
 TEST_MAIN(TEST(safety_13_a_former_leader_whose_host_is_dead_is_preempted_first),
           TEST(safety_13_nobody_who_lives_is_preempted),
           TEST(safety_13_a_lease_that_cannot_be_read_is_read_again),
-          TEST(a_sanlock_that_has_just_joined_is_waited_for))
+          TEST(a_sanlock_that_has_just_joined_is_waited_for),
+          TEST(a_former_leader_that_has_left_is_not_waited_for))
