@@ -60,8 +60,8 @@ class Nodes(Cluster):
                 "--watchdog-timeout", W, "--second-lun", "2G", "--net-cut", timeout=900)
         self.lun_path = self.vm("lun-path").stdout.strip()
 
-    def install(self, nodes):
-        super().install(nodes)
+    def install(self, nodes, sanlock=True):
+        super().install(nodes, sanlock)
         for n in nodes:
             self.vm("push", n, self.build / "stamper", "/usr/sbin/stamper")
 
