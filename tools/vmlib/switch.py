@@ -27,8 +27,9 @@ class Switch:
         self.owner = {}     # Ethernet address -> node
         self.cables = {n: self.cable(n) for n in range(1, count + 1)}
         self.control = socket.socket(socket.AF_UNIX)
-        self.control.bind(f"{folder}/ctl")
+        self.control.bind(f"{folder}/ctl.new")
         self.control.listen(16)
+        os.rename(f"{folder}/ctl.new", f"{folder}/ctl")  # who sees it is answered
 
     def cable(self, n):
         s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
