@@ -339,7 +339,8 @@ static void on_end_of_patience(void *data)
                       g->machine->name);
 }
 
-/* A guard that was killed before its proof, and whose agent was there. */
+/* A guard that was killed before its proof, and whose agent had found it: one that has just been
+ * started may wait for the very I/O that hangs, or for a sanlock that is dead. */
 struct orphan {
     const struct machine *machine;
     const struct process *agent;
@@ -354,9 +355,7 @@ static void on_orphan(void *data)
     bool same = m->state == MACHINE_UP && m->boot == o->boot &&
                 machine_process(m, PROCESS_AGENT) == o->agent && !o->agent->ending &&
                 !o->agent->stopped;
-    /* Without a sanlock nobody joins and no guard can be had: the watchdog is due. */
-    bool watched = model_daemon(m)->dead;
-    if (same && !watched && !o->file->proven && !life_on(m) && !stack_model_is_drained(m))
+    if (same && !o->file->proven && !life_on(m) && !stack_model_is_drained(m))
         sim_violation("a-fence-has-an-end", "%s has no proof, and no guard any more", m->name);
     free(o);
 }
@@ -364,7 +363,7 @@ static void on_orphan(void *data)
 static void expect_successor(const struct guard_life *g)
 {
     const struct process *agent = machine_process(g->machine, PROCESS_AGENT);
-    if (g->core.state != GUARD_STATE_FENCING || !agent || agent->ending)
+    if (g->core.state != GUARD_STATE_FENCING || !agent || agent->ending || !g->core.agent_connected)
         return;
     struct orphan *o = malloc(sizeof *o);
     if (!o)
