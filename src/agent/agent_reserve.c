@@ -78,9 +78,15 @@ static void tend_run(struct worker_job *job)
 {
     struct agent *a = job->data;
     memset(&a->reserve_err, 0, sizeof a->reserve_err);
-    a->reserve_rc = reservation_check(a->join.reservation, &a->reserve_err);
-    if (a->reserve_rc == 0)
-        a->reserve_rc = reservation_tend_paths(a->join.reservation, &a->reserve_err);
+    int rc = reservation_check(a->join.reservation, &a->reserve_err);
+    if (rc == LUNAR_E_FENCED) {
+        a->reserve_rc = rc;
+        return;
+    }
+    /* Also where no path worked: all of them may have gone and come back under other names. */
+    a->reserve_rc = reservation_tend_paths(a->join.reservation, &a->reserve_err);
+    if (a->reserve_rc == 0 && rc < 0)
+        a->reserve_rc = reservation_check(a->join.reservation, &a->reserve_err);
 }
 
 static void tend_done(struct worker_job *job)

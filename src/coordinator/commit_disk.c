@@ -93,7 +93,8 @@ static void disagree(struct metadata_view *view, int area, const char *what)
 }
 
 /* By term first: what a deposed coordinator's lvm writes late may carry any seqno, also the one
- * that its successor's text has, but never the successor's term (SAFETY 4). */
+ * that its successor's text has, and it carries the term of the text that it had read. That is the
+ * successor's only if it was thawed before it read (SAFETY 8): the successor undoes it. */
 static bool is_newer(const struct metadata *a, const struct metadata *than)
 {
     return a->term != than->term ? a->term > than->term : a->seqno > than->seqno;

@@ -58,7 +58,7 @@ static void refuse_node(struct leader *l, const struct waiter *w, uint32_t host)
     char text[512];
 
     if (!life_is_over(l, host, n->self.generation) && has_just_joined(l, n)) {
-        snprintf(text, sizeof text, "node '%s' has just joined; ask again in a second",
+        snprintf(text, sizeof text, "node '%s' has just joined; ask again in a few seconds",
                  node_name(l, host));
         reply_error(l, w, LUNAR_E_BUSY, text);
         return;

@@ -290,7 +290,7 @@ void over_judge(struct leader *l, const struct host_status *host, bool awake)
 {
     if (host->generation > 1)
         supersede(l, host->host_id, host->generation - 1);
-    if (host->state == HOST_STATE_FREE)
+    if (host->state == HOST_STATE_FREE && host->look == HOST_LOOK_UNMOVED)
         latch(l, host->host_id, host->generation, "left the pool");
     else if (host->state == HOST_STATE_DEAD && host->look == HOST_LOOK_UNMOVED && awake)
         take_for_dead(l, host->host_id, host->generation, "sanlock says DEAD");

@@ -92,18 +92,24 @@ void preempt_start(struct coordinator *c, uint32_t host_id, uint64_t generation)
 
 /* --- for a new leader --- */
 
+/* Also where its lease is damaged: nobody renews that one any more, and to preempt somebody who yet
+ * lives does no more than fence him. */
 static bool is_dead(const struct host_status *host)
 {
+    if (host->look == HOST_LOOK_DAMAGED)
+        return host->state == HOST_STATE_DEAD || host->state == HOST_STATE_FREE;
     return host->state == HOST_STATE_DEAD && host->look == HOST_LOOK_UNMOVED;
 }
 
-/* One look, which both the decision and the preempt go by. False: a lease could not be read, so
- * that it is not known whom to preempt. */
+/* One look at whoever is called dead, and at a former leader that is said to have left, which both
+ * the decision and the preempt go by. False: a lease could not be read, so that it is not known
+ * whom to preempt. */
 static bool look_at_dead(const struct coordinator *c, struct host_status *hosts, int n)
 {
     bool all = true;
     for (int i = 0; i < n; i++) {
-        if (hosts[i].state != HOST_STATE_DEAD)
+        bool left = hosts[i].state == HOST_STATE_FREE && hosts[i].host_id == c->former.host_id;
+        if (hosts[i].state != HOST_STATE_DEAD && !left)
             continue;
         hosts[i].look = proof_look_at(c, &hosts[i]);
         all &= hosts[i].look != HOST_LOOK_NONE;
@@ -116,12 +122,15 @@ static bool look_at_dead(const struct coordinator *c, struct host_status *hosts,
 static enum host_state state_of(const struct coordinator *c, const struct host_status *hosts, int n)
 {
     for (int i = 0; i < n; i++) {
-        if (hosts[i].host_id != c->former.host_id)
+        const struct host_status *h = &hosts[i];
+        if (h->host_id != c->former.host_id)
             continue;
-        if (hosts[i].generation > c->former.generation)
-            return HOST_STATE_FREE;
-        bool belied = hosts[i].state == HOST_STATE_DEAD && !is_dead(&hosts[i]);
-        return belied ? HOST_STATE_UNKNOWN : hosts[i].state;
+        if (h->generation != c->former.generation) /* older: sanlock has not read it since */
+            return h->generation > c->former.generation ? HOST_STATE_FREE : HOST_STATE_UNKNOWN;
+        if (is_dead(h))
+            return HOST_STATE_DEAD;
+        bool ended = h->state == HOST_STATE_DEAD || h->state == HOST_STATE_FREE;
+        return ended && h->look != HOST_LOOK_UNMOVED ? HOST_STATE_UNKNOWN : h->state;
     }
     return HOST_STATE_UNKNOWN;
 }

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What sanlock says of the hosts, with a look at the leases of those whose death it claims
+ * What sanlock says of the hosts, with a look at the leases of those whose death or leave it claims
  * (SAFETY 8).
  *
  * sanlock judges by now, not by its last look, so a verdict of DEAD counts only if the victim's
  * delta lease, read from the LUN after the verdict, still has the generation and timestamp that the
- * verdict is about. Happy path: nobody is in doubt, and nothing is read. Who holds grants and is
- * not in sanlock's list is asked for by its id: it has left in order. The leases of hosts that have
- * not moved for a while are read too, so that an operator who wants to fence one gets a sure
- * answer: seen through sanlock alone a living host may seem to stand still for 4N. Failure modes: a
- * lease that cannot be read proves nothing; of more than PROOF_READS_MAX hosts in doubt the others
- * have their turn at the next heartbeats. Which leases stand still (still.c) is told in the beats.
+ * verdict is about. So does FREE: sanlock says it of every lease whose timestamp it has read as 0,
+ * also of one that was overwritten with zeroes under a host that lives. Happy path: nobody is in
+ * doubt, and nothing is read. Who holds grants and is not in sanlock's list is asked for by its id:
+ * it may have left in order. The leases of hosts that have not moved for a while are read too, so
+ * that an operator who wants to fence one gets a sure answer: seen through sanlock alone a living
+ * host may seem to stand still for 4N. Failure modes: a lease that cannot be read proves nothing;
+ * of more than PROOF_READS_MAX hosts in doubt the others have their turn at the next heartbeats.
+ * Which leases stand still (still.c) is told in the beats.
  */
 #include <stdlib.h>
 
@@ -44,8 +46,9 @@ enum host_look proof_look_at(const struct coordinator *c, const struct host_stat
     struct delta_lease lease;
 
     pool_lockspace(&c->sb.pool_id, space);
-    if (lease_read(c->fd, &c->sb.layout, space, host->host_id, &lease, NULL) < 0)
-        return HOST_LOOK_NONE;
+    int rc = lease_read(c->fd, &c->sb.layout, space, host->host_id, &lease, NULL);
+    if (rc < 0)
+        return rc == LUNAR_E_CORRUPT ? HOST_LOOK_DAMAGED : HOST_LOOK_NONE;
     bool same = lease.generation == host->generation && lease.timestamp == host->timestamp;
     return same ? HOST_LOOK_UNMOVED : HOST_LOOK_MOVED;
 }
@@ -55,7 +58,8 @@ static bool is_in_doubt(const struct coordinator *c, const struct host_status *h
     if (host->host_id < 1 || host->host_id > c->sb.layout.max_nodes)
         return false;
     const struct proof_doubt *d = &c->doubts[host->host_id];
-    return host->generation > d->over && (host->state == HOST_STATE_DEAD || d->suspect);
+    bool ended = host->state == HOST_STATE_DEAD || host->state == HOST_STATE_FREE;
+    return host->generation > d->over && (ended || d->suspect);
 }
 
 void proof_look(struct coordinator *c, struct host_status *hosts, int n)

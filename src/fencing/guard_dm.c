@@ -302,6 +302,8 @@ static int uuid_of(struct guard_dm *dm, uint64_t at, const struct dm_name_list *
  * lists is sorted out here. */
 static int visit_prefix(struct guard_dm *dm, const char *prefix, visit *one)
 {
+    /* Of an empty list the kernel copies nothing back: what stands there must say so already. */
+    memset((char *)&dm->list + sizeof(struct dm_ioctl), 0, sizeof(struct dm_name_list));
     int rv = call_growing(dm, DM_LIST_DEVICES, &dm->list.io, prefix, DM_UUID_FLAG,
                           GUARD_DM_LIST_FIRST, sizeof dm->list);
     uint64_t at = dm->list.io.data_start;

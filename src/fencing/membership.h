@@ -35,6 +35,7 @@ enum host_look {
     HOST_LOOK_NONE = 0, /* it was not read, or could not be */
     HOST_LOOK_MOVED,    /* another generation or timestamp than sanlock judges by */
     HOST_LOOK_UNMOVED,  /* the same */
+    HOST_LOOK_DAMAGED,  /* what lies there is no lease: nobody can go on renewing it */
 };
 
 struct host_status {

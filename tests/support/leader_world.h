@@ -159,10 +159,11 @@ static inline void host_status(uint32_t host, uint64_t generation, enum host_sta
     leader_hosts(w.leader, &status, 1, !w.asleep, w.now - w.slow_ms, w.now);
 }
 
-/* DEAD with all that makes it believed. */
+/* DEAD and FREE with all that makes them believed. */
 static inline void host_is(uint32_t host, enum host_state state)
 {
-    host_status(host, 1, state, state == HOST_STATE_DEAD ? HOST_LOOK_UNMOVED : HOST_LOOK_NONE);
+    bool ended = state == HOST_STATE_DEAD || state == HOST_STATE_FREE;
+    host_status(host, 1, state, ended ? HOST_LOOK_UNMOVED : HOST_LOOK_NONE);
 }
 
 static inline void node_seen(uint32_t host, uint64_t generation, uint64_t run, uint32_t flags)

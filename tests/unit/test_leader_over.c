@@ -153,6 +153,22 @@ static void a_clean_leave_is_proof(void)
     CHECK_EQ(attach_elsewhere(&id), 0);
 }
 
+/* sanlock says FREE of every lease whose timestamp reads as 0: also of one that zeroes were written
+ * over while its host lives. */
+static void safety_8_a_lease_is_free_only_if_it_reads_so(void)
+{
+    world_reset();
+    struct uuid id = attached("disk");
+    host_status(2, 1, HOST_STATE_FREE, HOST_LOOK_NONE);
+    host_status(2, 1, HOST_STATE_FREE, HOST_LOOK_DAMAGED);
+    host_status(2, 1, HOST_STATE_FREE, HOST_LOOK_MOVED);
+    settle();
+    CHECK_EQ(attach_elsewhere(&id), LUNAR_E_IN_USE);
+    host_status(2, 1, HOST_STATE_FREE, HOST_LOOK_UNMOVED);
+    settle();
+    CHECK_EQ(attach_elsewhere(&id), 0);
+}
+
 /* sanlock learns of the next life seconds later than its page tells. */
 static void a_node_that_comes_back_gets_volumes_once_its_page_has_moved(void)
 {
@@ -618,7 +634,7 @@ TEST_MAIN(TEST(safety_8_dead_takes_the_grants_and_another_node_gets_the_volume),
           TEST(safety_8_a_late_renewal_revives_nobody),
           TEST(safety_7_a_newer_generation_ends_the_older_one_and_no_more),
           TEST(safety_7_the_proof_of_an_older_life_says_nothing_of_the_next),
-          TEST(a_clean_leave_is_proof),
+          TEST(a_clean_leave_is_proof), TEST(safety_8_a_lease_is_free_only_if_it_reads_so),
           TEST(a_node_that_comes_back_gets_volumes_once_its_page_has_moved),
           TEST(safety_3_until_both_copies_say_so_the_entries_stand_in_the_way),
           TEST(safety_3_the_marks_of_both_copies_count_and_bury_what_any_source_says),

@@ -187,6 +187,25 @@ static void a_sanlock_that_has_just_joined_is_waited_for(void)
     CHECK_EQ(w.preempted[FORMER], 1);
 }
 
+static void a_lease_that_is_damaged_holds_nobody_up(void)
+{
+    start(HOST_STATE_DEAD, HOST_STATE_DEAD);
+    w.other_has_key = true;
+    w.look = HOST_LOOK_DAMAGED;
+    CHECK_EQ(take_over(), 0);
+    CHECK_EQ(w.preempted[FORMER], 1);
+    CHECK_EQ(w.preempted[OTHER], 1);
+}
+
+/* Zeroes over the lease of a host that may live on: it is preempted, which fences it if it does. */
+static void safety_13_a_former_leader_that_only_seems_to_have_left_is_preempted(void)
+{
+    start(HOST_STATE_FREE, HOST_STATE_LIVE);
+    w.look = HOST_LOOK_DAMAGED;
+    CHECK_EQ(take_over(), 0);
+    CHECK_EQ(w.preempted[FORMER], 1);
+}
+
 /* It is in sanlock's list only if it is asked for. */
 static void a_former_leader_that_has_left_is_not_waited_for(void)
 {
@@ -200,4 +219,6 @@ TEST_MAIN(TEST(safety_13_a_former_leader_whose_host_is_dead_is_preempted_first),
           TEST(safety_13_nobody_who_lives_is_preempted),
           TEST(safety_13_a_lease_that_cannot_be_read_is_read_again),
           TEST(a_sanlock_that_has_just_joined_is_waited_for),
+          TEST(a_lease_that_is_damaged_holds_nobody_up),
+          TEST(safety_13_a_former_leader_that_only_seems_to_have_left_is_preempted),
           TEST(a_former_leader_that_has_left_is_not_waited_for))

@@ -106,8 +106,23 @@ static void safety_8_a_lease_that_cannot_be_read_proves_nothing(void)
     enum host_look damaged = w.hosts[2].look, stranger = w.hosts[20].look;
     proof_look(&w.c, NULL, -5); /* sanlock did not answer */
     stop();
-    CHECK_EQ(damaged, HOST_LOOK_NONE);
+    CHECK_EQ(damaged, HOST_LOOK_DAMAGED);
     CHECK_EQ(stranger, HOST_LOOK_NONE);
+}
+
+static void safety_8_a_lease_that_is_said_to_be_free_is_read_too(void)
+{
+    if (!start())
+        SKIP("no O_DIRECT here");
+    w.hosts[4].state = w.hosts[5].state = HOST_STATE_FREE;
+    w.hosts[4].timestamp = 0; /* which the record does not have */
+    proof_look(&w.c, w.hosts, NODES);
+    enum host_look belied = w.hosts[4].look, same = w.hosts[5].look;
+    int n = looked_at();
+    stop();
+    CHECK_EQ(belied, HOST_LOOK_MOVED);
+    CHECK_EQ(same, HOST_LOOK_UNMOVED);
+    CHECK_EQ(n, 2);
 }
 
 static void of_many_dead_all_have_their_turn(void)
@@ -137,4 +152,5 @@ static void of_many_dead_all_have_their_turn(void)
 
 TEST_MAIN(TEST(safety_8_the_lease_of_the_dead_is_compared_with_what_sanlock_judged_by),
           TEST(safety_8_a_lease_that_cannot_be_read_proves_nothing),
+          TEST(safety_8_a_lease_that_is_said_to_be_free_is_read_too),
           TEST(of_many_dead_all_have_their_turn))
