@@ -64,6 +64,11 @@
 #define WIPE_RETRY_MS    50
 #define RELEASE_RETRY_MS 100
 #define RESET_RETRY_MS   1000
+/* A tick that comes so much too late says that the guard stood still, stopped or paused with its
+ * machine. Then the wipe has not had its time: it gets this, twice what it takes where it can be
+ * had. */
+#define RESET_LATE_MS  1000
+#define RESET_GRACE_MS 2000
 /* The measured teardown of a node's stacks took 0.7 to 1.3 s. It is no part of the proof: what is
  * not ended by then is ended by the agent all the same, only later. */
 #define DRAIN_LIMIT_MS 3000
@@ -239,6 +244,11 @@ static unsigned reset_if_due(struct guard_core *core, int64_t now_ms)
 {
     if (!is_without_proof(core) || now_ms < core->reset_ms)
         return 0;
+    if (now_ms - core->reset_ms > RESET_LATE_MS && !core->reset_put_off) {
+        core->reset_put_off = true;
+        core->reset_ms = now_ms + RESET_GRACE_MS;
+        return 0;
+    }
     core->reset_ms = now_ms + RESET_RETRY_MS;
     return GUARD_DO_RESET;
 }

@@ -109,6 +109,7 @@ struct guard_core {
     int64_t retry_ms;   /* of what the phase waits for; INT64_MAX: nothing to retry */
     int64_t kill_ms;    /* LOCKING: when the agent's time with its permits is over */
     int64_t reset_ms;   /* LOCKING, WIPING: when the time for the proof is over */
+    bool reset_put_off; /* once: the guard had stood still */
     bool agent_connected;
     bool adopted; /* a predecessor of this generation was guarding */
 };

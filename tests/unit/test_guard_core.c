@@ -240,6 +240,17 @@ static void rounds_that_prove_nothing_do_not_put_the_reset_off(void)
     CHECK_EQ(tick_at(T0 + RESET_MS) & GUARD_DO_RESET, GUARD_DO_RESET);
 }
 
+/* Stopped, or paused with the machine, across the time: the wipe has not had a chance. */
+static void a_guard_that_stood_still_gives_the_wipe_a_moment_once(void)
+{
+    begin_guarding();
+    send_type(GUARD_EVENT_SIGTERM);
+    send_type(GUARD_EVENT_PERMITS_FREE);
+    CHECK_EQ(tick_at(T0 + RESET_MS + 5000), 0);
+    CHECK_EQ(guard_core_deadline(&core), T0 + RESET_MS + 7000);
+    CHECK_EQ(tick_at(T0 + RESET_MS + 9000), GUARD_DO_RESET); /* late again, and no more put off */
+}
+
 static void safety_11_with_the_proof_nothing_is_reset(void)
 {
     begin_proven();
@@ -445,6 +456,7 @@ TEST_MAIN(TEST(permits_open_only_with_the_lease), TEST(safety_11_each_trigger_fe
           TEST(safety_11_a_fence_without_a_proof_ends_in_a_reset),
           TEST(safety_11_permits_that_never_come_back_end_in_a_reset_too),
           TEST(rounds_that_prove_nothing_do_not_put_the_reset_off),
+          TEST(a_guard_that_stood_still_gives_the_wipe_a_moment_once),
           TEST(safety_11_with_the_proof_nothing_is_reset), TEST(without_a_fence_nothing_is_reset),
           TEST(an_agent_that_keeps_its_permits_is_killed_and_waited_for),
           TEST(the_agents_time_to_drain_is_three_seconds),
