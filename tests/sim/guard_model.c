@@ -328,8 +328,9 @@ static uint64_t clock_ms(const struct machine *m)
 static void on_end_of_patience(void *data)
 {
     struct guard_life *g = data;
-    if (g->core.state == GUARD_STATE_FENCING && ++g->patience < 2) {
-        /* Again: it may just have been continued, with more than this overdue. */
+    if (g->core.state == GUARD_STATE_FENCING && ++g->patience < 3) {
+        /* Again: it may just have been continued, with more than this overdue, and gives the wipe a
+         * moment first. */
         process_at(g->process, sim_now_us() + PATIENCE_MS * SIM_MS, on_end_of_patience, g);
         return;
     }
