@@ -38,11 +38,11 @@ uint64_t leader_over(const struct leader *leader, uint32_t host_id)
 bool leader_has_grants(const struct leader *leader, uint32_t host_id)
 {
     const struct node *n = &leader->nodes[host_id];
-    bool has = false;
 
     for (uint32_t i = 0; n->has_grants && i < n->grants.n_entries; i++)
-        has |= !life_is_over(leader, host_id, n->grants.entries[i].generation);
-    return has;
+        if (!life_is_over(leader, host_id, n->grants.entries[i].generation))
+            return true;
+    return false;
 }
 
 /* --- operations that waited for it --- */
