@@ -37,6 +37,8 @@ struct stack_layer {
     uint32_t map_generation;
     uint32_t n_segments;
     struct stack_segment *segments; /* owned by the spec */
+    uint64_t max_size; /* bytes that the map shows; behind the segments I/O waits (SAFETY 20). 0: it
+                          ends with them */
 };
 
 /* What is to be attached: copied, owned by the stack. */
