@@ -21,6 +21,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -137,11 +138,11 @@ static int task_run(struct dm_task *task, const char *what, const char *name, st
 }
 
 static int task_run_deadline(struct dm_task *task, const char *what, const char *name,
-                             struct error *err)
+                             int deadline_ms, struct error *err)
 {
     timer_t timer;
-    int64_t deadline = clock_ms() + SUSPEND_DEADLINE_MS;
-    int rc = deadline_arm(&timer, SUSPEND_DEADLINE_MS);
+    int64_t deadline = clock_ms() + deadline_ms;
+    int rc = deadline_arm(&timer, deadline_ms);
 
     if (rc < 0) {
         dm_task_destroy(task);
@@ -151,8 +152,8 @@ static int task_run_deadline(struct dm_task *task, const char *what, const char 
     timer_delete(timer);
     if (rc == -EINTR && clock_left(deadline) == 0)
         return error_set(err, LUNAR_E_TIMEOUT,
-                         "cannot %s %s: its I/O did not end within %d s; look at the LUN's paths",
-                         what, name, SUSPEND_DEADLINE_MS / 1000);
+                         "cannot %s %s: its I/O did not end within %d ms; look at the LUN's paths",
+                         what, name, deadline_ms);
     return rc;
 }
 
@@ -234,6 +235,61 @@ int dm_path(const char *name, char ret[32], struct error *err)
     return 0;
 }
 
+/* A target as a segment: "MAJOR:MINOR SECTOR" of a linear one. */
+static void table_line(uint64_t length, const char *type, const char *params,
+                       struct dm_segment *ret)
+{
+    uint64_t sector = 0;
+
+    *ret = (struct dm_segment){.length = length * DM_SECTOR};
+    if (strcmp(type, "linear") == 0 && params &&
+        sscanf(params, "%63s %" SCNu64, ret->device, &sector) == 2)
+        ret->device_offset = sector * DM_SECTOR;
+    else
+        ret->device[0] = '\0';
+}
+
+static void read_table(struct dm_task *task, struct dm_segment **ret, uint32_t *ret_n)
+{
+    uint64_t start, length;
+    char *type, *params;
+    void *next = NULL;
+
+    do {
+        next = dm_get_next_target(task, next, &start, &length, &type, &params);
+        if (!type)
+            continue;
+        *ret = reallocarray(*ret, *ret_n + 1, sizeof **ret);
+        if (!*ret)
+            abort();
+        table_line(length, type, params, &(*ret)[(*ret_n)++]);
+    } while (next);
+}
+
+int dm_table(const char *name, struct dm_segment **ret, uint32_t *ret_n, struct error *err)
+{
+    struct dm_info info = {0};
+    struct dm_task *task = task_new(DM_DEVICE_TABLE, name, err);
+
+    *ret = NULL;
+    *ret_n = 0;
+    if (!task)
+        return -ENOMEM;
+    library_quiet = true;
+    bool done = dm_task_run(task) && dm_task_get_info(task, &info);
+    library_quiet = false;
+    int code = done ? 0 : dm_task_get_errno(task);
+    if (done && info.exists)
+        read_table(task, ret, ret_n);
+    dm_task_destroy(task);
+    if (!done && code != ENXIO && code != ENODEV)
+        return error_set(err, code ? -code : -EIO, "cannot read the table of %s: %s", name,
+                         strerror(code));
+    return *ret_n > 0
+               ? 0
+               : error_set(err, LUNAR_E_NOT_FOUND, "device-mapper device %s has no table", name);
+}
+
 /* The name in /dev/mapper must lead to this very device: a stale link of udev's would put a
  * volume's writes elsewhere. */
 static int check_node(const char *name, struct error *err)
@@ -311,6 +367,11 @@ int dm_load(const char *name, const struct dm_segment *segments, uint32_t n, boo
 
 int dm_suspend(const char *name, bool flush, struct error *err)
 {
+    return dm_suspend_within(name, flush, SUSPEND_DEADLINE_MS, err);
+}
+
+int dm_suspend_within(const char *name, bool flush, int deadline_ms, struct error *err)
+{
     struct dm_task *task = task_new(DM_DEVICE_SUSPEND, name, err);
 
     if (!task)
@@ -318,7 +379,7 @@ int dm_suspend(const char *name, bool flush, struct error *err)
     dm_task_skip_lockfs(task);
     if (!flush)
         dm_task_no_flush(task);
-    return task_run_deadline(task, "suspend", name, err);
+    return task_run_deadline(task, "suspend", name, deadline_ms, err);
 }
 
 /* A resume that swaps tables on a live device waits for its I/O too. */
@@ -329,7 +390,7 @@ int dm_resume(const char *name, struct error *err)
     if (!task)
         return -ENOMEM;
     dm_task_skip_lockfs(task);
-    return task_run_deadline(task, "resume", name, err);
+    return task_run_deadline(task, "resume", name, SUSPEND_DEADLINE_MS, err);
 }
 
 int dm_clear(const char *name, struct error *err)

@@ -31,6 +31,9 @@ struct dm_info_short {
 /* Once per process: turns udev cookies and library fallbacks off. */
 void dm_setup(void);
 int dm_info(const char *name, struct dm_info_short *ret, struct error *err);
+/* The live table, malloc'ed: linear targets by "major:minor", every other one as the error target.
+ * LUNAR_E_NOT_FOUND without a device or a live table. */
+int dm_table(const char *name, struct dm_segment **ret, uint32_t *ret_n, struct error *err);
 /* "/dev/dm-N" of a device that stands: the kernel's own node. Names in /dev/mapper are for
  * consumers: udev removes one when it gets round to the end of a *former* device of that name.
  * LUNAR_E_NOT_FOUND. */
@@ -44,6 +47,8 @@ int dm_load(const char *name, const struct dm_segment *segments, uint32_t n, boo
  * within 30 s is LUNAR_E_TIMEOUT and the device is as before; interrupted by another signal:
  * -EINTR. The same for dm_resume. */
 int dm_suspend(const char *name, bool flush, struct error *err);
+/* The same with a deadline of the caller's, in milliseconds. */
+int dm_suspend_within(const char *name, bool flush, int deadline_ms, struct error *err);
 int dm_resume(const char *name, struct error *err);
 int dm_remove(const char *name,
               struct error *err); /* absent is fine; LUNAR_E_IN_USE while it is open */

@@ -60,9 +60,9 @@ static int device_number(const char *path, char *ret, size_t size, struct error 
 
 /* The permit covers the ioctl alone: once the guard has it for good, no table is under way any
  * more (SAFETY 11). */
-static int create_permitted(const struct stack_life *life, const char *pool, const char *name,
-                            const char *uuid, const struct dm_segment *segments, uint32_t n,
-                            bool read_only, struct error *err)
+int stack_create_permitted(const struct stack_life *life, const char *pool, const char *name,
+                           const char *uuid, const struct dm_segment *segments, uint32_t n,
+                           bool read_only, struct error *err)
 {
     int permit;
     int rc = guard_permit_take(life->run_dir, pool, life->host_id, life->generation, &permit, err);
@@ -74,27 +74,51 @@ static int create_permitted(const struct stack_life *life, const char *pool, con
     return rc;
 }
 
-int stack_map_layer(const struct stack_life *life, const struct stack_spec *spec, uint32_t i,
-                    char kind, const char *name, bool read_only, struct error *err)
+int stack_layer_table(const struct stack_spec *spec, const struct stack_layer *layer, uint64_t from,
+                      struct dm_segment **ret, uint32_t *ret_n, struct error *err)
 {
-    const struct stack_layer *layer = &spec->layers[i];
-    char uuid[DM_UUID_SIZE], lun[64];
+    char lun[64];
+    uint32_t n = 0;
 
     int rc = device_number(spec->device, lun, sizeof lun, err);
     if (rc < 0)
         return rc;
-    struct dm_segment *segments = calloc(layer->n_segments, sizeof *segments);
-    if (!segments)
+    struct dm_segment *table = calloc(layer->n_segments + 1, sizeof *table);
+    if (!table)
         abort();
     for (uint32_t k = 0; k < layer->n_segments; k++) {
-        segments[k].length = layer->segments[k].length;
-        segments[k].device_offset = layer->segments[k].lun_offset;
-        snprintf(segments[k].device, sizeof segments[k].device, "%s", lun);
+        const struct stack_segment *s = &layer->segments[k];
+        uint64_t skip = from < s->length ? from : s->length;
+        from -= skip;
+        if (skip == s->length)
+            continue;
+        table[n].length = s->length - skip;
+        table[n].device_offset = s->lun_offset + skip;
+        snprintf(table[n++].device, sizeof table->device, "%s", lun);
     }
+    *ret = table;
+    *ret_n = n;
+    return 0;
+}
+
+int stack_map_layer(const struct stack_life *life, const struct stack_spec *spec, uint32_t i,
+                    char kind, const char *name, bool read_only, struct error *err)
+{
+    const struct stack_layer *layer = &spec->layers[i];
+    char uuid[DM_UUID_SIZE];
+    struct dm_segment *table;
+    uint32_t n;
+
+    int rc = stack_layer_table(spec, layer, 0, &table, &n, err);
+    if (rc < 0)
+        return rc;
+    uint64_t bytes = stack_layer_bytes(layer);
+    if (kind == 'L' && layer->max_size > bytes)
+        rc = stack_tail_make(spec, layer, bytes, &table[n++], err);
     stack_dm_uuid(spec, kind, name, uuid);
-    rc =
-        create_permitted(life, spec->pool, name, uuid, segments, layer->n_segments, read_only, err);
-    free(segments);
+    if (rc == 0)
+        rc = stack_create_permitted(life, spec->pool, name, uuid, table, n, read_only, err);
+    free(table);
     return rc;
 }
 
@@ -317,6 +341,7 @@ static struct stack *stack_new(const struct stack_spec *spec)
 
     if (!stack)
         abort();
+    pthread_mutex_init(&stack->lock, NULL);
     stack_spec_copy(&stack->spec, spec);
     stack->qsd.pidfd = -1;
     stack_link_name(spec, stack->link);

@@ -16,6 +16,7 @@
 #ifndef LUNAR_AGENT_STACK_H
 #define LUNAR_AGENT_STACK_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -64,6 +65,8 @@ int stack_spec_check(const struct stack_spec *spec, struct error *err);
 char *stack_link_name(const struct stack_spec *spec, char ret[STACK_LINK_SIZE]);
 
 struct stack {
+    /* Of spec.layers, and of saving the state: a growth and an overlay may be under way at once. */
+    pthread_mutex_t lock;
     struct stack_spec spec;
     struct qsd
         qsd; /* thick: pid 0, pidfd -1; the same on thin: it died and could not be restarted yet */
@@ -97,6 +100,15 @@ int stack_teardown(const char *root, const struct uuid *pool_id, const struct uu
                    const struct stack *stack, struct error *err);
 /* Nothing to do if its daemon runs. */
 int stack_restart_qsd(const char *root, struct stack *stack, struct error *err);
+/*
+ * Gives a layer of an attached stack more space (SAFETY 20): `layer` is the whole longer map of the
+ * layer of that volume_short and index, of no lower map_generation. What waited behind the former
+ * end goes on. Idempotent: it goes by the kernel's tables, whatever a predecessor came to. Not
+ * beside attach, detach or restart of the same stack; beside an overlay it may run. LUNAR_E_STALE:
+ * another or a shorter map than stands; LUNAR_E_FENCED; other errors: call it again.
+ */
+int stack_grow(const char *root, const struct stack_life *life, struct stack *stack,
+               const struct stack_layer *layer, struct error *err);
 /* Agent restart: every folder below root is adopted (complete) or torn down (partial); calls back
  * with each adopted one, which the callee owns. `teardown_all`: adopt nothing, tear down everything
  * (an agent that starts without a lockspace: SAFETY 19). */

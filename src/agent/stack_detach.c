@@ -136,6 +136,8 @@ int stack_detach(const char *root, struct stack *stack, struct error *err)
     if (rc == 0)
         rc = remove_layers(&stack->spec, err);
     if (rc == 0)
+        rc = stack_tails_remove(&stack->spec.attachment_id, err);
+    if (rc == 0)
         rc = stack_state_remove(root, &stack->spec.attachment_id, err);
     if (rc < 0) {
         error_prefix(err, "detach %s", stack->spec.name);

@@ -30,15 +30,6 @@
 #define ZERO_PIECE_DEADLINE_MS 120000
 #define CREATE_DEADLINE_MS     120000
 
-static uint64_t layer_bytes(const struct stack_layer *layer)
-{
-    uint64_t bytes = 0;
-
-    for (uint32_t i = 0; i < layer->n_segments; i++)
-        bytes += layer->segments[i].length;
-    return bytes;
-}
-
 static int zero_head(const char *path, uint64_t bytes, struct error *err)
 {
     size_t len = bytes < HEAD_BYTES ? (size_t)bytes : HEAD_BYTES;
@@ -109,7 +100,7 @@ static int remove_map(const char *name, struct error *err)
 
 static int write_layer(const struct stack_spec *spec, const char *path, struct error *err)
 {
-    uint64_t bytes = layer_bytes(&spec->layers[0]);
+    uint64_t bytes = stack_layer_bytes(&spec->layers[0]);
 
     if (spec->thick)
         return zero_all(path, bytes, err);

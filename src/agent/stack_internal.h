@@ -5,10 +5,10 @@
  *
  * Names. VDUSE and serial: "v" and the volume's short id in 16 digits. Device-mapper:
  * "lunar-<vduse>-h", "-p", "-l<index>"
- * ("-l<index>-v<16 hex>" for a layer of another volume, below a clone),
- * "lunar-job-<vduse>-<index>". Uuids: "LUNAR-<kind>-<pool short>-<attachment>-<name>", kinds L, P,
- * H and J: with pool and attachment in it, what stands in the kernel can be told apart and torn
- * down without any file.
+ * ("-l<index>-v<16 hex>" for a layer of another volume, below a clone), "-t<index>-<hex>" for the
+ * tail of a layer that begins at that many MiB, "lunar-job-<vduse>-<index>". Uuids:
+ * "LUNAR-<kind>-<pool short>-<attachment>-<name>", kinds L, T, P, H and J: with pool and attachment
+ * in it, what stands in the kernel can be told apart and torn down without any file.
  */
 #ifndef LUNAR_AGENT_STACK_INTERNAL_H
 #define LUNAR_AGENT_STACK_INTERNAL_H
@@ -17,7 +17,9 @@
 
 #define STACK_VDUSE_SIZE 24
 #define STACK_PATH_SIZE  512
-#define DM_UUID_SIZE     129 /* the kernel's */
+#define STACK_ALIGN                                                                                \
+    4096u /* of segments: LVM's extents are multiples of it, and no LUN has larger sectors */
+#define DM_UUID_SIZE 129 /* the kernel's */
 
 void stack_vduse_name(const struct stack_spec *spec, char ret[STACK_VDUSE_SIZE]);
 /* kind 'H' or 'P' */
@@ -54,6 +56,19 @@ int stack_state_remove(const char *root, const struct uuid *attachment, struct e
 /* Maps one layer under a name, with the guard's permit; `kind` 'L' or 'J'. */
 int stack_map_layer(const struct stack_life *life, const struct stack_spec *spec, uint32_t i,
                     char kind, const char *name, bool read_only, struct error *err);
+/* dm_create and dm_load of what may reach the LUN, with the guard's permit. `lun` of
+ * stack_layer_segments: "major:minor". */
+int stack_create_permitted(const struct stack_life *life, const char *pool, const char *name,
+                           const char *uuid, const struct dm_segment *segments, uint32_t n,
+                           bool read_only, struct error *err);
+/* The layer's bytes [from, end of its segments) as a table, with room for one line more; malloc'ed.
+ */
+int stack_layer_table(const struct stack_spec *spec, const struct stack_layer *layer, uint64_t from,
+                      struct dm_segment **ret, uint32_t *ret_n, struct error *err);
+uint64_t stack_layer_bytes(const struct stack_layer *layer);
+/* Can this layer, the i-th, be mapped? *ret_bytes is what its segments come to. */
+int stack_layer_check(const struct stack_layer *layer, uint32_t i, uint64_t *ret_bytes,
+                      struct error *err);
 struct stack_qsd_config {
     struct qsd_config config;
     char run_dir[STACK_PATH_SIZE], name[STACK_VDUSE_SIZE];
@@ -62,6 +77,20 @@ struct stack_qsd_config {
  * copied. */
 void stack_qsd_config(const char *root, const struct stack_spec *spec,
                       struct stack_qsd_config *ret);
+
+/* ---- tails: stack_tail.c ---- */
+/* The tail behind `start` bytes of a layer, waiting; and the line of a table that leads to it. */
+int stack_tail_make(const struct stack_spec *spec, const struct stack_layer *layer, uint64_t start,
+                    struct dm_segment *ret, struct error *err);
+/* Does the map of layer i end where I/O waits, if it should? False after a teardown that came
+ * half-way. */
+int stack_tail_is_sound(const struct stack_spec *spec, uint32_t i, bool *ret_sound,
+                        struct error *err);
+/* Of the devices of one attachment: error tables into its tails, so that what waits in them ends;
+ * and their removal, when no L map leads to them any more. */
+int stack_tails_wipe(const struct stack_device *devices, size_t n, struct error *err);
+int stack_tails_remove(const struct uuid *attachment, struct error *err);
+
 /* fsync of a device; system calls only, for helper_call. */
 int stack_flush_device(const char *path);
 int stack_make_link(const struct stack *stack, struct error *err);

@@ -94,7 +94,7 @@ bool stack_device_parse(const char *name, const char *uuid, struct stack_device 
     if (sscanf(uuid, "LUNAR-%c-%16[0-9a-f]-%36[0-9a-f-]-%n", &ret->kind, pool, attachment, &end) !=
         3)
         return false;
-    if (end == 0 || strcmp(uuid + end, name) != 0 || !strchr("LPHJ", ret->kind))
+    if (end == 0 || strcmp(uuid + end, name) != 0 || !strchr("LTPHJ", ret->kind))
         return false;
     if (strlen(pool) != 16 || uuid_parse(attachment, &ret->attachment) < 0)
         return false;

@@ -48,6 +48,10 @@ static int check_complete(const struct stack_spec *spec, bool *ret_complete, str
     for (uint32_t i = 0; rc == 0 && i < spec->n_layers; i++) {
         stack_layer_name(spec, i, name);
         rc = make_live(name, ret_complete, err);
+        bool sound = true;
+        if (rc == 0 && *ret_complete)
+            rc = stack_tail_is_sound(spec, i, &sound, err);
+        *ret_complete &= sound;
     }
     for (const char *kind = "PH"; rc == 0 && *kind; kind++) {
         stack_handle_name(spec, *kind, name);
@@ -146,6 +150,7 @@ static int recover_one(const struct recovery *r, const struct uuid *attachment, 
     if (rc == 0 && ours) {
         stack->qsd = (struct qsd){.pidfd = -1};
         stack_link_name(&stack->spec, stack->link);
+        pthread_mutex_init(&stack->lock, NULL);
         rc = r->teardown_all ? 0 : check_complete(&stack->spec, &complete, err);
     }
     if (rc == 0 && complete) {

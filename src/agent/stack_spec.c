@@ -36,11 +36,17 @@ int stack_spec_copy(struct stack_spec *to, const struct stack_spec *from)
     return 0;
 }
 
-/* 4 KiB: LVM's extents are multiples of it, and it is the largest sector of a LUN. */
-#define SEGMENT_ALIGN 4096u
+uint64_t stack_layer_bytes(const struct stack_layer *layer)
+{
+    uint64_t bytes = 0;
 
-static int check_layer(const struct stack_layer *layer, uint32_t i, uint64_t *ret_bytes,
-                       struct error *err)
+    for (uint32_t i = 0; i < layer->n_segments; i++)
+        bytes += layer->segments[i].length;
+    return bytes;
+}
+
+int stack_layer_check(const struct stack_layer *layer, uint32_t i, uint64_t *ret_bytes,
+                      struct error *err)
 {
     *ret_bytes = 0;
     if (layer->n_segments == 0 || layer->n_segments > STACK_SEGMENTS_MAX)
@@ -48,7 +54,7 @@ static int check_layer(const struct stack_layer *layer, uint32_t i, uint64_t *re
                          layer->n_segments);
     for (uint32_t k = 0; k < layer->n_segments; k++) {
         const struct stack_segment *s = &layer->segments[k];
-        if (s->length == 0 || s->length % SEGMENT_ALIGN || s->lun_offset % SEGMENT_ALIGN)
+        if (s->length == 0 || s->length % STACK_ALIGN || s->lun_offset % STACK_ALIGN)
             return error_set(
                 err, LUNAR_E_INVALID,
                 "layer %" PRIu32 ", segment %" PRIu32 " is empty or not in 4 KiB steps", i, k);
@@ -58,6 +64,11 @@ static int check_layer(const struct stack_layer *layer, uint32_t i, uint64_t *re
                              "layer %" PRIu32 ", segment %" PRIu32 " ends beyond any device", i, k);
         *ret_bytes += s->length;
     }
+    if (layer->max_size != 0 && (layer->max_size < *ret_bytes || layer->max_size % STACK_ALIGN ||
+                                 layer->max_size > INT64_MAX))
+        return error_set(err, LUNAR_E_INVALID,
+                         "layer %" PRIu32 " of %" PRIu64 " bytes in a map of %" PRIu64, i,
+                         *ret_bytes, layer->max_size);
     return 0;
 }
 
@@ -77,9 +88,11 @@ int stack_spec_check(const struct stack_spec *spec, struct error *err)
     if (spec->pool[0] == '\0' || spec->name[0] == '\0' || spec->device[0] == '\0')
         return error_set(err, LUNAR_E_INVALID, "pool, name or device is empty");
     for (uint32_t i = 0; i < spec->n_layers; i++) {
-        int rc = check_layer(&spec->layers[i], i, &bytes, err);
+        int rc = stack_layer_check(&spec->layers[i], i, &bytes, err);
         if (rc < 0)
             return rc;
+        if (spec->thick && spec->layers[i].max_size)
+            return error_set(err, LUNAR_E_INVALID, "a thick volume that grows on demand");
         if (spec->thick && bytes < spec->size)
             return error_set(err, LUNAR_E_INVALID,
                              "a thick volume of %" PRIu64 " bytes on %" PRIu64, spec->size, bytes);

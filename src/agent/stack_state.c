@@ -23,7 +23,7 @@
 #include "agent/stack_internal.h"
 #include "base/crc32c.h"
 
-#define STATE_VERSION 1
+#define STATE_VERSION 2
 /* 256 layers of 4096 segments of two 20-digit numbers come to 44 MiB; real ones to some KiB. */
 #define STATE_BYTES_MAX (64u << 20)
 
@@ -39,8 +39,9 @@ static json_t *layer_to_json(const struct stack_layer *layer)
                               json_pack("[I, I]", (json_int_t)layer->segments[i].lun_offset,
                                         (json_int_t)layer->segments[i].length));
     snprintf(volume, sizeof volume, "%016" PRIx64, layer->volume_short);
-    return json_pack("{s:s, s:I, s:I, s:o}", "volume", volume, "index", (json_int_t)layer->index,
-                     "map_generation", (json_int_t)layer->map_generation, "segments", segments);
+    return json_pack("{s:s, s:I, s:I, s:I, s:o}", "volume", volume, "index",
+                     (json_int_t)layer->index, "map_generation", (json_int_t)layer->map_generation,
+                     "max_size", (json_int_t)layer->max_size, "segments", segments);
 }
 
 /* NULL when a text is not UTF-8. */
@@ -189,7 +190,8 @@ static bool layer_from_json(const json_t *from, struct stack_layer *ret)
         return false;
     ret->volume_short = strtoull(volume, &end, 16);
     if (*end != '\0' || !get_uint32(from, "index", &ret->index) ||
-        !get_uint32(from, "map_generation", &ret->map_generation))
+        !get_uint32(from, "map_generation", &ret->map_generation) ||
+        !get_number(json_object_get(from, "max_size"), INT64_MAX, &ret->max_size))
         return false;
     ret->segments = calloc(n, sizeof *ret->segments);
     if (!ret->segments)

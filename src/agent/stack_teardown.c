@@ -3,13 +3,13 @@
  * The teardown that ends a stack whatever state it is in: after a failed attach, for what a dead
  * agent left half-built, and for everything when this node may not reach the LUN.
  *
- * The order is that of the fence, measured: L := error is the proof that nothing reaches the LUN;
- * only then is anything waited for. It loses no byte that was answered, because answered writes are
- * on the LUN (qsd_graph.c). What stands is taken from the names in the kernel, the state file is
- * not needed. Failure modes: a disk whose server is dead gets one that fails everything, because
- * requests to nobody never end and would hold every later step; a consumer keeps H open: it has EIO
- * for good, and H goes when it is closed; a step that fails or runs into its deadline: the error
- * names it, what was done stays done, the next call goes on from there.
+ * The order is that of the fence, measured: T and L := error is the proof that nothing reaches the
+ * LUN; only then is anything waited for. It loses no byte that was answered, because answered
+ * writes are on the LUN (qsd_graph.c). What stands is taken from the names in the kernel, the state
+ * file is not needed. Failure modes: a disk whose server is dead gets one that fails everything,
+ * because requests to nobody never end and would hold every later step; a consumer keeps H open: it
+ * has EIO for good, and H goes when it is closed; a step that fails or runs into its deadline: the
+ * error names it, what was done stays done, the next call goes on from there.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -208,8 +208,11 @@ static int remove_nodes(const struct teardown *t, struct error *err)
 
 static int run_teardown(const struct teardown *t, struct error *err)
 {
-    int rc = each_of_kind(t, 'L', dm_wipe, err); /* the proof */
+    /* What waits in a tail would hold up the maps above it. */
+    int rc = stack_tails_wipe(t->devices, t->n, err);
 
+    if (rc == 0)
+        rc = each_of_kind(t, 'L', dm_wipe, err); /* with it: the proof */
     if (rc == 0)
         rc = each_of_kind(t, 'J', dm_wipe, err); /* the same for a job, which has nothing else */
     if (rc == 0)
@@ -230,6 +233,8 @@ static int run_teardown(const struct teardown *t, struct error *err)
         rc = end_daemon(t, err);
     if (rc == 0)
         rc = each_of_kind(t, 'L', dm_remove, err);
+    if (rc == 0)
+        rc = stack_tails_remove(t->attachment, err);
     if (rc == 0)
         rc = remove_nodes(t, err);
     return rc;

@@ -9,7 +9,7 @@
  * the last confirmed renewal, it fences, irrevocably:
  *
  *   1. no map onto the LUN is made any more (permits, below);
- *   2. every L and J map of the pool gets an error table and is drained: the proof;
+ *   2. every L, T and J map of the pool gets an error table and is drained: the proof;
  *   3. the agent has a bounded time to end the rest (QSDs, P, H) and says "drained";
  *   4. USED is cleared, the lease released, the guard exits.
  *
@@ -69,7 +69,7 @@ int guard_read(struct guard *guard, enum guard_state *ret_state, char ret_reason
  * ended. */
 int guard_fence(struct guard *guard, const char *reason, struct error *err);
 int guard_drained(struct guard *guard, struct error *err);
-/* Blocking: a clean leave. The guard makes sure that no L or J map of the pool is there, clears
+/* Blocking: a clean leave. The guard makes sure that no L, T or J map of the pool is there, clears
  * USED, releases the lease and exits; 0 then, and the connection is closed and freed.
  * LUNAR_E_IN_USE: maps stand; it goes on guarding. */
 int guard_leave(struct guard *guard, struct error *err);
@@ -78,7 +78,7 @@ void guard_close(struct guard *guard); /* the guard goes on */
 /*
  * The permit to load a table that reaches the LUN: a shared flock of a per-generation file, with a
  * byte in it that the guard changes for good when it fences. Taken before each dm_create or dm_load
- * of an L or J map and given back after it, in any thread; where the loaded table is put in by a
+ * of an L, T or J map and given back after it, in any thread; where the loaded table is put in by a
  * dm_resume of its own, after *that*, because the kernel may hold a table in its hand there that no
  * list shows. Children that are forked meanwhile hold it too, which is meant: the guard waits for
  * them, and after a second kills the agent. LUNAR_E_FENCED: no.

@@ -78,7 +78,7 @@ enum guard_action {
     /* The same, then the drain and the look that is the proof: PROVEN or NOT_PROVEN. Asked for only
      * after PERMITS_FREE, one at a time: so each answer is of a round that began after it. */
     GUARD_DO_WIPE = 1 << 3,
-    /* Leaving: permits CLOSED and locked, no L or J map stands: EMPTY or NOT_EMPTY. */
+    /* Leaving: permits CLOSED and locked, no L, T or J map stands: EMPTY or NOT_EMPTY. */
     GUARD_DO_CHECK_EMPTY = 1 << 4,
     GUARD_DO_OPEN_PERMITS = 1 << 5, /* the file says OPEN and is unlocked */
     GUARD_DO_RELEASE = 1 << 6,      /* USED cleared, then the lease released: RELEASED or _FAILED */

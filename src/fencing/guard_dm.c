@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The fence itself: L and J maps to error tables, drained, proved (SAFETY 10); see guard_dm.h.
+ * The fence itself: T, L and J maps to error tables, drained, proved (SAFETY 10); see guard_dm.h.
  *
  * Happy path of a round: list the pool's maps by their uuids and look at each; into one that is not
  * clear yet load an error table, which waits for nothing, and hand it to one of the threads, which
@@ -9,6 +9,10 @@
  * device is on its way to the LUN. When no thread has one in hand any more, list and look again:
  * the proof is that each of ours has nothing but `error` targets, no inactive table behind them,
  * and is not suspended.
+ *
+ * Tails that wait come first, alone: I/O of an L map may be held up in one, and with it the swap of
+ * that L map and the thread that is at it. Swapping the table of a suspended map waits for nothing,
+ * so whatever the threads take up later comes to its end; then the other tails, then L and J.
  *
  * Why the second list counts: no permit is held by anybody and none is given any more, so nobody
  * loads a table or creates a device behind it, and nobody is in the middle of a resume that could
@@ -40,7 +44,8 @@
 #include "diskrpc/table.h"
 #include "fencing/guard_threads.h"
 
-static_assert(GUARD_DM_QUEUE >= TABLE_ENTRIES_MAX * (24 + 1), "a grant table's maps fit");
+static_assert(GUARD_DM_QUEUE >= GUARD_DM_LAYERS_MAX + TABLE_ENTRIES_MAX * 4,
+              "what a grant table names fits, with its tails, some of them twice");
 
 #define CONTROL "/dev/mapper/control"
 
@@ -91,6 +96,7 @@ struct device {
     const char *uuid;
     uint64_t sectors;
     bool clear; /* error targets alone, nothing inactive, not suspended */
+    bool suspended;
 };
 
 /* Fills sectors and clear from the live table. Gone: it is clear, whatever it was. */
@@ -100,6 +106,7 @@ static int look(struct guard_dm *dm, struct device *device)
     int rv = call_growing(dm, DM_TABLE_STATUS, io, device->uuid, DM_NOFLUSH_FLAG,
                           GUARD_DM_STATUS_FIRST, sizeof dm->status);
     device->clear = is_gone(rv);
+    device->suspended = rv >= 0 && (io->flags & DM_SUSPEND_FLAG);
     device->sectors = 0;
     if (rv < 0)
         return device->clear ? 0 : rv;
@@ -231,6 +238,13 @@ static int wipe_one(struct guard_dm *dm, const char *uuid)
     return 0; /* the others all the same */
 }
 
+static int wipe_suspended_one(struct guard_dm *dm, const char *uuid)
+{
+    struct device device = {.uuid = uuid};
+    bool waits = look(dm, &device) == 0 && device.suspended;
+    return waits ? wipe_one(dm, uuid) : 0;
+}
+
 static int prove_one(struct guard_dm *dm, const char *uuid)
 {
     struct device device = {.uuid = uuid};
@@ -327,17 +341,29 @@ static int visit_prefix(struct guard_dm *dm, const char *prefix, visit *one)
     return rv;
 }
 
+static bool has_none(const struct guard_dm *dm)
+{
+    return dm->control_fd < 0 && !dm->data;
+}
+
 static int visit_all(struct guard_dm *dm, visit *one)
 {
+    int rv = 0;
+
     dm->n = 0;
-    if (dm->control_fd < 0 && !dm->data)
-        return 0;
-    int rv = visit_prefix(dm, dm->prefix[0], one);
-    if (rv == 0)
-        rv = visit_prefix(dm, dm->prefix[1], one);
+    for (int i = 0; rv == 0 && i < GUARD_DM_KINDS && !has_none(dm); i++)
+        rv = visit_prefix(dm, dm->prefix[i], one);
     if (rv < 0)
         complain(dm, "cannot list", "the device-mapper devices", rv); /* unless a map was named */
     return rv;
+}
+
+/* What cannot be listed in the first pass is complained of in the second. */
+static int wipe_all(struct guard_dm *dm)
+{
+    if (!has_none(dm))
+        visit_prefix(dm, dm->prefix[0], wipe_suspended_one);
+    return visit_all(dm, wipe_one);
 }
 
 /* --- rounds --- */
@@ -345,13 +371,13 @@ static int visit_all(struct guard_dm *dm, visit *one)
 void guard_dm_stop(struct guard_dm *dm)
 {
     forget_queue(dm);
-    visit_all(dm, wipe_one);
+    wipe_all(dm);
 }
 
 bool guard_dm_wipe(struct guard_dm *dm)
 {
     forget_queue(dm);
-    int rv = visit_all(dm, wipe_one);
+    int rv = wipe_all(dm);
     wait_idle(dm);
     return rv == 0 && visit_all(dm, prove_one) == 0;
 }
@@ -391,8 +417,8 @@ static bool kernel_lacks_dm(void)
 
 int guard_dm_start(struct guard_dm *dm, const struct uuid *pool_id, struct error *err)
 {
-    for (int i = 0; i < 2; i++)
-        snprintf(dm->prefix[i], sizeof dm->prefix[i], "LUNAR-%c-%016" PRIx64 "-", "LJ"[i],
+    for (int i = 0; i < GUARD_DM_KINDS; i++)
+        snprintf(dm->prefix[i], sizeof dm->prefix[i], "LUNAR-%c-%016" PRIx64 "-", "TLJ"[i],
                  uuid_short(pool_id));
     dm->n = dm->next = dm->end = dm->busy = 0;
     pthread_mutex_init(&dm->lock, NULL);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The guard's hand on device-mapper: every map of a pool that reaches the LUN gets an error table,
- * and the proof that none is left (guard_dm.c). Raw ioctls and buffers of its own: nothing
- * allocates after guard_dm_open. Internal to src/fencing.
+ * and the proof that none is left (guard_dm.c). Those are layers (L), jobs (J), and tails (T),
+ * which reach it while their layer grows (agent/stack_tail.c). Raw ioctls and buffers of its own:
+ * nothing allocates after guard_dm_open. Internal to src/fencing.
  */
 #ifndef LUNAR_FENCING_GUARD_DM_H
 #define LUNAR_FENCING_GUARD_DM_H
@@ -17,11 +18,13 @@
 #include "base/uuid.h"
 
 /*
- * Maps that one round can wipe. A node's grant table holds TABLE_ENTRIES_MAX (512) attachments and
- * jobs, each of up to 24 layers (CATALOGUE_LAYERS_MAX) and one map more: 12,800. Should more stand,
- * the rest is met by the next round, and there is no proof before.
+ * Maps that one round can wipe. A node's grants name GUARD_DM_LAYERS_MAX layers at most, which the
+ * coordinator sees to, in up to TABLE_ENTRIES_MAX (512) attachments; each has a tail or, while it
+ * grows, two or three: 14,336. Should more stand, the rest is met by the next round, and there is
+ * no proof before.
  */
-#define GUARD_DM_QUEUE 16384u
+#define GUARD_DM_LAYERS_MAX 12800u
+#define GUARD_DM_QUEUE      16384u
 /* The list of our maps alone: each with 24 bytes, a name and a uuid of up to 128, eight bytes
  * between them. A kernel before 5.13 lists all devices of the node; what does not fit then is no
  * proof. */
@@ -38,6 +41,8 @@
  * of a LUN hangs, and 8 MiB of stacks. */
 #define GUARD_DM_SWAPPERS 64
 
+#define GUARD_DM_KINDS 3
+
 struct guard_dm;
 
 struct guard_dm_swapper {
@@ -50,8 +55,8 @@ struct guard_dm {
      * threads at once. */
     int (*call)(void *data, unsigned long request, struct dm_ioctl *io);
     void *data;
-    int control_fd;     /* -1: there is no device-mapper (test pools only) */
-    char prefix[2][32]; /* of the uuids: "LUNAR-L-<pool>-", "LUNAR-J-<pool>-" */
+    int control_fd;                  /* -1: there is no device-mapper (test pools only) */
+    char prefix[GUARD_DM_KINDS][32]; /* of the uuids: "LUNAR-T-<pool>-", then L and J */
 
     uint32_t n; /* maps of ours that the last look has seen */
     union {
@@ -83,7 +88,7 @@ void guard_dm_stop(struct guard_dm *dm);
 /* One round, waiting for whatever I/O is in flight: true is the proof; false: dm->reason says why
  * not, and nothing may be released. */
 bool guard_dm_wipe(struct guard_dm *dm);
-/* How many L and J maps of the pool stand; negative if that cannot be told, with dm->reason. */
+/* How many T, L and J maps of the pool stand; negative if that cannot be told, with dm->reason. */
 int guard_dm_count(struct guard_dm *dm);
 
 #endif

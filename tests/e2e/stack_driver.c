@@ -4,15 +4,16 @@
  * coordinator or sanlock.
  *
  *     stack_driver [-r ROOT] format|attach|check SPEC...      SPEC: key=value, see below
- *     stack_driver [-r ROOT] detach|restart ATTACHMENT        after adopting what stands
- *     stack_driver [-r ROOT] recover|teardown                 of the pool below
- *     stack_driver [-r ROOT] supervise SECONDS                adopts, and restarts daemons as they
- * die
+ *     stack_driver [-r ROOT] grow SPEC...                     the attachment's, with a longer
+ * layer; adopts first stack_driver [-r ROOT] detach|restart ATTACHMENT        after adopting what
+ * stands stack_driver [-r ROOT] recover|teardown                 of the pool below stack_driver [-r
+ * ROOT] supervise SECONDS                adopts, and restarts daemons as they die
  *
  * SPEC: device=/dev/vdb size=BYTES volume=UUID attachment=UUID name=NAME [thick=1] and at least one
- * segment=OFFSET:LENGTH; layer=INDEX before segments begins the next layer (leaf first). The pool
- * is always "test". Exit code 0; else 1 with "CODE: sentence" on standard error; 2 for usage.
- * Without `detach`, everything outlives it: each run is an agent restart.
+ * segment=OFFSET:LENGTH (max=BYTES: what the layer's map shows); layer=INDEX before segments begins
+ * the next layer (leaf first). The pool is always "test". Exit code 0; else 1 with "CODE: sentence"
+ * on standard error; 2 for usage. Without `detach`, everything outlives it: each run is an agent
+ * restart.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -107,6 +108,8 @@ static void set_key(struct stack_spec *spec, const char *key, const char *value)
         spec->attachment_id = parse_uuid(value);
     else if (strcmp(key, "layer") == 0)
         last_layer(spec, true, (uint32_t)atoi(value));
+    else if (strcmp(key, "max") == 0)
+        last_layer(spec, false, 0)->max_size = strtoull(value, NULL, 10);
     else if (strcmp(key, "segment") == 0)
         add_segment(spec, value);
     else
@@ -142,18 +145,30 @@ static int recover(bool teardown_all, struct error *err)
     return stack_recover(root, &pool, teardown_all, adopted, NULL, err);
 }
 
-static struct stack *take(const char *attachment)
+static struct stack *take(const struct uuid *id)
 {
-    struct uuid id = parse_uuid(attachment);
-
     for (int i = 0; i < n_stacks; i++) {
         struct stack *stack = stacks[i];
-        if (stack && uuid_equal(&stack->spec.attachment_id, &id)) {
+        if (stack && uuid_equal(&stack->spec.attachment_id, id)) {
             stacks[i] = NULL;
             return stack;
         }
     }
     return NULL;
+}
+
+static int grow(const struct stack_spec *spec, struct error *err)
+{
+    int rc = recover(false, err);
+
+    if (rc < 0)
+        return rc;
+    struct stack *stack = take(&spec->attachment_id);
+    if (!stack)
+        return error_set(err, LUNAR_E_NOT_FOUND, "not attached");
+    rc = stack_grow(root, &life, stack, &spec->layers[0], err);
+    stack_free(stack);
+    return rc;
 }
 
 static int with_spec(const char *command, char **argv, struct error *err)
@@ -168,6 +183,8 @@ static int with_spec(const char *command, char **argv, struct error *err)
         ;
     else if (strcmp(command, "format") == 0)
         rc = stack_format(root, &life, &spec, err);
+    else if (strcmp(command, "grow") == 0)
+        rc = grow(&spec, err);
     else if (strcmp(command, "attach") == 0)
         rc = stack_attach(root, &life, &spec, &stack, err);
     else
@@ -185,7 +202,8 @@ static int with_attachment(const char *command, const char *attachment, struct e
 
     if (rc < 0)
         return rc;
-    struct stack *stack = take(attachment);
+    struct uuid id = parse_uuid(attachment);
+    struct stack *stack = take(&id);
     if (!stack)
         return error_set(err, LUNAR_E_NOT_FOUND, "%s is not attached", attachment);
     rc = strcmp(command, "detach") == 0 ? stack_detach(root, stack, err)
@@ -214,7 +232,7 @@ static int run(int argc, char **argv, struct error *err)
     const char *command = argv[0];
 
     if (argc >= 2 && (strcmp(command, "format") == 0 || strcmp(command, "attach") == 0 ||
-                      strcmp(command, "check") == 0))
+                      strcmp(command, "grow") == 0 || strcmp(command, "check") == 0))
         return with_spec(command, argv + 1, err);
     if (argc == 2 && (strcmp(command, "detach") == 0 || strcmp(command, "restart") == 0))
         return with_attachment(command, argv[1], err);

@@ -64,6 +64,31 @@ nothing_left() {
     done
     within 5 sh -c '! pgrep -f "^qemu-storage"' || broken "$1: a daemon is left"
 }
+# A layer of 64 MiB that grows, behind which everything waits; `grow N` gives it N stretches of 64 MiB, far from each other.
+growing=(device=/dev/vdb size=$((1024*mib)) volume=$vol attachment=$att name=vol1)
+stretches() { local i; echo max=$((66*1024*1024*mib))
+    for ((i = 0; i < $1; i++)); do echo "segment=$(((256 + i*160)*mib)):$((64*mib))"; done; }
+grow() { d grow "${growing[@]}" $(stretches $1) >/dev/null; }
+fresh_growing() { d format "${growing[@]}" $(stretches 1) && d attach "${growing[@]}" $(stretches 1) >/dev/null || broken "attach"; }
+# Requests to the volume are on their way, and none of them ends.
+waits() {
+    local minor a b; minor=$(dmsetup info -c --noheadings -o minor lunar-$vduse-h)
+    a=$(cat /sys/block/dm-$minor/stat); sleep 0.7; b=$(cat /sys/block/dm-$minor/stat)
+    [ "$(echo $a | cut -d' ' -f1,5)" = "$(echo $b | cut -d' ' -f1,5)" ] && [ "$(echo $b | cut -d' ' -f9)" -gt 0 ]
+}
+tails() { dmsetup ls | grep -c -- "-t0-"; }
+one_flat_map() { # STRETCHES
+    [ "$(tails)" = 1 ] || broken "$(tails) tails after the growth"
+    [ "$(dmsetup table lunar-$vduse-l0 | wc -l)" = $(($1 + 1)) ] || broken "the map is not flat"
+}
+growing_clean() { # STRETCHES
+    local i; for ((i = 0; i < $1; i++)); do echo "$((i*64*2048)) $((64*2048)) linear /dev/vdb $(((256 + i*160)*2048))"; done |
+        dmsetup create check || broken "map for the check"
+    qemu-img check -f qcow2 /dev/mapper/check >/run/check 2>&1; local rc=$?
+    [ $rc = 0 ] || [ $rc = 3 ] || { cat /run/check; broken "qemu-img check"; }
+    dmsetup remove check
+}
+
 qsd_pid() { cut -d' ' -f1 $root/$att/qsd.process; }
 attach() { d attach "${thin[@]}" >/dev/null || broken "attach"; }
 fresh() { d format "${thin[@]}" || broken "format"; attach; }
@@ -328,6 +353,88 @@ udev_reads_nothing() {
     ok "nobody reads a new handle: no blkid, no LVM, no partition scan"
 }
 
+what_runs_past_the_end_waits_and_goes_on() {
+    dmesg -C; fresh_growing
+    dd if=/dev/urandom of=/run/r bs=1M count=280 status=none
+    dd if=/run/r of=$dev bs=1M oflag=direct conv=fsync status=none & local w=$! n
+    for n in 2 3 4 5; do
+        within 60 waits || broken "nothing waits at stretch $n"
+        kill -0 $w || broken "the writer saw an error"
+        grow $n || broken "growth to $n stretches: $(tail -n 1 $log)"
+        one_flat_map $n
+    done
+    wait $w || broken "the writer saw an error"
+    grow 5 || broken "the same growth again"
+    grow 4 && broken "a shorter map was taken"
+    echo 3 >/proc/sys/vm/drop_caches
+    cmp -n $((280*mib)) /run/r $dev || broken "other bytes"
+    dmesg | grep -E 'I/O error|Buffer' && broken "errors in the kernel log"
+    detach; nothing_left "detach"; growing_clean 5
+    d attach "${growing[@]}" $(stretches 5) >/dev/null && cmp -n $((280*mib)) /run/r $dev || broken "other bytes after a detach"
+    detach; nothing_left "detach"; rm /run/r
+    echo "# growth $(took stack_grown)"
+    ok "280 MiB into a layer of 64: the writer waits four times, sees no error, all bytes right"
+}
+
+# Each line makes what a growth to two stretches had come to when its agent died.
+a_growth_that_died_is_gone_on_with() {
+    local step t1 t2 size rest a b
+    for step in tail loaded opened map-loaded map-suspended; do
+        fresh_growing
+        dd if=/dev/urandom of=/run/r bs=1M count=100 status=none
+        dd if=/run/r of=$dev bs=1M oflag=direct conv=fsync status=none & local w=$!
+        within 60 waits || broken "nothing waits"
+        t1=$(dmsetup ls | grep -o "lunar-$vduse-t0-[0-9a-f]*"); t2=lunar-$vduse-t0-8000
+        size=$(dmsetup table $t1 | cut -d' ' -f2); rest=$((size - 64*2048))
+        dmsetup create $t2 -u "$(dmsetup info -c --noheadings -o uuid $t1 | sed "s/$t1/$t2/")" --table "0 $rest error"
+        dmsetup suspend --noflush --nolockfs $t2
+        t2=$(dmsetup info -c --noheadings --separator : -o major,minor $t2)
+        [ $step = tail ] || printf '%s\n' "0 $((64*2048)) linear /dev/vdb $((416*2048))" "$((64*2048)) $rest linear $t2 0" | dmsetup load $t1
+        case $step in opened|map-*) dmsetup resume $t1; wait $w || broken "the writer saw an error" ;; esac
+        case $step in map-*) printf '%s\n' "0 $((64*2048)) linear /dev/vdb $((256*2048))" "$((64*2048)) $((64*2048)) linear /dev/vdb $((416*2048))" \
+            "$((128*2048)) $rest linear $t2 0" | dmsetup load lunar-$vduse-l0 ;; esac
+        [ $step != map-suspended ] || dmsetup suspend --nolockfs lunar-$vduse-l0
+        grow 2 || broken "after $step: $(tail -n 1 $log)"
+        wait $w; one_flat_map 2
+        cmp -n $((100*mib)) /run/r $dev || broken "other bytes after $step"
+        detach; nothing_left "detach after $step"; growing_clean 2
+    done
+    rm /run/r
+    ok "a growth that died after any step is gone on with by the next one"
+}
+
+a_daemon_killed_while_it_waits_ends_with_the_growth() {
+    fresh_growing
+    stack_driver supervise 600 >/dev/null 2>>$log & local s=$!
+    dd if=/dev/urandom of=/run/r bs=1M count=100 status=none
+    dd if=/run/r of=$dev bs=1M oflag=direct conv=fsync status=none & local w=$!
+    within 60 waits || broken "nothing waits"
+    kill -9 "$(qsd_pid)"
+    d recover >/dev/null || broken "recover while something waits"
+    grow 2 || broken "growth: $(tail -n 1 $log)"
+    wait $w || broken "the writer saw an error"
+    kill $s; wait $s 2>/dev/null
+    cmp -n $((100*mib)) /run/r $dev || broken "other bytes"
+    detach; nothing_left "detach"; growing_clean 2; rm /run/r
+    ok "a daemon killed while its writes wait: the growth lets it go, the next one serves, all bytes right"
+}
+
+what_waits_is_ended_by_a_teardown() {
+    local dead
+    for dead in "" daemon-dead; do
+        fresh_growing
+        dd if=/dev/urandom of=$dev bs=1M count=100 oflag=direct status=none 2>/dev/null & local w=$!
+        within 60 waits || broken "nothing waits"
+        [ -z "$dead" ] || kill -9 "$(qsd_pid)"
+        d teardown >/dev/null || broken "teardown: $(tail -n 1 $log)"
+        wait $w && broken "the writer saw no error"
+        within 10 sh -c '[ -z "$(dmsetup ls | grep lunar)" ]' || broken "a map is left"
+        nothing_left "teardown"
+        echo "# teardown while something waits $dead $(took stack_torn_down)"
+    done
+    ok "a teardown ends what waits with an error; nothing hangs, nothing is left"
+}
+
 run() { echo "$*" | grep -qE "$PATTERN" && "$@"; }
 umount -l /mnt 2>/dev/null; d teardown >/dev/null; rm -f $dev $thick_dev # of an earlier run in the same node
 run data_survives_detach_and_attach
@@ -346,5 +453,9 @@ run thick_volumes_start_as_zeroes_and_keep_bytes
 run what_does_not_fit_is_refused
 run a_layer_below_is_never_written
 run udev_reads_nothing
+run what_runs_past_the_end_waits_and_goes_on
+run a_growth_that_died_is_gone_on_with
+run a_daemon_killed_while_it_waits_ends_with_the_growth
+run what_waits_is_ended_by_a_teardown
 echo "$passed passed, 0 failed"
 GUEST

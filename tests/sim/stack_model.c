@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "fencing/guard.h"
 #include "sim/ghost.h"
@@ -389,6 +390,40 @@ int stack_restart_qsd(const char *root, struct stack *stack, struct error *err)
     stack->qsd = (struct qsd){.pid = (pid_t)x->qsd_pid, .start_time = 1, .pidfd = x->pidfd};
     stack->qsd_restarts = x->restarts;
     return 0;
+}
+
+static void take_segments(struct stack_spec *spec, const struct stack_layer *layer)
+{
+    for (uint32_t i = 0; i < spec->n_layers; i++) {
+        struct stack_layer *mine = &spec->layers[i];
+        if (mine->index != layer->index || mine->volume_short != layer->volume_short)
+            continue;
+        free(mine->segments);
+        mine->segments = calloc(layer->n_segments, sizeof *mine->segments);
+        memcpy(mine->segments, layer->segments, layer->n_segments * sizeof *mine->segments);
+        mine->n_segments = layer->n_segments;
+        mine->map_generation = layer->map_generation;
+    }
+}
+
+int stack_grow(const char *root, const struct stack_life *life, struct stack *stack,
+               const struct stack_layer *layer, struct error *err)
+{
+    const struct uuid attachment = stack->spec.attachment_id;
+    int permit;
+
+    (void)root;
+    int rc = step("new tail", err);
+    if (rc == 0)
+        rc = permitted(life, &stack->spec, &permit, err);
+    if (rc < 0)
+        return rc;
+    struct mapped *x = find(here(), &attachment);
+    if (x)
+        take_segments(&x->spec, layer);
+    take_segments(&stack->spec, layer);
+    guard_permit_give_back(permit);
+    return step("state", err);
 }
 
 /* The first of this machine's that was not looked at yet; the list changes while we sleep. */

@@ -24,6 +24,7 @@ struct device {
     uint64_t sectors;
     uint32_t targets; /* 0: two */
     int resumes;
+    const struct device *behind; /* I/O of ours is held up in that one while it is suspended */
 };
 
 /* What somebody else does, once, when the guard makes its `at`th call of that kind. */
@@ -170,11 +171,13 @@ static int answer_load(struct dm_ioctl *io, struct device *device)
 static int answer_resume(struct device *device)
 {
     kernel.waiting++;
-    while (kernel.io_hangs && device == kernel.devices)
+    while ((kernel.io_hangs && device == kernel.devices) ||
+           (device->behind && device->behind->suspended))
         pthread_cond_wait(&kernel.io_ended, &kernel.lock);
     kernel.waiting--;
     device->resumes++;
     device->suspended = false;
+    pthread_cond_broadcast(&kernel.io_ended);
     if (device->inactive != TABLE_NONE) {
         device->live = device->inactive;
         device->inactive = TABLE_NONE;
@@ -325,6 +328,26 @@ static void a_map_of_thousands_of_stretches_is_wiped_as_a_whole(void)
     CHECK(guard_dm_wipe(&dm));
     CHECK_EQ(device->live, TABLE_ERROR);
     CHECK_EQ(device->sectors, 4100 * 8);
+}
+
+/* All writers of a full pool wait: more than there are threads to wait for them. */
+static void tails_that_wait_let_go_before_the_maps_above_them(void)
+{
+    enum { WRITERS = 3 * GUARD_DM_SWAPPERS };
+    begin();
+    for (int i = 0; i < 2 * WRITERS; i++) /* half of them in the middle of a growth */
+        add_ours("LT"[i % 2], TABLE_LINEAR);
+    for (int i = 0; i < WRITERS; i++) {
+        struct device *tail = add_ours('T', TABLE_ERROR);
+        tail->suspended = true;
+        kernel.devices[2 * i].behind = kernel.devices[2 * i + 1].behind = tail;
+    }
+    CHECK_EQ(guard_dm_count(&dm), 3 * WRITERS);
+    CHECK(guard_dm_wipe(&dm));
+    for (int i = 0; i < kernel.n; i++) {
+        CHECK_EQ(kernel.devices[i].live, TABLE_ERROR);
+        CHECK(!kernel.devices[i].suspended);
+    }
 }
 
 static void a_suspended_map_is_swapped_and_let_go(void)
@@ -529,6 +552,7 @@ TEST_MAIN(TEST(no_device_is_a_proof),
           TEST(more_maps_than_a_round_holds_are_no_proof_before_the_last_is_wiped),
           TEST(a_list_that_does_not_fit_is_no_proof),
           TEST(a_map_of_thousands_of_stretches_is_wiped_as_a_whole),
+          TEST(tails_that_wait_let_go_before_the_maps_above_them),
           TEST(a_suspended_map_is_swapped_and_let_go),
           TEST(a_table_loaded_and_not_put_in_is_replaced),
           TEST(a_map_without_any_table_gets_one_too),

@@ -21,7 +21,7 @@ static void set_up(void)
 {
     struct stack_spec *spec = &sample.spec;
 
-    layers[0] = (struct stack_layer){0x0123456789abcdef, 3, 7, 2, leaf_segments, 0};
+    layers[0] = (struct stack_layer){0x0123456789abcdef, 3, 7, 2, leaf_segments, 66ull << 40};
     layers[1] = (struct stack_layer){0xfedcba9876543210, 0, 1, 1, base_segments, 0};
     sample = (struct stack){.qsd = {.pid = 4711, .start_time = 123456789, .pidfd = -1},
                             .qsd_restarts = 2};
