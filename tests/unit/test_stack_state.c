@@ -55,7 +55,8 @@ static int load(struct stack *ret)
 static bool same_layer(const struct stack_layer *a, const struct stack_layer *b)
 {
     return a->volume_short == b->volume_short && a->index == b->index &&
-           a->map_generation == b->map_generation && a->n_segments == b->n_segments &&
+           a->map_generation == b->map_generation && a->max_size == b->max_size &&
+           a->n_segments == b->n_segments &&
            memcmp(a->segments, b->segments, a->n_segments * sizeof *a->segments) == 0;
 }
 
@@ -244,8 +245,15 @@ static void a_spec_that_cannot_be_mapped_is_refused(void)
     spec = sample.spec;
     spec.thick = true; /* with two layers */
     CHECK_EQ(stack_spec_check(&spec, NULL), LUNAR_E_INVALID);
-    spec.n_layers = 1;
+    spec.n_layers = 1; /* but one that grows on demand */
+    CHECK_EQ(stack_spec_check(&spec, NULL), LUNAR_E_INVALID);
+    layers[0].max_size = 0;
     CHECK_EQ(stack_spec_check(&spec, NULL), 0);
+    layers[0].max_size = length; /* of two segments */
+    CHECK_EQ(stack_spec_check(&sample.spec, NULL), LUNAR_E_INVALID);
+    layers[0].max_size = (66ull << 40) + 512;
+    CHECK_EQ(stack_spec_check(&sample.spec, NULL), LUNAR_E_INVALID);
+    layers[0].max_size = 0;
     spec.size = 1 << 30; /* more than its segments */
     CHECK_EQ(stack_spec_check(&spec, NULL), LUNAR_E_INVALID);
     leaf_segments[0].length = 0;
