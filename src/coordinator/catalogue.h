@@ -78,11 +78,18 @@ int tag_unescape(const char *tag, char *ret, unsigned ret_size);
  * The argument vectors for lvm, so that naming and tags stand in this file alone. Each is one
  * command and one commit (one step of seqno): measured, and held by a test.
  *
- * Initial allocation, rounded up to extents: thick: the whole size; thin: what the volume could
- * ever need, but at most CATALOGUE_THIN_MAX, because layers do not grow yet.
+ * Initial allocation, rounded up to extents: thick: the whole size; thin: CATALOGUE_THIN_START, or
+ * what the volume could ever need if that is less.
  */
-#define CATALOGUE_THIN_MAX (512ull << 20)
+#define CATALOGUE_THIN_START (128ull << 20)
 uint64_t catalogue_initial_size(uint64_t virtual_size, bool thick, uint64_t extent_size);
+/* The size of a thin leaf's map, extents and tail: room for the QCOW2 of the largest volume (64 TiB
+ * and 16 GiB), and one for all, so that expanding a volume does not change it. */
+#define CATALOGUE_THIN_MAP_SIZE (66ull << 40)
+/* What a thin layer may grow to. Its QCOW2 needs less than half of that; the rest is for clusters
+ * that a killed QSD had allocated and not yet referenced, a few per kill, which nothing gives back.
+ * Who asks for more is in error, and must not have the whole pool. */
+uint64_t catalogue_growth_max(uint64_t virtual_size, uint64_t extent_size);
 struct catalogue_args {
     const char *argv[40]; /* NULL-terminated, points into `text`: a copied struct needs its own */
     char text[4096];
@@ -90,6 +97,9 @@ struct catalogue_args {
 };
 void catalogue_create_args(const char *vg, const struct uuid *id, const char *name, uint64_t size,
                            bool thick, const struct uuid *request_id, uint64_t extent_size,
+                           struct catalogue_args *ret);
+/* To `size` bytes, absolute: the same again changes nothing (SAFETY 6). */
+void catalogue_extend_args(const char *vg, const struct catalogue_layer *layer, uint64_t size,
                            struct catalogue_args *ret);
 void catalogue_made_args(const char *vg, const struct catalogue_layer *layer,
                          struct catalogue_args *ret); /* drops lunar.new */

@@ -58,9 +58,16 @@ static uint64_t qcow2_size_max(uint64_t virtual_size)
 uint64_t catalogue_initial_size(uint64_t virtual_size, bool thick, uint64_t extent_size)
 {
     uint64_t size = thick ? virtual_size : qcow2_size_max(virtual_size);
-    if (!thick && size > CATALOGUE_THIN_MAX)
-        size = CATALOGUE_THIN_MAX;
+    if (!thick && size > CATALOGUE_THIN_START)
+        size = CATALOGUE_THIN_START;
     return round_up(size, extent_size);
+}
+
+uint64_t catalogue_growth_max(uint64_t virtual_size, uint64_t extent_size)
+{
+    uint64_t size = 2 * qcow2_size_max(virtual_size);
+    return size < CATALOGUE_THIN_MAP_SIZE ? round_up(size, extent_size)
+                                          : CATALOGUE_THIN_MAP_SIZE / extent_size * extent_size;
 }
 
 void catalogue_create_args(const char *vg, const struct uuid *id, const char *name, uint64_t size,
@@ -90,6 +97,15 @@ void catalogue_create_args(const char *vg, const struct uuid *id, const char *na
     add(ret, "--addtag");
     add(ret, "lunar.new");
     add(ret, "%s", vg);
+}
+
+void catalogue_extend_args(const char *vg, const struct catalogue_layer *layer, uint64_t size,
+                           struct catalogue_args *ret)
+{
+    begin(ret, "lvextend");
+    add(ret, "-L");
+    add(ret, "%" PRIu64 "b", size);
+    add(ret, "%s/%s", vg, layer->lv_name);
 }
 
 void catalogue_made_args(const char *vg, const struct catalogue_layer *layer,

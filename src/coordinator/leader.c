@@ -33,6 +33,7 @@ struct leader *leader_new(const struct leader_config *config)
         abort();
     TAILQ_INIT(&l->ops);
     TAILQ_INIT(&l->inspections);
+    TAILQ_INIT(&l->growths);
     return l;
 }
 
@@ -45,6 +46,7 @@ void leader_free(struct leader *leader)
         free(op);
     }
     inspect_free_all(leader);
+    grow_free_all(leader);
     for (uint32_t h = 1; h <= leader->sb->layout.max_nodes; h++)
         if (leader->nodes[h].has_grants)
             table_free(&leader->nodes[h].grants);
@@ -152,6 +154,10 @@ void leader_request(struct leader *leader, const struct waiter *from, const Luna
                     uint64_t now_ms)
 {
     leader->now_ms = now_ms;
+    if (request->op_case == LUNAR__REQUEST__OP_LAYER_GROW) { /* a writer may wait for it */
+        grow_request(leader, from, request->layer_grow);
+        return;
+    }
     if (leader->n_ops >= LEADER_OPS_MAX) {
         reply_error(leader, from, LUNAR_E_BUSY, "the coordinator has too much to do; try again");
         return;
@@ -328,6 +334,7 @@ void leader_catalogue(struct leader *leader, struct catalogue *fresh, uint64_t n
     catalogue_free(leader->catalogue);
     free(leader->catalogue);
     leader->catalogue = fresh; /* what is half-made in it, reconcile takes up */
+    grow_resume(leader);
 }
 
 void leader_commit_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
@@ -338,11 +345,13 @@ void leader_commit_done(struct leader *leader, uint64_t token, int rc, const str
     leader->now_ms = now_ms;
     if (fresh)
         leader_catalogue(leader, fresh, now_ms);
-    if (!op)
-        return;
-    op->token = 0;
     if (!fresh && rc == 0)
         rc = LUNAR_E_INDETERMINATE;
+    if (!op) {
+        grow_commit_done(leader, token, rc, err);
+        return;
+    }
+    op->token = 0;
     step(leader, op, rc, err);
 }
 
@@ -389,6 +398,7 @@ void leader_tick(struct leader *leader, uint64_t now_ms)
     leader->now_ms = now_ms;
     over_tick(leader);
     inspect_tick(leader);
+    grow_resume(leader);
     if (now_ms - leader->reconciled_ms >= LEADER_RECONCILE_MS) {
         leader->reconciled_ms = now_ms;
         reconcile(leader);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The leader's insides, shared by its files alone: leader.c (events, queries), ops.c (the operation
- * machine), op_create.c, op_attach.c, op_delete.c (one file per operation), over.c (lives that are
- * over, and taking their grants), node_fence.c (the operator's fence), op_inspect.c,
- * reply.c (protobuf answers).
+ * machine), op_create.c, op_attach.c, op_delete.c (one file per operation), op_grow.c, over.c
+ * (lives that are over, and taking their grants), node_fence.c (the operator's fence),
+ * op_inspect.c, reply.c (protobuf answers).
  */
 #ifndef LUNAR_COORDINATOR_LEADER_INTERNAL_H
 #define LUNAR_COORDINATOR_LEADER_INTERNAL_H
@@ -105,6 +105,8 @@ struct node {
 TAILQ_HEAD(op_list, op);
 struct inspection;
 TAILQ_HEAD(inspection_list, inspection);
+struct growth;
+TAILQ_HEAD(growth_list, growth);
 
 struct leader {
     const struct superblock *sb;
@@ -118,6 +120,7 @@ struct leader {
     uint32_t n_ops;
     struct inspection_list inspections;
     uint32_t n_inspections;
+    struct growth_list growths; /* in the order in which they were asked for */
     uint64_t next_token;
     uint64_t now_ms; /* of the event being handled */
     uint64_t reconciled_ms;
@@ -166,6 +169,14 @@ bool inspect_result(struct leader *l, uint32_t host_id, const Lunar__Result *res
 void inspect_node_changed(struct leader *l, uint32_t host_id);
 void inspect_tick(struct leader *l);
 void inspect_free_all(struct leader *l);
+
+/* --- op_grow.c --- */
+void grow_request(struct leader *l, const struct waiter *w, const Lunar__LayerGrow *m);
+/* A token that is no operation's: true if it was of a growth. */
+bool grow_commit_done(struct leader *l, uint64_t token, int rc, const struct error *err);
+/* At each fresh catalogue and tick: what is parked tries again, or is dropped with its grant. */
+void grow_resume(struct leader *l);
+void grow_free_all(struct leader *l);
 
 /* --- nodes and grants --- */
 /* Not leaving, heard of late, and alive for sure: sanlock says LIVE, or its page moved in this term
@@ -232,6 +243,7 @@ void reply_status(struct leader *l, const struct waiter *w);
 void reply_nodes(struct leader *l, const struct waiter *w);
 void reply_volumes(struct leader *l, const struct waiter *w, const Lunar__VolumeList *m);
 void reply_inspection(struct leader *l, const struct waiter *w, Lunar__Inspection *inspection);
+void reply_grown(struct leader *l, const struct waiter *w, const struct catalogue_layer *layer);
 /* Commands. LUNAR_E_NOT_JOINED etc. as leader_io.send. */
 int command_send(struct leader *l, const struct op *op, const struct catalogue_volume *v);
 int command_inspect(struct leader *l, uint32_t host_id, const struct uuid *command_id);

@@ -351,6 +351,19 @@ int command_inspect(struct leader *l, uint32_t host_id, const struct uuid *comma
     return send_to_node(l, host_id, command_id, &command);
 }
 
+void reply_grown(struct leader *l, const struct waiter *w, const struct catalogue_layer *layer)
+{
+    Lunar__Response response = LUNAR__RESPONSE__INIT;
+    Lunar__GrownLayer m = LUNAR__GROWN_LAYER__INIT;
+
+    m.layer = layer_message(layer);
+    m.layer->max_size = CATALOGUE_THIN_MAP_SIZE;
+    response.op_case = LUNAR__RESPONSE__OP_GROWN_LAYER;
+    response.grown_layer = &m;
+    send_response(l, w, &response);
+    free(m.layer);
+}
+
 static int send_attach(struct leader *l, const struct op *op, const struct catalogue_volume *v)
 {
     Lunar__Command command = LUNAR__COMMAND__INIT;
@@ -364,6 +377,8 @@ static int send_attach(struct leader *l, const struct op *op, const struct catal
     m.thick = v->thick;
     for (uint32_t i = 0; i < v->n_layers && i < TABLE_LAYERS_MAX; i++)
         layers[m.n_layers++] = layer_message(&v->layers[i]);
+    if (!v->thick)
+        layers[0]->max_size = CATALOGUE_THIN_MAP_SIZE; /* the leaf's: behind it, writers wait */
     m.layers = layers;
     command.op_case = LUNAR__COMMAND__OP_ATTACH;
     command.attach = &m;

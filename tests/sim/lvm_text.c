@@ -62,8 +62,10 @@ char *vg_out(const struct vg *vg)
     fprintf(out, "\nlogical_volumes {\n");
     for (uint32_t i = 0; i < vg->lvm.n_lvs; i++) {
         const struct lvm_lv *lv = &vg->lvm.lvs[i];
-        fprintf(out, "\n%s {\nsize = %" PRIu64 "\nstart = %" PRIu64 "\n", lv->name, lv->size,
-                lv->segments[0].lun_offset);
+        fprintf(out, "\n%s {\n", lv->name);
+        for (uint32_t k = 0; k < lv->n_segments; k++)
+            fprintf(out, "extents = %" PRIu64 " at %" PRIu64 "\n", lv->segments[k].length,
+                    lv->segments[k].lun_offset);
         write_tags(out, (const char *const *)lv->tags, lv->n_tags);
         fprintf(out, "}\n");
     }
@@ -113,20 +115,23 @@ static struct lvm_lv *open_lv(struct fake_lvm *f, const char *line)
 {
     assert(f->n_lvs < sizeof f->lvs / sizeof *f->lvs);
     struct lvm_lv *lv = &f->lvs[f->n_lvs++];
-    *lv = (struct lvm_lv){.linear = true, .n_segments = 1};
+    *lv = (struct lvm_lv){.linear = true};
     lv->name = strndup(line, strcspn(line, " "));
     lv->uuid = strdup(lv->name);
-    lv->segments = calloc(1, sizeof *lv->segments);
     return lv;
 }
 
 static void take_lv_line(struct lvm_lv *lv, char *line)
 {
-    if (sscanf(line, "size = %" SCNu64, &lv->size) == 1)
-        lv->segments[0].length = lv->size;
-    else if (sscanf(line, "start = %" SCNu64, &lv->segments[0].lun_offset) != 1 &&
-             strncmp(line, "tags = ", 7) == 0)
+    struct lvm_segment s;
+
+    if (sscanf(line, "extents = %" SCNu64 " at %" SCNu64, &s.length, &s.lun_offset) == 2) {
+        lv->segments = realloc(lv->segments, (lv->n_segments + 1) * sizeof *lv->segments);
+        lv->segments[lv->n_segments++] = s;
+        lv->size += s.length;
+    } else if (strncmp(line, "tags = ", 7) == 0) {
         each_tag(line, lv_tag, lv);
+    }
 }
 
 bool vg_in(const char *text, struct vg *ret)
@@ -158,6 +163,25 @@ static void json_tags(FILE *out, const struct lvm_lv *lv)
         fprintf(out, "%s%s", i ? "," : "", lv->tags[i]);
 }
 
+static void json_lv(FILE *out, const struct lvm_lv *lv, bool first)
+{
+    uint64_t start = 0;
+    for (uint32_t k = 0; k < lv->n_segments; k++) {
+        const struct lvm_segment *s = &lv->segments[k];
+        uint64_t first_extent = (s->lun_offset - VG_PE_START) / FAKE_EXTENT;
+        uint64_t last_extent = first_extent + s->length / FAKE_EXTENT - 1;
+        fprintf(out,
+                "%s{\"lv_name\":\"%s\",\"lv_uuid\":\"%s\",\"lv_size\":\"%" PRIu64
+                "\",\"segtype\":\"linear\",\"seg_start\":\"%" PRIu64 "\",\"seg_size\":\"%" PRIu64
+                "\",\"seg_pe_ranges\":\"/dev/lun:%" PRIu64 "-%" PRIu64 "\",\"lv_tags\":\"",
+                first && k == 0 ? "" : ",", lv->name, lv->uuid, lv->size, start, s->length,
+                first_extent, last_extent);
+        json_tags(out, lv);
+        fprintf(out, "\"}");
+        start += s->length;
+    }
+}
+
 char *vg_json(const struct vg *vg)
 {
     const struct fake_lvm *f = &vg->lvm;
@@ -172,18 +196,8 @@ char *vg_json(const struct vg *vg)
             "\",\"pv_count\":\"1\"}],\"pv\":[{\"pv_name\":\"/dev/lun\",\"pe_start\":\"%llu\"}],"
             "\"lv\":[],\"pvseg\":[],\"seg\":[",
             f->vg_size, fake_lvm_free_bytes(f), FAKE_EXTENT, f->seqno, VG_PE_START);
-    for (uint32_t i = 0; i < f->n_lvs; i++) {
-        const struct lvm_lv *lv = &f->lvs[i];
-        uint64_t first = (lv->segments[0].lun_offset - VG_PE_START) / FAKE_EXTENT;
-        uint64_t last = first + lv->size / FAKE_EXTENT - 1;
-        fprintf(out,
-                "%s{\"lv_name\":\"%s\",\"lv_uuid\":\"%s\",\"lv_size\":\"%" PRIu64
-                "\",\"segtype\":\"linear\",\"seg_start\":\"0\",\"seg_size\":\"%" PRIu64
-                "\",\"seg_pe_ranges\":\"/dev/lun:%" PRIu64 "-%" PRIu64 "\",\"lv_tags\":\"",
-                i ? "," : "", lv->name, lv->uuid, lv->size, lv->size, first, last);
-        json_tags(out, lv);
-        fprintf(out, "\"}");
-    }
+    for (uint32_t i = 0; i < f->n_lvs; i++)
+        json_lv(out, &f->lvs[i], i == 0);
     fprintf(out, "]}]}");
     fclose(out);
     return json;
@@ -209,15 +223,31 @@ static uint64_t first_fit(const struct fake_lvm *f, uint64_t size)
     uint64_t at = VG_PE_START;
     for (bool moved = true; moved;) {
         moved = false;
-        for (uint32_t i = 0; i < f->n_lvs; i++) {
-            const struct lvm_segment *s = &f->lvs[i].segments[0];
-            if (at < s->lun_offset + s->length && s->lun_offset < at + size) {
-                at = s->lun_offset + s->length;
-                moved = true;
+        for (uint32_t i = 0; i < f->n_lvs; i++)
+            for (uint32_t k = 0; k < f->lvs[i].n_segments; k++) {
+                const struct lvm_segment *s = &f->lvs[i].segments[k];
+                if (at < s->lun_offset + s->length && s->lun_offset < at + size) {
+                    at = s->lun_offset + s->length;
+                    moved = true;
+                }
             }
-        }
     }
     return at;
+}
+
+/* The bytes that the command takes of the free ones; 0: it takes none. */
+static uint64_t bytes_taken(const struct vg *vg, const char *const *argv)
+{
+    uint64_t size = 0, has = 0;
+    for (int i = 1; argv[i]; i++) {
+        const char *name = strchr(argv[i], '/');
+        if (strcmp(argv[i], "-L") == 0)
+            size = strtoull(argv[i + 1], NULL, 10);
+        for (uint32_t k = 0; name && k < vg->lvm.n_lvs; k++)
+            if (strcmp(vg->lvm.lvs[k].name, name + 1) == 0)
+                has = vg->lvm.lvs[k].size;
+    }
+    return size > has ? size - has : 0;
 }
 
 int vg_run(struct vg *vg, const char *const *argv, struct error *err)
@@ -227,12 +257,9 @@ int vg_run(struct vg *vg, const char *const *argv, struct error *err)
         vg->lvm.seqno++;
         return 0;
     }
-    for (int i = 1; argv[i]; i++)
-        if (strcmp(argv[i], "-L") == 0) {
-            uint64_t size = strtoull(argv[i + 1], NULL, 10), at = first_fit(&vg->lvm, size);
-            if (at + size > VG_PE_START + vg->lvm.vg_size)
-                return error_set(err, LUNAR_E_NO_SPACE, "the pool is full");
-            vg->lvm.next_offset = at;
-        }
+    uint64_t size = bytes_taken(vg, argv), at = first_fit(&vg->lvm, size);
+    if (size && at + size > VG_PE_START + vg->lvm.vg_size)
+        return error_set(err, LUNAR_E_NO_SPACE, "the pool is full");
+    vg->lvm.next_offset = at;
     return fake_lvm_run(&vg->lvm, argv, err);
 }

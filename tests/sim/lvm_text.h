@@ -25,7 +25,8 @@ void vg_free(struct vg *vg);
 bool vg_in(const char *text, struct vg *ret);
 char *vg_out(const struct vg *vg); /* malloc'ed */
 char *vg_json(const struct vg *vg);
-/* One command of lunar's: vgchange, lvcreate, lvchange, lvremove. As lvm_run; seqno rises. */
+/* One command of lunar's: vgchange, lvcreate, lvextend, lvchange, lvremove. As lvm_run; seqno
+ * rises. */
 int vg_run(struct vg *vg, const char *const *argv, struct error *err);
 /* The same text with another seqno; malloc'ed. */
 char *vg_text_with_seqno(const char *text, uint64_t seqno);

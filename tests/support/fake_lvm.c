@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* LVM in memory; see fake_lvm.h. Knows lvcreate, lvchange and lvremove as catalogue_args.c writes
- * them; asserts on anything else. */
+/* LVM in memory; see fake_lvm.h. Knows lvcreate, lvextend, lvchange and lvremove as
+ * catalogue_args.c writes them; asserts on anything else. */
 #include "support/fake_lvm.h"
 
 #include <assert.h>
@@ -108,6 +108,40 @@ static int change(struct fake_lvm *f, const char *const *argv, struct error *err
     return 0;
 }
 
+/* At `next_offset`, in one segment with what is there if that is where it ends. */
+static void extend_at(struct fake_lvm *f, struct lvm_lv *lv, uint64_t size)
+{
+    struct lvm_segment *last = &lv->segments[lv->n_segments - 1];
+    uint64_t more = size - lv->size;
+
+    if (last->lun_offset + last->length == f->next_offset) {
+        last->length += more;
+    } else {
+        lv->segments = realloc(lv->segments, (lv->n_segments + 1) * sizeof *lv->segments);
+        lv->segments[lv->n_segments++] = (struct lvm_segment){f->next_offset, more};
+    }
+    f->next_offset += more;
+    lv->size = size;
+}
+
+static int extend(struct fake_lvm *f, const char *const *argv, struct error *err)
+{
+    struct lvm_lv *lv = NULL;
+    uint64_t size = 0;
+    for (int i = 1; argv[i]; i++) {
+        if (strcmp(argv[i], "-L") == 0)
+            size = strtoull(argv[++i], NULL, 10);
+        else if (strchr(argv[i], '/'))
+            lv = find(f, argv[i]);
+    }
+    if (!lv || size <= lv->size || size % FAKE_EXTENT)
+        return error_set(err, LUNAR_E_EXEC, "no such LV, or not a larger size in whole extents");
+    if (size - lv->size > fake_lvm_free_bytes(f))
+        return error_set(err, LUNAR_E_NO_SPACE, "insufficient free extents");
+    extend_at(f, lv, size);
+    return 0;
+}
+
 static int drop(struct fake_lvm *f, const char *const *argv, struct error *err)
 {
     for (int i = 1; argv[i]; i++) {
@@ -127,6 +161,7 @@ int fake_lvm_run(struct fake_lvm *f, const char *const *argv, struct error *err)
     f->fail_with = 0;
     if (fail == 0 || f->fail_after) {
         rc = strcmp(argv[0], "lvcreate") == 0   ? create(f, argv, err)
+             : strcmp(argv[0], "lvextend") == 0 ? extend(f, argv, err)
              : strcmp(argv[0], "lvchange") == 0 ? change(f, argv, err)
              : strcmp(argv[0], "lvremove") == 0 ? drop(f, argv, err)
                                                 : -1;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * LVM in memory, for tests of the pure leader: takes the argument vectors that catalogue.h makes,
- * keeps LVs with tags and one segment each, and gives a catalogue. Each command is one commit.
+ * keeps LVs with tags and segments, and gives a catalogue. Each command is one commit.
  * `fail_with` makes the next command fail: before it takes effect, or after (an indeterminate one
  * that landed).
  */

@@ -295,12 +295,21 @@ static void every_name_survives_its_tag(void)
 static void the_first_allocation_is_bounded_and_in_extents(void)
 {
     const uint64_t e = 4 * MIB;
-    CHECK_EQ(catalogue_initial_size(10 * GIB, false, e), 512 * MIB);
+    CHECK_EQ(catalogue_initial_size(10 * GIB, false, e), 128 * MIB);
     CHECK_EQ(catalogue_initial_size(MIB, false, e), e);
     CHECK_EQ(catalogue_initial_size(100 * MIB, false, e), 104 * MIB);
     CHECK_EQ(catalogue_initial_size(MIB, true, e), e);
     CHECK_EQ(catalogue_initial_size(10 * GIB + 4096, true, e), 10 * GIB + e);
     CHECK_EQ(catalogue_initial_size(VOLUME_SIZE_MAX, true, e), VOLUME_SIZE_MAX);
+}
+
+static void a_layer_grows_to_twice_its_need_and_no_more_than_its_map(void)
+{
+    const uint64_t e = 4 * MIB;
+    CHECK_EQ(catalogue_growth_max(MIB, e), 2 * e);       /* 4 MiB and 512 bytes */
+    CHECK_EQ(catalogue_growth_max(GIB, e), 2 * GIB + e); /* 2 x (1 GiB + 256 KiB + 1 MiB) */
+    CHECK_EQ(catalogue_growth_max(VOLUME_SIZE_MAX, e), CATALOGUE_THIN_MAP_SIZE);
+    CHECK(catalogue_growth_max(VOLUME_SIZE_MAX, 1ull << 40) <= CATALOGUE_THIN_MAP_SIZE);
 }
 
 /* --- against lvm --- */
@@ -328,7 +337,7 @@ static int run(struct lvm_lun *lun, const struct catalogue_args *args)
     return rc;
 }
 
-static void create_made_deleting_and_remove_are_one_commit_each(void)
+static void create_made_extend_deleting_and_remove_are_one_commit_each(void)
 {
     struct lvm_lun lun;
     struct catalogue c;
@@ -354,7 +363,7 @@ static void create_made_deleting_and_remove_are_one_commit_each(void)
     CHECK(uuid_equal(&c.volumes[0].request_id, &request) && uuid_equal(&c.volumes[0].id, &id));
     CHECK(catalogue_volume_is_new(&c.volumes[0]));
     CHECK_EQ(c.volumes[0].size, 10 * GIB);
-    CHECK_EQ(c.volumes[0].layers[0].size, 512 * MIB);
+    CHECK_EQ(c.volumes[0].layers[0].size, 128 * MIB);
 
     catalogue_made_args("lunar-test", &c.volumes[0].layers[0], &args);
     CHECK_EQ(run(&lun, &args), 0);
@@ -362,16 +371,23 @@ static void create_made_deleting_and_remove_are_one_commit_each(void)
     CHECK_EQ(seqno(&lun, &c), 3);
     CHECK(!catalogue_volume_is_new(&c.volumes[0]));
 
-    catalogue_deleting_args("lunar-test", &c.volumes[0], &args);
+    catalogue_extend_args("lunar-test", &c.volumes[0].layers[0], 256 * MIB, &args);
     CHECK_EQ(run(&lun, &args), 0);
     catalogue_free(&c);
     CHECK_EQ(seqno(&lun, &c), 4);
+    CHECK_EQ(c.volumes[0].layers[0].size, 256 * MIB);
+    CHECK_EQ(c.volumes[0].layers[0].map_generation, 1);
+
+    catalogue_deleting_args("lunar-test", &c.volumes[0], &args);
+    CHECK_EQ(run(&lun, &args), 0);
+    catalogue_free(&c);
+    CHECK_EQ(seqno(&lun, &c), 5);
     CHECK(catalogue_volume_is_deleting(&c.volumes[0]));
 
     catalogue_remove_args("lunar-test", &c.volumes[0], &args);
     CHECK_EQ(run(&lun, &args), 0);
     catalogue_free(&c);
-    CHECK_EQ(seqno(&lun, &c), 5);
+    CHECK_EQ(seqno(&lun, &c), 6);
     CHECK_EQ(c.n_volumes + c.n_foreign, 0);
     CHECK_EQ(c.vg_free, c.vg_size);
     catalogue_free(&c);
@@ -431,5 +447,6 @@ TEST_MAIN(TEST(a_leaf_is_a_volume_with_all_its_facts),
           TEST(a_foreign_lv_harms_no_volume_beside_it),
           TEST(names_are_utf8_without_control_characters), TEST(sizes_have_bounds_and_a_step),
           TEST(every_name_survives_its_tag), TEST(the_first_allocation_is_bounded_and_in_extents),
-          TEST(create_made_deleting_and_remove_are_one_commit_each),
+          TEST(a_layer_grows_to_twice_its_need_and_no_more_than_its_map),
+          TEST(create_made_extend_deleting_and_remove_are_one_commit_each),
           TEST(removing_a_long_chain_is_one_commit))
