@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The catalogue: from lvm's report to volumes.
+ * The catalogue: from lvm's report to layers, volumes and snapshots.
  *
- * Happy path: every LV named like a layer and fully tagged becomes a candidate; each leaf pulls its
- * chain together by following the parent tags (SAFETY 16: the tags say the chain, nothing else
- * does); volumes are sorted by name. Failure modes: whatever does not add up is not guessed at: the
- * LV is listed as foreign with the reason and lunar never touches it. That holds for a tag that is
- * missing, doubled or malformed, a name that does not fit its volume's id, a second leaf, a parent
- * that is missing, a leaf itself or part of a ring, two volumes of one name, and layers nobody
- * uses.
+ * Happy path: every LV named like a layer and fully tagged becomes a candidate, each volume's leaf
+ * is found, and pulls its chain together; volumes and snapshots are sorted by name. Failure modes:
+ * whatever does not add up is not guessed at: the LV is listed as foreign with the reason and lunar
+ * never touches it. A snapshot whose own tags are broken, or whose name another one has, is listed
+ * as foreign too, but its layer stays where the chains of others need it.
  */
 #include "coordinator/catalogue.h"
 
@@ -18,189 +16,76 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "coordinator/catalogue_private.h"
 #include "coordinator/mem.h"
 #include "coordinator/tags.h"
-
-/* A layer as its LV tells it, before it has found its volume. */
-struct candidate {
-    const struct lvm_lv *lv;
-    struct uuid volume;
-    uint32_t index;
-    uint32_t map_generation;
-    bool leaf;
-    const char *parent; /* LV name or "-" */
-    const char *why;    /* it is foreign, if set */
-    bool used;
-};
-
-struct builder {
-    struct candidate *all; /* sorted by LV name */
-    uint32_t n;
-    struct catalogue *ret;
-};
-
-/* "v<16 hex>.<index>", the hex being the volume's short id. */
-static bool parse_name(const char *name, const struct uuid *volume, uint32_t *ret_index)
-{
-    char want[32];
-    unsigned long index;
-    char *end;
-    if (strlen(name) < 19 || strlen(name) > 28 || name[18] < '0' || name[18] > '9')
-        return false;
-    index = strtoul(name + 18, &end, 10);
-    snprintf(want, sizeof want, "v%016" PRIx64 ".%lu", uuid_short(volume), index);
-    *ret_index = (uint32_t)index;
-    return *end == 0 && index <= UINT32_MAX && strcmp(name, want) == 0;
-}
-
-static const char *leaf_problem(const struct lvm_lv *lv)
-{
-    char name[VOLUME_NAME_MAX + 1];
-    const char *escaped = tags_value(lv, "n"), *kind = tags_value(lv, "k");
-    struct uuid request;
-    uint64_t size;
-
-    if (!escaped || tag_unescape(escaped, name, sizeof name) < 0 ||
-        volume_name_check(name, NULL) < 0)
-        return "its tag of the volume's name is missing or broken";
-    if (!tags_number(lv, "s", &size) || volume_size_check(size, NULL) < 0)
-        return "its tag of the volume's size is missing or broken";
-    if (!kind || (strcmp(kind, "thin") != 0 && strcmp(kind, "thick") != 0))
-        return "its tag of the volume's kind is missing or broken";
-    if (strcmp(kind, "thick") == 0 && lv->size < size)
-        return "it is smaller than the volume";
-    if (!tags_uuid(lv, "q", &request))
-        return "its tag of the request is missing or broken";
-    return NULL;
-}
-
-static struct candidate classify(const struct lvm_lv *lv)
-{
-    struct candidate c = {.lv = lv, .parent = tags_value(lv, "p")};
-    const char *role = tags_value(lv, "r");
-    uint64_t generation;
-
-    if (!tags_any(lv)) {
-        c.why = "not lunar's";
-    } else if (!tags_uuid(lv, "v", &c.volume)) {
-        c.why = "its tag of the volume's id is missing or broken";
-    } else if (!parse_name(lv->name, &c.volume, &c.index)) {
-        c.why = "its name does not fit the volume's id";
-    } else if (!lv->linear) {
-        c.why = "it is not linear";
-    } else if (!tags_number(lv, "g", &generation) || generation > UINT32_MAX) {
-        c.why = "its tag of the map generation is missing or broken";
-    } else if (!c.parent || !*c.parent) {
-        c.why = "its tag of the parent is missing";
-    } else if (!role || (strcmp(role, "leaf") != 0 && strcmp(role, "frozen") != 0 &&
-                         strcmp(role, "snap") != 0)) {
-        c.why = "its tag of the role is missing or broken";
-    } else {
-        c.map_generation = (uint32_t)generation;
-        c.leaf = strcmp(role, "leaf") == 0;
-        c.why = c.leaf ? leaf_problem(lv) : NULL;
-    }
-    return c;
-}
 
 static int by_lv_name(const void *a, const void *b)
 {
     return strcmp(((const struct candidate *)a)->lv->name, ((const struct candidate *)b)->lv->name);
 }
 
-static struct candidate *find_candidate(const struct builder *b, const char *lv_name)
+static void add_foreign(struct catalogue *c, const char *lv_name, const char *why)
 {
-    const struct lvm_lv lv = {.name = (char *)(uintptr_t)lv_name};
-    const struct candidate key = {.lv = &lv};
-    return b->n ? bsearch(&key, b->all, b->n, sizeof key, by_lv_name) : NULL;
+    c->foreign = mem_grow(c->foreign, c->n_foreign, sizeof *c->foreign);
+    if (asprintf(&c->foreign[c->n_foreign++], "%s (%s)", lv_name, why) < 0)
+        abort();
 }
 
-/* Names of one volume's layers begin alike, so its leaves are near each other in the sorted list.
- */
-static void refuse_double_leaves(struct builder *b)
+/* --- volumes --- */
+
+static struct catalogue_overlay *make_overlay(const struct catalogue *c, const struct candidate *x)
 {
-    for (uint32_t i = 0; i < b->n; i++) {
-        struct candidate *x = &b->all[i];
-        for (uint32_t k = i + 1; k < b->n && strncmp(x->lv->name, b->all[k].lv->name, 18) == 0; k++)
-            if (x->leaf && b->all[k].leaf)
-                x->why = b->all[k].why = "its volume has two leaves";
-    }
+    struct catalogue_overlay *o = mem_array(1, sizeof *o);
+    o->layer = c->layers[x->layer];
+    o->replaces = x->replaces != NULL;
+    o->below = x->below;
+    o->rollback_id = x->rollback_id;
+    return o;
 }
 
-/* Fills chain[] leaf first; returns its length, or 0 with *ret_why. */
-static uint32_t follow_chain(const struct builder *b, struct candidate *leaf,
-                             struct candidate *chain[CATALOGUE_LAYERS_MAX], const char **ret_why)
+static struct catalogue_former *make_former(const struct catalogue *c, const struct candidate *x)
 {
+    struct catalogue_former *f = mem_array(1, sizeof *f);
+    f->layer = c->layers[x->layer];
+    candidate_leaf_tags(x, f);
+    return f;
+}
+
+static void fill_volume(const struct catalogue *c, const struct candidate *leaf,
+                        struct catalogue_volume *ret)
+{
+    const struct lvm_lv *lv = leaf->lv;
+
+    /* candidate_read has found all of these sound. */
+    *ret = (struct catalogue_volume){.id = leaf->volume,
+                                     .n_layers = leaf->depth,
+                                     .next_index = leaf->next_index,
+                                     .below = leaf->below,
+                                     .rollback_id = leaf->rollback_id};
+    tag_unescape(tags_value(lv, "n"), ret->name, sizeof ret->name);
+    tags_number(lv, "s", &ret->size);
+    ret->thick = strcmp(tags_value(lv, "k"), "thick") == 0;
+    tags_uuid(lv, "q", &ret->request_id);
+    ret->source_is_volume = tags_uuid(lv, "cv", &ret->source_id);
+    if (!ret->source_is_volume)
+        tags_uuid(lv, "c", &ret->source_id);
+    ret->layers = mem_array(leaf->depth, sizeof *ret->layers);
     uint32_t n = 0;
-    struct candidate *c = leaf;
-    for (;;) {
-        if (n == CATALOGUE_LAYERS_MAX) {
-            *ret_why = "its chain of layers is too long or a ring";
-            return 0;
-        }
-        chain[n++] = c;
-        if (strcmp(c->parent, "-") == 0)
-            return n;
-        c = find_candidate(b, c->parent);
-        if (!c || c->why || c->leaf) {
-            *ret_why = !c        ? "a layer below it is missing"
-                       : c->leaf ? "a layer below it is a leaf itself"
-                                 : "a layer below it is broken";
-            return 0;
-        }
-    }
-}
-
-static void fill_layer(const struct candidate *c, struct catalogue_layer *ret)
-{
-    const struct lvm_lv *lv = c->lv;
-    *ret = (struct catalogue_layer){.volume_short = uuid_short(&c->volume),
-                                    .index = c->index,
-                                    .map_generation = c->map_generation,
-                                    .size = lv->size,
-                                    .is_new = tags_has(lv, "lunar.new"),
-                                    .deleting = tags_has(lv, "lunar.del"),
-                                    .n_segments = lv->n_segments};
-    snprintf(ret->lv_name, sizeof ret->lv_name, "%s", lv->name);
-    ret->segments = mem_array(lv->n_segments, sizeof *ret->segments);
-    if (lv->n_segments)
-        memcpy(ret->segments, lv->segments, lv->n_segments * sizeof *ret->segments);
-}
-
-static void fill_volume(struct candidate *const *chain, uint32_t n, struct catalogue_volume *ret)
-{
-    const struct lvm_lv *leaf = chain[0]->lv;
-    /* leaf_problem has found all of these sound. */
-    *ret = (struct catalogue_volume){.id = chain[0]->volume, .n_layers = n};
-    tag_unescape(tags_value(leaf, "n"), ret->name, sizeof ret->name);
-    tags_number(leaf, "s", &ret->size);
-    ret->thick = strcmp(tags_value(leaf, "k"), "thick") == 0;
-    tags_uuid(leaf, "q", &ret->request_id);
-    ret->layers = mem_array(n, sizeof *ret->layers);
-    for (uint32_t i = 0; i < n; i++)
-        fill_layer(chain[i], &ret->layers[i]);
+    for (uint32_t i = leaf->layer; i != CATALOGUE_NO_LAYER; i = c->layers[i].parent)
+        ret->layers[n++] = c->layers[i];
+    assert(n == leaf->depth);
+    ret->overlay = leaf->overlay ? make_overlay(c, leaf->overlay) : NULL;
+    ret->former = leaf->former ? make_former(c, leaf->former) : NULL;
 }
 
 static void free_volume(struct catalogue_volume *v)
 {
-    for (uint32_t i = 0; i < v->n_layers; i++)
-        free(v->layers[i].segments);
+    for (uint32_t i = 0; v->former && i < v->former->n_tags; i++)
+        free(v->former->tags[i]);
+    free(v->former);
+    free(v->overlay);
     free(v->layers);
-}
-
-static void build_volumes(struct builder *b)
-{
-    struct candidate *chain[CATALOGUE_LAYERS_MAX];
-    struct catalogue *c = b->ret;
-    for (uint32_t i = 0; i < b->n; i++) {
-        if (b->all[i].why || !b->all[i].leaf)
-            continue;
-        uint32_t n = follow_chain(b, &b->all[i], chain, &b->all[i].why);
-        if (n > 0) {
-            c->volumes = mem_grow(c->volumes, c->n_volumes, sizeof *c->volumes);
-            fill_volume(chain, n, &c->volumes[c->n_volumes++]);
-        }
-    }
 }
 
 static int by_volume_name(const void *a, const void *b)
@@ -209,33 +94,108 @@ static int by_volume_name(const void *a, const void *b)
                   ((const struct catalogue_volume *)b)->name);
 }
 
-/* Sorts, and drops every volume whose name another one has too. */
-static void refuse_double_names(struct builder *b)
+static void build_volumes(struct builder *b)
 {
     struct catalogue *c = b->ret;
-    uint32_t kept = 0;
-    if (c->n_volumes == 0)
-        return;
-    qsort(c->volumes, c->n_volumes, sizeof *c->volumes, by_volume_name);
-    for (uint32_t i = 0, next; i < c->n_volumes; i = next) {
-        for (next = i + 1; next < c->n_volumes; next++)
-            if (by_volume_name(&c->volumes[i], &c->volumes[next]) != 0)
-                break;
-        if (next == i + 1) {
-            c->volumes[kept++] = c->volumes[i];
+
+    for (uint32_t i = 0; i < b->n; i++) {
+        if (b->all[i].why || b->all[i].role != CATALOGUE_LEAF)
             continue;
-        }
-        for (uint32_t k = i; k < next; k++) {
-            find_candidate(b, c->volumes[k].layers[0].lv_name)->why = "two volumes have its name";
-            free_volume(&c->volumes[k]);
-        }
+        c->volumes = mem_grow(c->volumes, c->n_volumes, sizeof *c->volumes);
+        fill_volume(c, &b->all[i], &c->volumes[c->n_volumes++]);
     }
-    c->n_volumes = kept;
+    if (c->n_volumes > 0)
+        qsort(c->volumes, c->n_volumes, sizeof *c->volumes, by_volume_name);
 }
+
+/* --- snapshots --- */
+
+static void add_snapshot(struct catalogue *c, const struct catalogue_snapshot *s)
+{
+    c->snapshots = mem_grow(c->snapshots, c->n_snapshots, sizeof *c->snapshots);
+    c->snapshots[c->n_snapshots++] = *s;
+}
+
+/* One that is not ready yet: the layer above tells it. */
+static void add_pending(struct catalogue *c, const struct catalogue_volume *v,
+                        const struct catalogue_below *below, const char *lv_name)
+{
+    struct catalogue_snapshot s = {.id = below->snapshot_id,
+                                   .volume_id = v->id,
+                                   .size = v->size,
+                                   .created_s = below->created_s};
+    if (below->name[0] == 0)
+        return; /* it will be a clone's source and nobody's snapshot */
+    memcpy(s.name, below->name, sizeof s.name);
+    s.layer = (uint32_t)(catalogue_layer_by_name(c, lv_name) - c->layers);
+    add_snapshot(c, &s);
+}
+
+static int by_snapshot_name(const void *a, const void *b)
+{
+    return strcmp(((const struct catalogue_snapshot *)a)->name,
+                  ((const struct catalogue_snapshot *)b)->name);
+}
+
+static int by_snapshot_id(const void *a, const void *b)
+{
+    return memcmp(((const struct catalogue_snapshot *)a)->id.b,
+                  ((const struct catalogue_snapshot *)b)->id.b, sizeof(struct uuid));
+}
+
+/* Sorts by `compare` and drops all that are equal by it. */
+static void refuse_double_snapshots(struct catalogue *c, int (*compare)(const void *, const void *),
+                                    const char *why)
+{
+    uint32_t kept = 0;
+
+    if (c->n_snapshots == 0)
+        return;
+    qsort(c->snapshots, c->n_snapshots, sizeof *c->snapshots, compare);
+    for (uint32_t i = 0, next; i < c->n_snapshots; i = next) {
+        for (next = i + 1;
+             next < c->n_snapshots && compare(&c->snapshots[i], &c->snapshots[next]) == 0;)
+            next++;
+        if (next - i == 1)
+            c->snapshots[kept++] = c->snapshots[i];
+        for (uint32_t k = i; next - i > 1 && k < next; k++)
+            add_foreign(c, c->layers[c->snapshots[k].layer].lv_name, why);
+    }
+    c->broken |= kept < c->n_snapshots;
+    c->n_snapshots = kept;
+}
+
+static void build_snapshots(struct builder *b)
+{
+    struct catalogue *c = b->ret;
+    struct catalogue_snapshot s;
+
+    for (uint32_t i = 0; i < b->n; i++) {
+        if (b->all[i].why || b->all[i].role != CATALOGUE_SNAPSHOT)
+            continue;
+        const char *why = candidate_snapshot(&b->all[i], &s);
+        if (why)
+            add_foreign(c, b->all[i].lv->name, why);
+        else
+            add_snapshot(c, &s);
+        c->broken |= why != NULL;
+    }
+    for (uint32_t i = 0; i < c->n_volumes; i++) {
+        const struct catalogue_volume *v = &c->volumes[i];
+        if (v->overlay && !v->overlay->replaces)
+            add_pending(c, v, &v->overlay->below, v->layers[0].lv_name);
+        if (v->former && v->former->layer.role == CATALOGUE_FREEZING)
+            add_pending(c, v, &v->below, v->former->layer.lv_name);
+    }
+    refuse_double_snapshots(c, by_snapshot_id, "another snapshot has its id");
+    refuse_double_snapshots(c, by_snapshot_name, "another snapshot has its name");
+}
+
+/* --- found by id --- */
 
 struct catalogue_index {
     struct uuid id;
-    uint32_t volume;
+    uint32_t at;
 };
 
 static int by_index_id(const void *a, const void *b)
@@ -244,31 +204,28 @@ static int by_index_id(const void *a, const void *b)
     return memcmp(one->id.b, two->id.b, sizeof one->id.b);
 }
 
-static void make_index(struct catalogue *c)
+static void make_indexes(struct catalogue *c)
 {
     c->by_id = mem_array(c->n_volumes, sizeof *c->by_id);
     for (uint32_t i = 0; i < c->n_volumes; i++)
         c->by_id[i] = (struct catalogue_index){c->volumes[i].id, i};
     if (c->n_volumes > 0)
         qsort(c->by_id, c->n_volumes, sizeof *c->by_id, by_index_id);
+    c->snapshots_by_id = mem_array(c->n_snapshots, sizeof *c->snapshots_by_id);
+    for (uint32_t i = 0; i < c->n_snapshots; i++)
+        c->snapshots_by_id[i] = (struct catalogue_index){c->snapshots[i].id, i};
+    if (c->n_snapshots > 0)
+        qsort(c->snapshots_by_id, c->n_snapshots, sizeof *c->snapshots_by_id, by_index_id);
 }
 
-static void list_foreign(struct builder *b)
+static const struct catalogue_index *find_id(const struct catalogue_index *index, uint32_t n,
+                                             const struct uuid *id)
 {
-    struct catalogue *c = b->ret;
-    for (uint32_t i = 0; i < c->n_volumes; i++)
-        for (uint32_t k = 0; k < c->volumes[i].n_layers; k++)
-            find_candidate(b, c->volumes[i].layers[k].lv_name)->used = true;
-    for (uint32_t i = 0; i < b->n; i++) {
-        const struct candidate *x = &b->all[i];
-        if (x->used)
-            continue;
-        c->foreign = mem_grow(c->foreign, c->n_foreign, sizeof *c->foreign);
-        if (asprintf(&c->foreign[c->n_foreign++], "%s (%s)", x->lv->name,
-                     x->why ? x->why : "no volume uses this layer") < 0)
-            abort();
-    }
+    struct catalogue_index key = {.id = *id};
+    return n ? bsearch(&key, index, n, sizeof key, by_index_id) : NULL;
 }
+
+/* --- all of it --- */
 
 int catalogue_build(const struct lvm_report *report, struct catalogue *ret, struct error *err)
 {
@@ -281,13 +238,18 @@ int catalogue_build(const struct lvm_report *report, struct catalogue *ret, stru
                               .seqno = report->seqno};
     b.all = mem_array(b.n, sizeof *b.all);
     for (uint32_t i = 0; i < b.n; i++)
-        b.all[i] = classify(&report->lvs[i]);
+        b.all[i] = candidate_read(&report->lvs[i]);
     qsort(b.all, b.n, sizeof *b.all, by_lv_name);
-    refuse_double_leaves(&b);
+    leaf_find_all(&b);
+    chain_check_all(&b);
+    chain_fill_layers(&b);
+    for (uint32_t i = 0; i < b.n; i++)
+        if (b.all[i].why)
+            add_foreign(ret, b.all[i].lv->name, b.all[i].why);
     build_volumes(&b);
-    refuse_double_names(&b);
-    make_index(ret);
-    list_foreign(&b);
+    build_snapshots(&b);
+    chain_find_garbage(ret);
+    make_indexes(ret);
     free(b.all);
     return 0;
 }
@@ -296,10 +258,15 @@ void catalogue_free(struct catalogue *catalogue)
 {
     for (uint32_t i = 0; i < catalogue->n_volumes; i++)
         free_volume(&catalogue->volumes[i]);
+    for (uint32_t i = 0; i < catalogue->n_layers; i++)
+        free(catalogue->layers[i].segments);
     for (uint32_t i = 0; i < catalogue->n_foreign; i++)
         free(catalogue->foreign[i]);
     free(catalogue->volumes);
     free(catalogue->by_id);
+    free(catalogue->layers);
+    free(catalogue->snapshots);
+    free(catalogue->snapshots_by_id);
     free(catalogue->foreign);
     memset(catalogue, 0, sizeof *catalogue);
 }
@@ -315,10 +282,38 @@ struct catalogue_volume *catalogue_by_name(struct catalogue *c, const char *name
 
 struct catalogue_volume *catalogue_by_id(struct catalogue *c, const struct uuid *id)
 {
-    struct catalogue_index key = {.id = *id};
-    const struct catalogue_index *found =
-        c->n_volumes ? bsearch(&key, c->by_id, c->n_volumes, sizeof key, by_index_id) : NULL;
-    return found ? &c->volumes[found->volume] : NULL;
+    const struct catalogue_index *found = find_id(c->by_id, c->n_volumes, id);
+    return found ? &c->volumes[found->at] : NULL;
+}
+
+struct catalogue_snapshot *catalogue_snapshot_by_name(struct catalogue *c, const char *name)
+{
+    struct catalogue_snapshot key;
+    if (c->n_snapshots == 0 || strlen(name) > VOLUME_NAME_MAX)
+        return NULL;
+    strcpy(key.name, name);
+    return bsearch(&key, c->snapshots, c->n_snapshots, sizeof key, by_snapshot_name);
+}
+
+struct catalogue_snapshot *catalogue_snapshot_by_id(struct catalogue *c, const struct uuid *id)
+{
+    const struct catalogue_index *found = find_id(c->snapshots_by_id, c->n_snapshots, id);
+    return found ? &c->snapshots[found->at] : NULL;
+}
+
+static int by_layer_name(const void *a, const void *b)
+{
+    return strcmp(((const struct catalogue_layer *)a)->lv_name,
+                  ((const struct catalogue_layer *)b)->lv_name);
+}
+
+struct catalogue_layer *catalogue_layer_by_name(struct catalogue *c, const char *lv_name)
+{
+    struct catalogue_layer key;
+    if (c->n_layers == 0 || strlen(lv_name) >= sizeof key.lv_name)
+        return NULL;
+    strcpy(key.lv_name, lv_name);
+    return bsearch(&key, c->layers, c->n_layers, sizeof key, by_layer_name);
 }
 
 bool catalogue_volume_is_new(const struct catalogue_volume *v)
@@ -328,10 +323,25 @@ bool catalogue_volume_is_new(const struct catalogue_volume *v)
 
 bool catalogue_volume_is_deleting(const struct catalogue_volume *v)
 {
-    for (uint32_t i = 0; i < v->n_layers; i++)
-        if (v->layers[i].deleting && v->layers[i].volume_short == uuid_short(&v->id))
-            return true;
-    return false;
+    return v->layers[0].deleting;
+}
+
+bool catalogue_volume_is_changing(const struct catalogue_volume *v)
+{
+    return v->overlay || v->former;
+}
+
+uint64_t catalogue_volume_allocated(const struct catalogue_volume *v)
+{
+    uint64_t bytes = v->layers[0].size;
+
+    for (uint32_t i = 1; i < v->n_layers; i++) {
+        const struct catalogue_layer *layer = &v->layers[i];
+        if (layer->role == CATALOGUE_SNAPSHOT || layer->users > 1)
+            break;
+        bytes += layer->size;
+    }
+    return bytes;
 }
 
 int volume_size_check(uint64_t size, struct error *err)

@@ -4,13 +4,23 @@
  * answers questions; nothing here runs a command. Names below are short (SAFETY 23): LV "v<16 hex
  * of the volume's short id>.<layer index>"; what people wrote is escaped into tags.
  *
- * Tags of a layer's LV (every tag starts with "lunar."): see catalogue.c and docs/ARCHITECTURE.md.
- *   lunar.v=<volume uuid>     whose layer it is          lunar.n=<escaped user name>   on the leaf
- *   lunar.s=<virtual size>    on the leaf                lunar.k=thin|thick            kind
- *   lunar.r=leaf|frozen|snap  role                       lunar.p=<parent LV or ->      backing
- * layer lunar.q=<request uuid>    the creating request       lunar.new                     not
- * formatted yet (SAFETY 17) lunar.g=<n>               map generation             lunar.del deletion
- * has begun
+ * Tags of a layer's LV (every tag starts with "lunar."); docs/ARCHITECTURE.md says when each is
+ * set: v=<volume uuid>        whose layer it is      p=<LV or ->      the layer below
+ *   r=leaf|frozen|snap     role                   g=<n>            map generation
+ *   new                    not formatted yet (SAFETY 17)
+ * of a leaf, besides:
+ *   n=<escaped name>  s=<virtual size>  k=thin|thick  q=<uuid of the creating request>
+ *   del                    the volume's deletion has begun
+ *   c=<uuid>  cv=<uuid>    it is a clone of that snapshot, of that volume
+ *   fi=<uuid> fn=<name> ft=<seconds>  what the layer below becomes when this one is the leaf: that
+ *                          snapshot; without fn: plain frozen
+ *   o=<LV> rb=<uuid>       what it takes the place of, after a rollback, and by which request
+ * of a snapshot: si=<uuid> sn=<escaped name> st=<seconds since 1970> s=<virtual size>
+ *
+ * The leaf of a volume is its one layer of the role leaf that is not new and that no other such
+ * layer of it names by p or o. So one commit, which drops "new" from the next leaf, makes that one
+ * the leaf and the former one what nobody builds upon until a second commit has given it another
+ * role: it may be written until then (SAFETY 16).
  */
 #ifndef LUNAR_COORDINATOR_CATALOGUE_H
 #define LUNAR_COORDINATOR_CATALOGUE_H
@@ -26,7 +36,19 @@
 #define VOLUME_SIZE_MIN      (1024ull * 1024)
 #define VOLUME_SIZE_MAX      (64ull << 40)
 #define VOLUME_SIZE_STEP     4096u /* the largest logical block of any LUN or consumer */
-#define CATALOGUE_LAYERS_MAX 24    /* of one volume; all of them fit one command line */
+#define CATALOGUE_LAYERS_MAX 256   /* of one chain: what a grant's entry holds (TABLE_LAYERS_MAX) */
+#define CATALOGUE_REMOVE_MAX 24    /* LVs in one command, which is one commit */
+#define CATALOGUE_NO_LAYER   UINT32_MAX
+
+enum catalogue_role {
+    CATALOGUE_LEAF,     /* what its volume's writer writes; new: the volume is being made */
+    CATALOGUE_OVERLAY,  /* new: will be its volume's leaf */
+    CATALOGUE_FREEZING, /* below the leaf, was it before: may be written until its role is changed
+                         */
+    CATALOGUE_REPLACED, /* was the leaf before a rollback */
+    CATALOGUE_SNAPSHOT,
+    CATALOGUE_FROZEN,
+};
 
 struct catalogue_layer {
     char lv_name[32];
@@ -35,8 +57,37 @@ struct catalogue_layer {
     uint32_t map_generation;
     uint64_t size;
     bool is_new, deleting;
-    struct lvm_segment *segments;
+    struct lvm_segment *segments; /* the catalogue's, however many chains share the layer */
     uint32_t n_segments;
+
+    enum catalogue_role role;
+    uint32_t parent; /* in catalogue.layers; CATALOGUE_NO_LAYER: the bottom */
+    uint32_t users;  /* layers that name it as their parent */
+    uint32_t depth;  /* of its chain, itself counted */
+    bool garbage;    /* nobody needs it: to be removed, when no grant names it */
+};
+
+/* What the layer below an overlay becomes. */
+struct catalogue_below {
+    struct uuid snapshot_id;        /* zero: there is nothing to become */
+    char name[VOLUME_NAME_MAX + 1]; /* "": no snapshot, plain frozen (below a clone) */
+    uint64_t created_s;
+};
+
+/* A leaf in the making. */
+struct catalogue_overlay {
+    struct catalogue_layer layer;
+    bool replaces; /* the leaf, after a rollback; else it goes on top of it */
+    struct catalogue_below below;
+    struct uuid rollback_id; /* the request */
+};
+
+/* What was the leaf, until its role is changed. */
+#define CATALOGUE_FORMER_TAGS_MAX 12
+struct catalogue_former {
+    struct catalogue_layer layer;          /* FREEZING or REPLACED */
+    char *tags[CATALOGUE_FORMER_TAGS_MAX]; /* a leaf's own, to be dropped */
+    uint32_t n_tags;
 };
 
 struct catalogue_volume {
@@ -45,28 +96,59 @@ struct catalogue_volume {
     uint64_t size; /* virtual */
     bool thick;
     struct uuid request_id;
+    struct uuid source_id; /* of a clone: the snapshot or volume; may be gone. Zero: no clone */
+    bool source_is_volume;
+    struct uuid rollback_id;        /* the request of the last rollback since the last snapshot */
     struct catalogue_layer *layers; /* leaf first; those below may be another volume's */
     uint32_t n_layers;
+    uint32_t next_index;               /* for the next layer: no LV of this volume has it */
+    struct catalogue_below below;      /* of the leaf */
+    struct catalogue_overlay *overlay; /* NULL: none is being made */
+    struct catalogue_former *former;   /* NULL: none is left to be dealt with */
+};
+
+struct catalogue_snapshot {
+    struct uuid id;
+    char name[VOLUME_NAME_MAX + 1];
+    struct uuid volume_id; /* whose state it is; the volume may be gone */
+    uint64_t size;         /* virtual */
+    uint64_t created_s;    /* since 1970 */
+    uint32_t layer;        /* in catalogue.layers */
+    bool ready;            /* nobody writes the layer any more */
 };
 
 struct catalogue {
     struct catalogue_volume *volumes; /* sorted by name (bytewise) */
     uint32_t n_volumes;
-    struct catalogue_index *by_id; /* of all volumes, sorted by id: grants name volumes by it */
+    struct catalogue_index *by_id;  /* of all volumes, sorted by id: grants name volumes by it */
+    struct catalogue_layer *layers; /* all that add up, sorted by LV name */
+    uint32_t n_layers;
+    struct catalogue_snapshot *snapshots; /* sorted by name, which is unique in the pool */
+    uint32_t n_snapshots;
+    struct catalogue_index *snapshots_by_id;
     uint64_t vg_size, vg_free, extent_size, seqno;
     /* LVs without lunar's tags or with broken ones: "NAME (why)", never touched. Also both of two
-     * volumes of one name, a volume with two leaves or a broken chain, and layers that no volume
-     * uses. */
+     * volumes of one name, a volume with two leaves or a broken chain, and (though their layers
+     * stay where chains need them) snapshots that are broken or not alone with their name. */
     char **foreign;
     uint32_t n_foreign;
+    bool broken; /* something of lunar's is among them: nothing is held for garbage then */
 };
 
 int catalogue_build(const struct lvm_report *report, struct catalogue *ret, struct error *err);
 void catalogue_free(struct catalogue *catalogue);
 struct catalogue_volume *catalogue_by_name(struct catalogue *c, const char *name);
 struct catalogue_volume *catalogue_by_id(struct catalogue *c, const struct uuid *id);
+struct catalogue_snapshot *catalogue_snapshot_by_name(struct catalogue *c, const char *name);
+struct catalogue_snapshot *catalogue_snapshot_by_id(struct catalogue *c, const struct uuid *id);
+struct catalogue_layer *catalogue_layer_by_name(struct catalogue *c, const char *lv_name);
 bool catalogue_volume_is_new(const struct catalogue_volume *v);
 bool catalogue_volume_is_deleting(const struct catalogue_volume *v);
+/* A snapshot or a rollback of it is under way: its next leaf is being made, or its former one has
+ * its old role still. */
+bool catalogue_volume_is_changing(const struct catalogue_volume *v);
+/* Bytes of the LVs that this volume alone uses: what its deletion gives back. */
+uint64_t catalogue_volume_allocated(const struct catalogue_volume *v);
 
 int volume_name_check(const char *name, struct error *err);
 int volume_size_check(uint64_t size, struct error *err);
@@ -91,24 +173,44 @@ uint64_t catalogue_initial_size(uint64_t virtual_size, bool thick, uint64_t exte
  * Who asks for more is in error, and must not have the whole pool. */
 uint64_t catalogue_growth_max(uint64_t virtual_size, uint64_t extent_size);
 struct catalogue_args {
-    const char *argv[40]; /* NULL-terminated, points into `text`: a copied struct needs its own */
+    const char *argv[48]; /* NULL-terminated, points into `text`: a copied struct needs its own */
     char text[4096];
     unsigned used, n;
 };
-void catalogue_create_args(const char *vg, const struct uuid *id, const char *name, uint64_t size,
-                           bool thick, const struct uuid *request_id, uint64_t extent_size,
+/* A layer that is to become a volume's leaf: of a new volume, a clone, on top of the leaf or, after
+ * a rollback, in its place. */
+struct catalogue_leaf {
+    const struct uuid *volume_id;
+    uint32_t index;
+    const char *name;
+    uint64_t size;
+    bool thick;
+    const struct uuid *request_id;
+    const char *parent;           /* LV; NULL: none */
+    const struct uuid *source_id; /* NULL or zero: no clone */
+    bool source_is_volume;
+    const struct catalogue_below *below; /* NULL: nothing becomes of the layer below */
+    const char *replaces;                /* LV; NULL: none */
+    const struct uuid *rollback_id;      /* with `replaces` */
+};
+void catalogue_create_args(const char *vg, const struct catalogue_leaf *leaf, uint64_t extent_size,
                            struct catalogue_args *ret);
 /* To `size` bytes, absolute: the same again changes nothing (SAFETY 6). */
 void catalogue_extend_args(const char *vg, const struct catalogue_layer *layer, uint64_t size,
                            struct catalogue_args *ret);
 void catalogue_made_args(const char *vg, const struct catalogue_layer *layer,
                          struct catalogue_args *ret); /* drops lunar.new */
-/* Adds lunar.del to the leaf: that alone makes the volume one that is being deleted, and lvchange
- * on several LVs would be several commits. */
+/* The volume's former leaf is written no more: it becomes what the leaf's tags say. */
+void catalogue_frozen_args(const char *vg, const struct catalogue_volume *v,
+                           struct catalogue_args *ret);
+/* A snapshot's layer becomes a plain frozen one. */
+void catalogue_unsnap_args(const char *vg, const struct catalogue *c,
+                           const struct catalogue_snapshot *s, struct catalogue_args *ret);
+/* Adds lunar.del to the leaf: that alone makes the volume one that is being deleted. */
 void catalogue_deleting_args(const char *vg, const struct catalogue_volume *v,
                              struct catalogue_args *ret);
-/* Removes all layers of the volume itself (not those of another volume below them). */
-void catalogue_remove_args(const char *vg, const struct catalogue_volume *v,
+/* Removes up to CATALOGUE_REMOVE_MAX layers. */
+void catalogue_remove_args(const char *vg, const struct catalogue_layer *const *layers, uint32_t n,
                            struct catalogue_args *ret);
 
 #endif

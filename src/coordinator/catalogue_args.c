@@ -70,30 +70,69 @@ uint64_t catalogue_growth_max(uint64_t virtual_size, uint64_t extent_size)
                                           : CATALOGUE_THIN_MAP_SIZE / extent_size * extent_size;
 }
 
-void catalogue_create_args(const char *vg, const struct uuid *id, const char *name, uint64_t size,
-                           bool thick, const struct uuid *request_id, uint64_t extent_size,
+static void add_number_tag(struct catalogue_args *args, const char *key, uint64_t value)
+{
+    char number[24];
+    snprintf(number, sizeof number, "%" PRIu64, value);
+    add_tag(args, key, number);
+}
+
+static void add_name_tag(struct catalogue_args *args, const char *key, const char *name)
+{
+    char escaped[3 * VOLUME_NAME_MAX + 1];
+    tag_escape(name, escaped, sizeof escaped);
+    add_tag(args, key, escaped);
+}
+
+static void add_uuid_tag(struct catalogue_args *args, const char *key, const struct uuid *id)
+{
+    char text[UUID_TEXT_SIZE];
+    add_tag(args, key, uuid_format(id, text));
+}
+
+static void drop_tag(struct catalogue_args *args, const char *tag)
+{
+    add(args, "--deltag");
+    add(args, "%s", tag);
+}
+
+/* What most leaves do not have. */
+static void add_history(struct catalogue_args *args, const struct catalogue_leaf *leaf)
+{
+    if (leaf->source_id && !uuid_is_zero(leaf->source_id))
+        add_uuid_tag(args, leaf->source_is_volume ? "cv" : "c", leaf->source_id);
+    if (leaf->below) {
+        add_uuid_tag(args, "fi", &leaf->below->snapshot_id);
+        add_number_tag(args, "ft", leaf->below->created_s);
+    }
+    if (leaf->below && leaf->below->name[0])
+        add_name_tag(args, "fn", leaf->below->name);
+    if (leaf->replaces) {
+        add_tag(args, "o", leaf->replaces);
+        add_uuid_tag(args, "rb", leaf->rollback_id);
+    }
+}
+
+void catalogue_create_args(const char *vg, const struct catalogue_leaf *leaf, uint64_t extent_size,
                            struct catalogue_args *ret)
 {
-    char uuid_text[UUID_TEXT_SIZE], escaped[3 * VOLUME_NAME_MAX + 1], number[24];
-
     begin(ret, "lvcreate");
     add(ret, "-an");
     add(ret, "-Zn");
     add(ret, "-Wn");
     add(ret, "-L");
-    add(ret, "%" PRIu64 "b", catalogue_initial_size(size, thick, extent_size));
+    add(ret, "%" PRIu64 "b", catalogue_initial_size(leaf->size, leaf->thick, extent_size));
     add(ret, "-n");
-    add(ret, "v%016" PRIx64 ".0", uuid_short(id));
-    add_tag(ret, "v", uuid_format(id, uuid_text));
-    tag_escape(name, escaped, sizeof escaped);
-    add_tag(ret, "n", escaped);
-    snprintf(number, sizeof number, "%" PRIu64, size);
-    add_tag(ret, "s", number);
-    add_tag(ret, "k", thick ? "thick" : "thin");
+    add(ret, "v%016" PRIx64 ".%" PRIu32, uuid_short(leaf->volume_id), leaf->index);
+    add_uuid_tag(ret, "v", leaf->volume_id);
+    add_name_tag(ret, "n", leaf->name);
+    add_number_tag(ret, "s", leaf->size);
+    add_tag(ret, "k", leaf->thick ? "thick" : "thin");
     add_tag(ret, "r", "leaf");
-    add_tag(ret, "p", "-");
-    add_tag(ret, "q", uuid_format(request_id, uuid_text));
+    add_tag(ret, "p", leaf->parent ? leaf->parent : "-");
+    add_uuid_tag(ret, "q", leaf->request_id);
     add_tag(ret, "g", "1");
+    add_history(ret, leaf);
     add(ret, "--addtag");
     add(ret, "lunar.new");
     add(ret, "%s", vg);
@@ -112,9 +151,46 @@ void catalogue_made_args(const char *vg, const struct catalogue_layer *layer,
                          struct catalogue_args *ret)
 {
     begin(ret, "lvchange");
-    add(ret, "--deltag");
-    add(ret, "lunar.new");
+    drop_tag(ret, "lunar.new");
     add(ret, "%s/%s", vg, layer->lv_name);
+}
+
+void catalogue_frozen_args(const char *vg, const struct catalogue_volume *v,
+                           struct catalogue_args *ret)
+{
+    const struct catalogue_former *former = v->former;
+    bool snapshot = former->layer.role == CATALOGUE_FREEZING && v->below.name[0];
+
+    begin(ret, "lvchange");
+    for (uint32_t i = 0; i < former->n_tags; i++)
+        drop_tag(ret, former->tags[i]);
+    add_tag(ret, "r", snapshot ? "snap" : "frozen");
+    if (snapshot) { /* its tag of the size stays */
+        add_uuid_tag(ret, "si", &v->below.snapshot_id);
+        add_name_tag(ret, "sn", v->below.name);
+        add_number_tag(ret, "st", v->below.created_s);
+    }
+    add(ret, "%s/%s", vg, former->layer.lv_name);
+}
+
+void catalogue_unsnap_args(const char *vg, const struct catalogue *c,
+                           const struct catalogue_snapshot *s, struct catalogue_args *ret)
+{
+    char escaped[3 * VOLUME_NAME_MAX + 1], id[UUID_TEXT_SIZE];
+
+    tag_escape(s->name, escaped, sizeof escaped);
+    begin(ret, "lvchange");
+    drop_tag(ret, "lunar.r=snap");
+    add(ret, "--deltag");
+    add(ret, "lunar.si=%s", uuid_format(&s->id, id));
+    add(ret, "--deltag");
+    add(ret, "lunar.sn=%s", escaped);
+    add(ret, "--deltag");
+    add(ret, "lunar.st=%" PRIu64, s->created_s);
+    add(ret, "--deltag");
+    add(ret, "lunar.s=%" PRIu64, s->size);
+    add_tag(ret, "r", "frozen");
+    add(ret, "%s/%s", vg, c->layers[s->layer].lv_name);
 }
 
 void catalogue_deleting_args(const char *vg, const struct catalogue_volume *v,
@@ -126,11 +202,11 @@ void catalogue_deleting_args(const char *vg, const struct catalogue_volume *v,
     add(ret, "%s/%s", vg, v->layers[0].lv_name);
 }
 
-void catalogue_remove_args(const char *vg, const struct catalogue_volume *v,
+void catalogue_remove_args(const char *vg, const struct catalogue_layer *const *layers, uint32_t n,
                            struct catalogue_args *ret)
 {
+    assert(n >= 1 && n <= CATALOGUE_REMOVE_MAX);
     begin(ret, "lvremove");
-    for (uint32_t i = 0; i < v->n_layers; i++)
-        if (v->layers[i].volume_short == uuid_short(&v->id))
-            add(ret, "%s/%s", vg, v->layers[i].lv_name);
+    for (uint32_t i = 0; i < n; i++)
+        add(ret, "%s/%s", vg, layers[i]->lv_name);
 }

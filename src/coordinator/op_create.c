@@ -82,8 +82,12 @@ void create_request(struct leader *l, const struct waiter *w, const Lunar__Volum
     op_add_waiter(l, op, w);
     char vg[POOL_NAME_SIZE + 6];
     pool_vg_name(l->sb->pool_name, vg);
-    catalogue_create_args(vg, &id, op->name, op->size, op->thick, &op->request_id,
-                          l->catalogue->extent_size, &args);
+    const struct catalogue_leaf leaf = {.volume_id = &op->volume_id,
+                                        .name = op->name,
+                                        .size = op->size,
+                                        .thick = op->thick,
+                                        .request_id = &op->request_id};
+    catalogue_create_args(vg, &leaf, l->catalogue->extent_size, &args);
     op_commit(l, op, OP_STATE_COMMIT_CREATE, &args);
 }
 
@@ -249,7 +253,8 @@ static void after_ungrant(struct leader *l, struct op *op, int rc, const struct 
         catalogue_made_args(vg, &v->layers[0], &args);
         op_commit(l, op, OP_STATE_COMMIT_MADE, &args);
     } else {
-        catalogue_remove_args(vg, v, &args);
+        const struct catalogue_layer *leaf = &v->layers[0];
+        catalogue_remove_args(vg, &leaf, 1, &args);
         op_commit(l, op, OP_STATE_COMMIT_REMOVE, &args);
     }
 }

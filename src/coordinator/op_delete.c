@@ -28,7 +28,8 @@ static void remove_layers(struct leader *l, struct op *op, const struct catalogu
     struct catalogue_args args;
     char vg[POOL_NAME_SIZE + 6];
     pool_vg_name(l->sb->pool_name, vg);
-    catalogue_remove_args(vg, v, &args);
+    const struct catalogue_layer *leaf = &v->layers[0];
+    catalogue_remove_args(vg, &leaf, 1, &args);
     op_commit(l, op, OP_STATE_COMMIT_REMOVE, &args);
 }
 

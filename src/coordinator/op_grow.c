@@ -90,10 +90,14 @@ static const struct catalogue_layer *find_layer(struct leader *l, const struct g
     if (*ret_why)
         return NULL;
     *ret_max = catalogue_growth_max(v->size, l->catalogue->extent_size);
-    for (uint32_t i = 0; i < v->n_layers; i++)
-        if (v->layers[i].volume_short == g->volume_short && v->layers[i].index == g->index)
+    for (uint32_t i = 0; i < v->n_layers; i++) {
+        enum catalogue_role role = v->layers[i].role;
+        bool written = role == CATALOGUE_LEAF || role == CATALOGUE_FREEZING;
+        if (written && v->layers[i].volume_short == g->volume_short &&
+            v->layers[i].index == g->index)
             return &v->layers[i];
-    *ret_why = "the volume has no such layer";
+    }
+    *ret_why = "the volume has no such layer that is written";
     return NULL;
 }
 

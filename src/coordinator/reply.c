@@ -110,8 +110,7 @@ static void fill_volume(struct leader *l, const struct catalogue_volume *v,
     out->m.volume_id = uuid_to_pb(&v->id);
     out->m.name = text(v->name);
     out->m.size = v->size;
-    for (uint32_t i = 0; i < v->n_layers; i++)
-        out->m.allocated += v->layers[i].size;
+    out->m.allocated = catalogue_volume_allocated(v);
     out->m.thick = v->thick;
     out->m.state = text(volume_state(v));
     out->m.layers = v->n_layers;

@@ -30,6 +30,16 @@ const char *tags_value(const struct lvm_lv *lv, const char *key)
     return found;
 }
 
+bool tags_has_key(const struct lvm_lv *lv, const char *key)
+{
+    char prefix[32];
+    size_t len = (size_t)snprintf(prefix, sizeof prefix, "lunar.%s=", key);
+    for (uint32_t i = 0; i < lv->n_tags; i++)
+        if (strncmp(lv->tags[i], prefix, len) == 0)
+            return true;
+    return false;
+}
+
 bool tags_has(const struct lvm_lv *lv, const char *tag)
 {
     for (uint32_t i = 0; i < lv->n_tags; i++)

@@ -17,6 +17,8 @@ bool tags_has(const struct lvm_lv *lv, const char *tag);
 /* Decimal digits alone; false if the tag is missing or something else. */
 bool tags_number(const struct lvm_lv *lv, const char *key, uint64_t *ret);
 bool tags_uuid(const struct lvm_lv *lv, const char *key, struct uuid *ret);
+/* Any tag "lunar.KEY=...", be it malformed or there twice. */
+bool tags_has_key(const struct lvm_lv *lv, const char *key);
 /* Any tag of lunar's. */
 bool tags_any(const struct lvm_lv *lv);
 

@@ -14,7 +14,7 @@
 #include "fuzz/fuzz.h"
 
 #define LVS_MAX  32u
-#define TAGS_MAX 24u
+#define TAGS_MAX 48u
 
 static void add_tag(struct lvm_lv *lv, const char *key, const char *value)
 {
@@ -51,6 +51,36 @@ static void lv_name(char ret[32], uint8_t volume, uint8_t index)
     snprintf(ret, 32, "v%016" PRIx64 ".%u", uuid_short(&id), index);
 }
 
+/* The tags of snapshots, clones and rollbacks: sets of them, as the code writes them, one of them
+ * broken now and then. */
+static void feed_snapshot(struct feed *f, struct lvm_lv *lv)
+{
+    static const char *const names[] = {"s", "t", "/c3/a4"};
+    char id_text[UUID_TEXT_SIZE], other[32];
+    uint8_t which = feed_u8(f);
+    struct uuid id = fuzz_uuid((uint8_t)(16 + feed_u8(f) % 4));
+
+    uuid_format(&id, id_text);
+    lv_name(other, feed_u8(f) % 4, feed_u8(f) % 8);
+    if (which & 1) {
+        feed_tag(f, lv, "fi", id_text);
+        feed_tag(f, lv, "ft", "1700000000");
+    }
+    if (which & 2)
+        feed_tag(f, lv, "fn", names[feed_u8(f) % 3]);
+    if (which & 4) {
+        feed_tag(f, lv, "o", other);
+        feed_tag(f, lv, "rb", id_text);
+    }
+    if (which & 8) {
+        feed_tag(f, lv, "si", id_text);
+        feed_tag(f, lv, "sn", names[feed_u8(f) % 3]);
+        feed_tag(f, lv, "st", "1700000000");
+    }
+    if (which & 48)
+        feed_tag(f, lv, which & 16 ? "c" : "cv", id_text);
+}
+
 static void feed_lv(struct feed *f, struct lvm_lv *lv, uint64_t *at)
 {
     static const char *const roles[] = {"leaf", "frozen", "snap"};
@@ -78,6 +108,7 @@ static void feed_lv(struct feed *f, struct lvm_lv *lv, uint64_t *at)
     feed_tag(f, lv, "s", size);
     feed_tag(f, lv, "k", feed_u8(f) & 1 ? "thick" : "thin");
     feed_tag(f, lv, "q", uuid_format(&id, id_text));
+    feed_snapshot(f, lv);
     if (shape & 64)
         add_tag(lv, shape & 32 ? "new" : "del", NULL);
 }
