@@ -4,9 +4,10 @@
  * outlives the agent, driven over QMP on a Unix socket, found again after an agent restart.
  * Blocking, worker threads only; one thread at a time per volume.
  *
- * The node graph: host_device p<i> over each layer's map, qcow2 v<i> on top (leaf is v0), throttle
- * t0 over v0, one vduse-blk export of t0. Backing is given explicitly, node by node; backing
- * strings in headers are never trusted (SAFETY 16).
+ * The node graph: host_device "p-..." over each layer's map, qcow2 "v-..." on top, throttle t0 over
+ * the leaf, one vduse-blk export of t0. Nodes are named after the layer (qsd_node_name), not after
+ * its place, which a snapshot changes. Backing is given explicitly, node by node; backing strings
+ * in headers are never trusted (SAFETY 16).
  */
 #ifndef LUNAR_AGENT_QSD_H
 #define LUNAR_AGENT_QSD_H
@@ -37,12 +38,23 @@ int qmp_event(struct qmp *qmp, int deadline_ms, json_t **ret, struct error *err)
 /* The line parser alone, for fuzzing: 0 and a new reference, or LUNAR_E_CORRUPT. */
 int qmp_parse_line(const char *line, size_t len, json_t **ret, struct error *err);
 
+/* "p-<volume's short id>.<index>" of the layer's protocol node (kind 'p'), "v-..." of its QCOW2
+ * node (kind 'v'). Returns `ret`. */
+#define QSD_NODE_SIZE 32 /* QEMU's, with the NUL */
+char *qsd_node_name(char kind, uint64_t volume_short, uint32_t index, char ret[QSD_NODE_SIZE]);
+
+struct qsd_layer {
+    uint64_t volume_short;
+    uint32_t index;
+    char path[32]; /* of its device */
+};
 struct qsd_config {
-    const char *run_dir;       /* per volume; socket, pid file and log live here */
-    const char *name;          /* VDUSE name, at most 20 bytes (virtio serial) */
-    const char *const *layers; /* device paths, leaf first */
+    const char *run_dir;            /* per volume; socket, pid file and log live here */
+    const char *name;               /* VDUSE name, at most 20 bytes (virtio serial) */
+    const struct qsd_layer *layers; /* leaf first */
     uint32_t n_layers;
-    uint64_t size; /* virtual size: must equal what the leaf says */
+    uint64_t
+        size; /* virtual size; a leaf that says less is grown to it, one that says more refused */
 };
 struct qsd {
     pid_t pid;

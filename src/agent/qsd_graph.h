@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The block graph inside a QSD; see qsd.h for its shape. Private to qsd.c. */
+/* The block graph inside a QSD; see qsd.h for its shape. Private to qsd*.c. */
 #ifndef LUNAR_AGENT_QSD_GRAPH_H
 #define LUNAR_AGENT_QSD_GRAPH_H
 
@@ -8,5 +8,10 @@
 int qsd_graph_build(struct qmp *qmp, const struct qsd_config *config, struct error *err);
 /* A disk of the same size that answers everything with EIO. */
 int qsd_graph_build_failing(struct qmp *qmp, const struct qsd_config *config, struct error *err);
+
+/* What blockdev-add and blockdev-reopen take for a layer's two nodes. `below` may be NULL. */
+json_t *qsd_graph_device(const struct qsd_layer *layer, bool read_only, bool native);
+json_t *qsd_graph_image(const struct qsd_layer *layer, const struct qsd_layer *below,
+                        bool read_only);
 
 #endif

@@ -202,32 +202,30 @@ static int step_maps(const struct building *b, struct error *err)
     return rc;
 }
 
-/* The device paths of the layers, which stand; they are told to the daemon and not used again. */
-static int layer_paths(const struct stack_spec *spec, char (*ret)[32], struct error *err)
+/* The layers for the daemon. The device paths stand; they are told to it and not used again. */
+int stack_qsd_layer(const struct stack_spec *spec, uint32_t i, struct qsd_layer *ret,
+                    struct error *err)
 {
     char name[DM_NAME_SIZE];
-    int rc = 0;
 
-    for (uint32_t i = 0; rc == 0 && i < spec->n_layers; i++) {
-        stack_layer_name(spec, i, name);
-        rc = dm_path(name, ret[i], err);
-    }
-    return rc;
+    ret->volume_short = spec->layers[i].volume_short;
+    ret->index = spec->layers[i].index;
+    stack_layer_name(spec, i, name);
+    return dm_path(name, ret->path, err);
 }
 
 static int start_daemon(const char *root, struct stack *stack, struct error *err)
 {
     struct stack_qsd_config config;
-    char paths[STACK_LAYERS_MAX][32];
-    const char *layers[STACK_LAYERS_MAX];
+    struct qsd_layer layers[STACK_LAYERS_MAX];
+    int rc = 0;
 
     if (stack->spec.thick)
         return 0;
-    int rc = layer_paths(&stack->spec, paths, err);
+    for (uint32_t i = 0; rc == 0 && i < stack->spec.n_layers; i++)
+        rc = stack_qsd_layer(&stack->spec, i, &layers[i], err);
     if (rc < 0)
         return rc;
-    for (uint32_t i = 0; i < stack->spec.n_layers; i++)
-        layers[i] = paths[i];
     stack_qsd_config(root, &stack->spec, &config);
     config.config.layers = layers;
     config.config.n_layers = stack->spec.n_layers;

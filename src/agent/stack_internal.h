@@ -91,6 +91,9 @@ int stack_tail_is_sound(const struct stack_spec *spec, uint32_t i, bool *ret_sou
 int stack_tails_wipe(const struct stack_device *devices, size_t n, struct error *err);
 int stack_tails_remove(const struct uuid *attachment, struct error *err);
 
+/* Layer i for the daemon; its map stands. */
+int stack_qsd_layer(const struct stack_spec *spec, uint32_t i, struct qsd_layer *ret,
+                    struct error *err);
 /* fsync of a device; system calls only, for helper_call. */
 int stack_flush_device(const char *path);
 int stack_make_link(const struct stack *stack, struct error *err);
