@@ -235,7 +235,8 @@ int catalogue_build(const struct lvm_report *report, struct catalogue *ret, stru
     *ret = (struct catalogue){.vg_size = report->vg_size,
                               .vg_free = report->vg_free,
                               .extent_size = report->extent_size,
-                              .seqno = report->seqno};
+                              .seqno = report->seqno,
+                              .settings = catalogue_read_settings(report)};
     b.all = mem_array(b.n, sizeof *b.all);
     for (uint32_t i = 0; i < b.n; i++)
         b.all[i] = candidate_read(&report->lvs[i]);

@@ -117,6 +117,14 @@ struct catalogue_snapshot {
     bool ready;            /* nobody writes the layer any more */
 };
 
+/* The pool's, from tags of the VG: lunar.oc and lunar.warn (catalogue_pool.c). */
+#define CATALOGUE_OVERCOMMIT_MAX 1000000u
+#define CATALOGUE_WARN_DEFAULT   80u
+struct catalogue_settings {
+    uint32_t overcommit_percent; /* volumes may come to so much of vg_size; 0: no limit */
+    uint32_t warn_percent;       /* of vg_size: used so far, it is a condition */
+};
+
 struct catalogue {
     struct catalogue_volume *volumes; /* sorted by name (bytewise) */
     uint32_t n_volumes;
@@ -127,6 +135,7 @@ struct catalogue {
     uint32_t n_snapshots;
     struct catalogue_index *snapshots_by_id;
     uint64_t vg_size, vg_free, extent_size, seqno;
+    struct catalogue_settings settings;
     /* LVs without lunar's tags or with broken ones: "NAME (why)", never touched. Also both of two
      * volumes of one name, a volume with two leaves or a broken chain, and (though their layers
      * stay where chains need them) snapshots that are broken or not alone with their name. */
@@ -149,6 +158,8 @@ bool catalogue_volume_is_deleting(const struct catalogue_volume *v);
 bool catalogue_volume_is_changing(const struct catalogue_volume *v);
 /* Bytes of the LVs that this volume alone uses: what its deletion gives back. */
 uint64_t catalogue_volume_allocated(const struct catalogue_volume *v);
+
+struct catalogue_settings catalogue_read_settings(const struct lvm_report *report);
 
 int volume_name_check(const char *name, struct error *err);
 int volume_size_check(uint64_t size, struct error *err);
@@ -209,6 +220,9 @@ void catalogue_unsnap_args(const char *vg, const struct catalogue *c,
 /* Adds lunar.del to the leaf: that alone makes the volume one that is being deleted. */
 void catalogue_deleting_args(const char *vg, const struct catalogue_volume *v,
                              struct catalogue_args *ret);
+/* `from` is what stands there. */
+void catalogue_settings_args(const char *vg, const struct catalogue_settings *from,
+                             const struct catalogue_settings *to, struct catalogue_args *ret);
 /* Removes up to CATALOGUE_REMOVE_MAX layers. */
 void catalogue_remove_args(const char *vg, const struct catalogue_layer *const *layers, uint32_t n,
                            struct catalogue_args *ret);

@@ -210,3 +210,25 @@ void catalogue_remove_args(const char *vg, const struct catalogue_layer *const *
     for (uint32_t i = 0; i < n; i++)
         add(ret, "%s/%s", vg, layers[i]->lv_name);
 }
+
+static void change_number(struct catalogue_args *args, const char *key, uint32_t from, uint32_t to)
+{
+    char number[12];
+
+    if (from == to)
+        return;
+    add(args, "--deltag"); /* no error where it is not there, as a default is not */
+    add(args, "lunar.%s=%" PRIu32, key, from);
+    snprintf(number, sizeof number, "%" PRIu32, to);
+    if (to)
+        add_tag(args, key, number);
+}
+
+void catalogue_settings_args(const char *vg, const struct catalogue_settings *from,
+                             const struct catalogue_settings *to, struct catalogue_args *ret)
+{
+    begin(ret, "vgchange");
+    change_number(ret, "oc", from->overcommit_percent, to->overcommit_percent);
+    change_number(ret, "warn", from->warn_percent, to->warn_percent);
+    add(ret, "%s", vg);
+}

@@ -196,6 +196,9 @@ void leader_request(struct leader *leader, const struct waiter *from, const Luna
     case LUNAR__REQUEST__OP_NODE_INSPECT:
         inspect_request(leader, from, request->node_inspect);
         break;
+    case LUNAR__REQUEST__OP_POOL_SET:
+        pool_set_request(leader, from, request->pool_set);
+        break;
     default:
         reply_error(leader, from, LUNAR_E_UNSUPPORTED,
                     "this coordinator does not know the request");
@@ -335,6 +338,7 @@ void leader_catalogue(struct leader *leader, struct catalogue *fresh, uint64_t n
     free(leader->catalogue);
     leader->catalogue = fresh; /* what is half-made in it, reconcile takes up */
     grow_resume(leader);
+    pool_watch(leader);
 }
 
 void leader_commit_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
@@ -348,7 +352,8 @@ void leader_commit_done(struct leader *leader, uint64_t token, int rc, const str
     if (!fresh && rc == 0)
         rc = LUNAR_E_INDETERMINATE;
     if (!op) {
-        grow_commit_done(leader, token, rc, err);
+        (void)(grow_commit_done(leader, token, rc, err) ||
+               pool_commit_done(leader, token, rc, err));
         return;
     }
     op->token = 0;
@@ -399,6 +404,7 @@ void leader_tick(struct leader *leader, uint64_t now_ms)
     over_tick(leader);
     inspect_tick(leader);
     grow_resume(leader);
+    pool_watch(leader);
     if (now_ms - leader->reconciled_ms >= LEADER_RECONCILE_MS) {
         leader->reconciled_ms = now_ms;
         reconcile(leader);

@@ -105,6 +105,13 @@ struct node {
 TAILQ_HEAD(op_list, op);
 struct inspection;
 TAILQ_HEAD(inspection_list, inspection);
+enum pool_level { POOL_LEVEL_WELL, POOL_LEVEL_WARN, POOL_LEVEL_FULL, POOL_LEVEL_WAITING };
+/* The one change of the pool's settings that is out. */
+struct pool_change {
+    uint64_t token; /* of its commit; 0: none is out */
+    struct waiter waiter;
+    struct catalogue_settings to;
+};
 struct growth;
 TAILQ_HEAD(growth_list, growth);
 
@@ -120,6 +127,8 @@ struct leader {
     uint32_t n_ops;
     struct inspection_list inspections;
     uint32_t n_inspections;
+    struct pool_change pool_change;
+    enum pool_level pool_level; /* that was logged last */
     struct growth_list growths; /* in the order in which they were asked for */
     uint64_t next_token;
     uint64_t now_ms; /* of the event being handled */
@@ -177,6 +186,27 @@ bool grow_commit_done(struct leader *l, uint64_t token, int rc, const struct err
 /* At each fresh catalogue and tick: what is parked tries again, or is dropped with its grant. */
 void grow_resume(struct leader *l);
 void grow_free_all(struct leader *l);
+/* The growths that make no progress: their writers may wait. */
+struct growth_wait {
+    uint32_t n;
+    uint64_t since_ms; /* of the one that has waited longest, and whose it is; borrowed */
+    uint32_t host_id;
+    const char *volume, *why;
+};
+void grow_waiting(const struct leader *l, struct growth_wait *ret);
+/* The volume's condition: why its writers wait; "" if they do not. */
+void grow_condition(const struct leader *l, const struct uuid *volume_id, char *ret, size_t size);
+
+/* --- pool.c --- */
+void pool_set_request(struct leader *l, const struct waiter *w, const Lunar__PoolSet *m);
+/* A token that is no operation's: true if it was of the settings. */
+bool pool_commit_done(struct leader *l, uint64_t token, int rc, const struct error *err);
+uint64_t pool_provisioned(const struct leader *l); /* the sum of the volumes' sizes */
+/* LUNAR_E_NO_SPACE, with the numbers and what to do, if `more` bytes of volumes are too many. */
+int pool_check_overcommit(const struct leader *l, uint64_t more, struct error *err);
+/* The condition as far as space is concerned; "" is well. */
+enum pool_level pool_space_text(struct leader *l, char *ret, size_t size);
+void pool_watch(struct leader *l); /* logs each change of that */
 
 /* --- nodes and grants --- */
 /* Not leaving, heard of late, and alive for sure: sanlock says LIVE, or its page moved in this term

@@ -64,6 +64,8 @@ struct lvm_lv {
 struct lvm_report {
     uint64_t vg_size, vg_free, extent_size;
     uint64_t seqno;
+    char **vg_tags;
+    uint32_t n_vg_tags;
     struct lvm_lv *lvs;
     uint32_t n_lvs;
 };

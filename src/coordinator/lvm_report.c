@@ -69,6 +69,23 @@ static const json_t *only_row(const json_t *section)
     return json_array_size(section) == 1 ? json_array_get(section, 0) : NULL;
 }
 
+static void parse_tags(char ***tags, uint32_t *n, const char *text)
+{
+    while (*text) {
+        size_t len = strcspn(text, ",");
+        *tags = mem_grow(*tags, *n, sizeof **tags);
+        (*tags)[(*n)++] = mem_must(strndup(text, len));
+        text += len + (text[len] == ',');
+    }
+}
+
+static void free_tags(char **tags, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        free(tags[i]);
+    free(tags);
+}
+
 static int parse_vg(struct parser *p, const json_t *section)
 {
     struct lvm_report *r = p->report;
@@ -91,6 +108,8 @@ static int parse_vg(struct parser *p, const json_t *section)
     if (r->extent_size == 0 || r->extent_size % 512 || r->vg_size % r->extent_size ||
         r->vg_free % r->extent_size || r->vg_free > r->vg_size)
         return bad(p, NULL, "the VG's sizes contradict each other");
+    const char *tags = text_of(row, "vg_tags");
+    parse_tags(&r->vg_tags, &r->n_vg_tags, tags ? tags : "");
     return 0;
 }
 
@@ -103,16 +122,6 @@ static int parse_pv(struct parser *p, const json_t *section)
     if (!p->pv_name || !*p->pv_name)
         return bad(p, NULL, "the PV has no name");
     return number_of(p, row, "pe_start", &p->pe_start);
-}
-
-static void parse_tags(struct lvm_lv *lv, const char *text)
-{
-    while (*text) {
-        size_t len = strcspn(text, ",");
-        lv->tags = mem_grow(lv->tags, lv->n_tags, sizeof *lv->tags);
-        lv->tags[lv->n_tags++] = mem_must(strndup(text, len));
-        text += len + (text[len] == ',');
-    }
 }
 
 /* The first row of an LV opens it; its later rows only add segments. */
@@ -133,7 +142,7 @@ static int open_lv(struct parser *p, const json_t *row, const char *name, const 
     struct lvm_lv *lv = &r->lvs[r->n_lvs++];
     *lv = (struct lvm_lv){
         .name = mem_strdup(name), .uuid = mem_strdup(uuid), .size = size, .linear = true};
-    parse_tags(lv, tags);
+    parse_tags(&lv->tags, &lv->n_tags, tags);
     p->lv_uuid = uuid;
     p->lv_done = 0;
     return 0;
@@ -315,7 +324,7 @@ int lvm_report(struct lvm *lvm, struct lvm_report *ret, struct error *err)
         "--configreport",
         "vg",
         "-o",
-        "vg_name,vg_size,vg_free,vg_extent_size,vg_seqno,pv_count",
+        "vg_name,vg_size,vg_free,vg_extent_size,vg_seqno,pv_count,vg_tags",
         "--configreport",
         "pv",
         "-o",
@@ -350,13 +359,12 @@ void lvm_report_free(struct lvm_report *report)
 {
     for (uint32_t i = 0; i < report->n_lvs; i++) {
         struct lvm_lv *lv = &report->lvs[i];
-        for (uint32_t k = 0; k < lv->n_tags; k++)
-            free(lv->tags[k]);
-        free(lv->tags);
+        free_tags(lv->tags, lv->n_tags);
         free(lv->segments);
         free(lv->name);
         free(lv->uuid);
     }
+    free_tags(report->vg_tags, report->n_vg_tags);
     free(report->lvs);
     memset(report, 0, sizeof *report);
 }

@@ -72,6 +72,10 @@ void create_request(struct leader *l, const struct waiter *w, const Lunar__Volum
         op_add_waiter(l, op, w);
         return;
     }
+    if (pool_check_overcommit(l, m->size, &err) < 0) {
+        reply_error(l, w, err.code, err.text);
+        return;
+    }
     struct uuid id = uuid_random();
     op = op_new(l, OP_CREATE, &id);
     op->request_id = w->request_id;

@@ -39,6 +39,7 @@ struct growth {
     uint64_t full_at;   /* seqno under which lvm found no space; 0: it did not */
     uint64_t parked_ms; /* since when it makes no progress; 0: it does */
     uint64_t retry_ms;
+    char why[160];
 };
 
 static void end(struct leader *l, struct growth *g)
@@ -129,6 +130,7 @@ static void park(struct leader *l, struct growth *g, const char *why)
 {
     char id[UUID_TEXT_SIZE];
 
+    snprintf(g->why, sizeof g->why, "%s", why);
     if (g->parked_ms)
         return;
     g->parked_ms = l->now_ms;
@@ -266,4 +268,32 @@ void grow_free_all(struct leader *l)
 {
     while (!TAILQ_EMPTY(&l->growths))
         end(l, TAILQ_FIRST(&l->growths));
+}
+
+void grow_waiting(const struct leader *l, struct growth_wait *ret)
+{
+    const struct growth *g;
+
+    *ret = (struct growth_wait){.n = 0};
+    TAILQ_FOREACH (g, &l->growths, link) {
+        if (g->parked_ms && (ret->n == 0 || g->parked_ms < ret->since_ms)) {
+            const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &g->volume_id);
+            ret->since_ms = g->parked_ms;
+            ret->host_id = g->waiter.host_id;
+            ret->volume = v ? v->name : "";
+            ret->why = g->why;
+        }
+        ret->n += g->parked_ms != 0;
+    }
+}
+
+void grow_condition(const struct leader *l, const struct uuid *volume_id, char *ret, size_t size)
+{
+    const struct growth *g;
+
+    ret[0] = 0;
+    TAILQ_FOREACH (g, &l->growths, link)
+        if (g->parked_ms && uuid_equal(&g->volume_id, volume_id))
+            snprintf(ret, size, "its writers wait for space since %" PRIu64 " s: %s",
+                     (l->now_ms - g->parked_ms) / 1000, g->why);
 }

@@ -82,6 +82,7 @@ struct volume_message {
     Lunar__Volume m;
     Lunar__Attachment attachments[ATTACHMENTS_MAX];
     Lunar__Attachment *list[ATTACHMENTS_MAX];
+    char condition[256];
 };
 
 static void add_attachments(struct leader *l, const struct catalogue_volume *v,
@@ -114,6 +115,8 @@ static void fill_volume(struct leader *l, const struct catalogue_volume *v,
     out->m.thick = v->thick;
     out->m.state = text(volume_state(v));
     out->m.layers = v->n_layers;
+    grow_condition(l, &v->id, out->condition, sizeof out->condition);
+    out->m.condition = out->condition;
     add_attachments(l, v, out);
 }
 
@@ -246,6 +249,25 @@ static void count_dead(const struct leader *l, char *condition, size_t size)
                  grants == 1 ? "" : "s");
 }
 
+static void prepend(char *text, size_t size, const char *before)
+{
+    char rest[512];
+    snprintf(rest, sizeof rest, "%s", text);
+    snprintf(text, size, "%s%s%s", before, rest[0] ? "; " : "", rest);
+}
+
+/* What is to be looked into, but for space: the worst of it. */
+static void add_conditions(struct leader *l, char *condition, size_t size)
+{
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes && !condition[0]; h++)
+        if (l->nodes[h].seen && strcmp(node_state(l, h), "SILENT") == 0)
+            snprintf(condition, size, "node '%.200s' is silent: is its lunar-agent running?",
+                     node_name(l, h));
+    count_dead(l, condition, size);
+    if (l->catalogue->n_foreign > 0)
+        snprintf(condition, size, "the VG holds LVs that are not lunar's; they are left alone");
+}
+
 void reply_inspection(struct leader *l, const struct waiter *w, Lunar__Inspection *inspection)
 {
     Lunar__Response response = LUNAR__RESPONSE__INIT;
@@ -268,22 +290,23 @@ void reply_status(struct leader *l, const struct waiter *w)
     s.vg_free = l->catalogue->vg_free;
     s.vg_seqno = l->catalogue->seqno;
     s.volumes = l->catalogue->n_volumes;
-    for (uint32_t i = 0; i < l->catalogue->n_volumes; i++)
-        s.provisioned += l->catalogue->volumes[i].size;
+    s.provisioned = pool_provisioned(l);
+    s.overcommit_limit = l->catalogue->settings.overcommit_percent;
+    s.warn_percent = l->catalogue->settings.warn_percent;
     for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
         s.nodes += l->nodes[h].seen && !l->nodes[h].leaving;
         s.attachments += l->nodes[h].has_grants ? l->nodes[h].grants.n_entries : 0;
     }
-    char condition[512] = "";
-    for (uint32_t h = 1; h <= l->sb->layout.max_nodes && !condition[0]; h++)
-        if (l->nodes[h].seen && strcmp(node_state(l, h), "SILENT") == 0)
-            snprintf(condition, sizeof condition,
-                     "node '%.200s' is silent: is its lunar-agent running?", node_name(l, h));
-    count_dead(l, condition, sizeof condition);
-    if (l->catalogue->n_foreign > 0)
-        snprintf(condition, sizeof condition,
-                 "the VG holds LVs that are not lunar's; they are left alone");
+    char condition[1100] = "", space[512];
+    add_conditions(l, condition, sizeof condition);
+    pool_space_text(l, space, sizeof space);
+    if (space[0]) /* above all: writers wait, or will */
+        prepend(condition, sizeof condition, space);
     s.condition = condition;
+    s.space = space;
+    struct growth_wait wait;
+    grow_waiting(l, &wait);
+    s.waiting = wait.n;
     response.op_case = LUNAR__RESPONSE__OP_STATUS;
     response.status = &s;
     send_response(l, w, &response);

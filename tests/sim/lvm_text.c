@@ -193,9 +193,14 @@ char *vg_json(const struct vg *vg)
     fprintf(out,
             "{\"report\":[{\"vg\":[{\"vg_name\":\"lunar-sim\",\"vg_size\":\"%" PRIu64
             "\",\"vg_free\":\"%" PRIu64 "\",\"vg_extent_size\":\"%llu\",\"vg_seqno\":\"%" PRIu64
-            "\",\"pv_count\":\"1\"}],\"pv\":[{\"pv_name\":\"/dev/lun\",\"pe_start\":\"%llu\"}],"
+            "\",\"pv_count\":\"1\",\"vg_tags\":\"",
+            f->vg_size, fake_lvm_free_bytes(f), FAKE_EXTENT, f->seqno);
+    for (int i = 0; i < vg->n_tags; i++)
+        fprintf(out, "%s%s", i ? "," : "", vg->tags[i]);
+    fprintf(out,
+            "\"}],\"pv\":[{\"pv_name\":\"/dev/lun\",\"pe_start\":\"%llu\"}],"
             "\"lv\":[],\"pvseg\":[],\"seg\":[",
-            f->vg_size, fake_lvm_free_bytes(f), FAKE_EXTENT, f->seqno, VG_PE_START);
+            VG_PE_START);
     for (uint32_t i = 0; i < f->n_lvs; i++)
         json_lv(out, &f->lvs[i], i == 0);
     fprintf(out, "]}]}");

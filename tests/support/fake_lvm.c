@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* LVM in memory; see fake_lvm.h. Knows lvcreate, lvextend, lvchange and lvremove as
+/* LVM in memory; see fake_lvm.h. Knows vgchange, lvcreate, lvextend, lvchange and lvremove as
  * catalogue_args.c writes them; asserts on anything else. */
 #include "support/fake_lvm.h"
 
@@ -29,6 +29,8 @@ void fake_lvm_free(struct fake_lvm *f)
 {
     for (uint32_t i = 0; i < f->n_lvs; i++)
         lv_free(&f->lvs[i]);
+    for (uint32_t i = 0; i < f->n_vg_tags; i++)
+        free(f->vg_tags[i]);
 }
 
 static void add_tag(struct lvm_lv *lv, const char *tag)
@@ -89,6 +91,24 @@ static struct lvm_lv *find(struct fake_lvm *f, const char *vg_lv)
         if (strcmp(f->lvs[i].name, name + 1) == 0)
             return &f->lvs[i];
     return NULL;
+}
+
+static int change_vg(struct fake_lvm *f, const char *const *argv)
+{
+    for (int i = 1; argv[i]; i++) {
+        if (strcmp(argv[i], "--addtag") == 0) {
+            assert(f->n_vg_tags < sizeof f->vg_tags / sizeof *f->vg_tags);
+            f->vg_tags[f->n_vg_tags++] = strdup(argv[++i]);
+        } else if (strcmp(argv[i], "--deltag") == 0) {
+            i++;
+            for (uint32_t k = 0; k < f->n_vg_tags; k++)
+                if (strcmp(f->vg_tags[k], argv[i]) == 0) {
+                    free(f->vg_tags[k]);
+                    f->vg_tags[k--] = f->vg_tags[--f->n_vg_tags];
+                }
+        }
+    }
+    return 0;
 }
 
 static int change(struct fake_lvm *f, const char *const *argv, struct error *err)
@@ -161,6 +181,7 @@ int fake_lvm_run(struct fake_lvm *f, const char *const *argv, struct error *err)
     f->fail_with = 0;
     if (fail == 0 || f->fail_after) {
         rc = strcmp(argv[0], "lvcreate") == 0   ? create(f, argv, err)
+             : strcmp(argv[0], "vgchange") == 0 ? change_vg(f, argv)
              : strcmp(argv[0], "lvextend") == 0 ? extend(f, argv, err)
              : strcmp(argv[0], "lvchange") == 0 ? change(f, argv, err)
              : strcmp(argv[0], "lvremove") == 0 ? drop(f, argv, err)
@@ -177,6 +198,8 @@ struct catalogue *fake_lvm_catalogue(struct fake_lvm *f)
                                 .vg_free = fake_lvm_free_bytes(f),
                                 .extent_size = FAKE_EXTENT,
                                 .seqno = f->seqno,
+                                .vg_tags = f->vg_tags,
+                                .n_vg_tags = f->n_vg_tags,
                                 .lvs = f->lvs,
                                 .n_lvs = f->n_lvs};
     struct catalogue *c = calloc(1, sizeof *c);

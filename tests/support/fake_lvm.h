@@ -14,6 +14,8 @@ struct fake_lvm {
     struct lvm_lv lvs[64];
     uint32_t n_lvs;
     uint64_t seqno, vg_size;
+    char *vg_tags[8];
+    uint32_t n_vg_tags;
     uint64_t next_offset;
     int fail_with; /* code of the next command; 0: it works */
     bool fail_after;

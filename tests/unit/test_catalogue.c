@@ -356,6 +356,53 @@ static void create_made_extend_deleting_and_remove_are_one_commit_each(void)
     lvm_lun_close(&lun);
 }
 
+static void settings_are_tags_of_the_vg_and_one_commit(void)
+{
+    struct lvm_lun lun;
+    struct catalogue c;
+    struct catalogue_args args;
+    const char *why = lvm_lun_open(&lun, GIB, 512);
+    if (why)
+        lvm_lun_close(&lun);
+    if (why)
+        SKIP(why);
+    CHECK_EQ(seqno(&lun, &c), 1);
+    CHECK_EQ(c.settings.overcommit_percent, 0);
+    CHECK_EQ(c.settings.warn_percent, 80);
+    const struct catalogue_settings both = {400, 85}, other = {100, 85}, none = {0, 80};
+    const struct catalogue_settings *const to[] = {&both, &other, &none};
+    for (unsigned i = 0; i < 3; i++) {
+        catalogue_settings_args("lunar-test", &c.settings, to[i], &args);
+        CHECK_EQ(run(&lun, &args), 0);
+        catalogue_free(&c);
+        CHECK_EQ(seqno(&lun, &c), 2 + i);
+        CHECK_EQ(c.settings.overcommit_percent, to[i]->overcommit_percent);
+        CHECK_EQ(c.settings.warn_percent, to[i]->warn_percent);
+    }
+    catalogue_free(&c);
+    lvm_lun_close(&lun);
+}
+
+static struct catalogue_settings settings_of(char *first, char *second)
+{
+    char *tags[] = {first, second};
+    const struct lvm_report r = {.vg_tags = tags, .n_vg_tags = 2};
+    return catalogue_read_settings(&r);
+}
+
+static void a_setting_that_makes_no_sense_is_not_set(void)
+{
+    char zero[] = "lunar.oc=0", one[] = "lunar.oc=1", word[] = "lunar.oc=x";
+    char much[] = "lunar.warn=101", seven[] = "lunar.warn=7";
+    struct catalogue_settings s = settings_of(zero, much);
+    CHECK_EQ(s.overcommit_percent, 0);
+    CHECK_EQ(s.warn_percent, 80);
+    CHECK_EQ(settings_of(one, zero).overcommit_percent, 0); /* two of them */
+    s = settings_of(word, seven);
+    CHECK_EQ(s.overcommit_percent, 0);
+    CHECK_EQ(s.warn_percent, 7);
+}
+
 static void removing_many_layers_is_one_commit(void)
 {
     struct lvm_lun lun;
@@ -414,4 +461,5 @@ TEST_MAIN(TEST(a_leaf_is_a_volume_with_all_its_facts),
           TEST(every_name_survives_its_tag), TEST(the_first_allocation_is_bounded_and_in_extents),
           TEST(a_layer_grows_to_twice_its_need_and_no_more_than_its_map),
           TEST(create_made_extend_deleting_and_remove_are_one_commit_each),
-          TEST(removing_many_layers_is_one_commit))
+          TEST(settings_are_tags_of_the_vg_and_one_commit),
+          TEST(a_setting_that_makes_no_sense_is_not_set), TEST(removing_many_layers_is_one_commit))

@@ -57,6 +57,20 @@ static void a_sound_report_gives_lvs_by_name_with_their_ranges(void)
     lvm_report_free(&r);
 }
 
+static void the_vgs_tags_are_its_own(void)
+{
+    struct lvm_report r;
+    CHECK_EQ(lvm_report_parse("{\"report\":[{\"vg\":[{\"vg_size\":\"8388608\",\"vg_free\":"
+                              "\"8388608\",\"vg_extent_size\":\"4194304\",\"vg_seqno\":\"5\","
+                              "\"pv_count\":\"1\",\"vg_tags\":\"lunar.t=3,lunar.oc=400\"}]," PV
+                              ",\"seg\":[]}]}",
+                              &r, NULL),
+             0);
+    CHECK_EQ(r.n_vg_tags, 2);
+    CHECK_STR(r.vg_tags[1], "lunar.oc=400");
+    lvm_report_free(&r);
+}
+
 static void neighbouring_segments_are_joined(void)
 {
     struct lvm_report r;
@@ -237,7 +251,7 @@ static void four_thousand_lvs_parse_in_well_under_a_second(void)
     free(json);
 }
 
-TEST_MAIN(TEST(a_sound_report_gives_lvs_by_name_with_their_ranges),
+TEST_MAIN(TEST(a_sound_report_gives_lvs_by_name_with_their_ranges), TEST(the_vgs_tags_are_its_own),
           TEST(neighbouring_segments_are_joined), TEST(an_empty_vg_is_a_report),
           TEST(another_kind_of_lv_is_told_apart_and_has_no_ranges),
           TEST(two_lvs_on_one_extent_are_refused), TEST(contradictions_are_refused),

@@ -84,6 +84,8 @@ int cmd_lun_format(struct cli *cli, int argc, char **argv);
 int cmd_lun_dump(struct cli *cli, int argc, char **argv);
 int cmd_status(struct cli *cli, int argc, char **argv);
 int cmd_verify(struct cli *cli, int argc, char **argv);
+int cmd_pool_show(struct cli *cli, int argc, char **argv);
+int cmd_pool_set(struct cli *cli, int argc, char **argv);
 int cmd_node_list(struct cli *cli, int argc, char **argv);
 int cmd_node_status(struct cli *cli, int argc, char **argv);
 int cmd_node_check(struct cli *cli, int argc, char **argv);

@@ -37,6 +37,14 @@ static const struct command commands[] = {
      "still\n"
      "there 5 s later, with what to do about it; exit code 1 then. Changes nothing.",
      cmd_verify},
+    {"pool", "show", "", "Show the pool's space and its limits",
+     "Asks the coordinator, over the LUN, through this node's agent.", cmd_pool_show},
+    {"pool", "set", "", "Change the pool's limits",
+     "With a limit of overcommit, a volume that would make the sum of all volumes' sizes larger is "
+     "not\n"
+     "created; what exists is left alone. The settings stand in the LVM metadata, in tags of the "
+     "VG.",
+     cmd_pool_set},
     {"node", "list", "", "List the pool's nodes",
      "States are sanlock's: LIVE, FAIL (lease expired, not yet proved dead), DEAD, FREE, UNKNOWN; "
      "LEFT is\n"

@@ -19,7 +19,11 @@ static void print_status(const json_t *s)
     char size[SIZE_TEXT_SIZE], free_text[SIZE_TEXT_SIZE], provisioned[SIZE_TEXT_SIZE];
     uint64_t total = js_get_u64(s, "vg_size"), left = js_get_u64(s, "vg_free");
     const char *condition = js_get_text(s, "condition");
+    uint64_t waiting = js_get_u64(s, "waiting");
 
+    if (waiting) /* above everything: somebody's I/O stands still */
+        printf("*** %" PRIu64 " WRITER%s WAIT%s FOR SPACE: delete volumes or extend the pool ***\n",
+               waiting, waiting == 1 ? "" : "S", waiting == 1 ? "S" : "");
     printf("pool         %s (%s)\n", js_get_text(s, "pool"), js_get_text(s, "pool_id"));
     printf("condition    %s\n", *condition ? condition : "healthy");
     printf("coordinator  %s (host %" PRIu64 "), term %" PRIu64 "\n",
@@ -28,8 +32,9 @@ static void print_status(const json_t *s)
     printf("space        %s, %s free (%.1f%% used)\n", size_format(total, size),
            size_format(left, free_text),
            total ? 100.0 * (double)(total - left) / (double)total : 0.0);
-    printf("volumes      %" PRIu64 ", %s in sum, %" PRIu64 " attachment(s)\n",
+    printf("volumes      %" PRIu64 ", %s in sum (%.0f%% of the space), %" PRIu64 " attachment(s)\n",
            js_get_u64(s, "volumes"), size_format(js_get_u64(s, "provisioned"), provisioned),
+           total ? 100.0 * (double)js_get_u64(s, "provisioned") / (double)total : 0.0,
            js_get_u64(s, "attachments"));
     printf("nodes        %" PRIu64 "\n", js_get_u64(s, "nodes"));
     printf("metadata     LVM seqno %" PRIu64 "\n", js_get_u64(s, "vg_seqno"));

@@ -348,7 +348,9 @@ json_t *verify_find(const struct verify_facts *facts)
 {
     struct context c = {facts, json_array()};
 
-    if (facts->status && *facts->status->condition)
+    /* That the pool fills up is no disagreement. */
+    if (facts->status && *facts->status->condition &&
+        strcmp(facts->status->condition, facts->status->space) != 0)
         found(&c, "condition", NULL, NULL, "`lunarctl node list`, `lvs --foreign -o +tags`", "%s",
               facts->status->condition);
     for (size_t i = 0; i < facts->n_volumes; i++)

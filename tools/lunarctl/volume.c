@@ -46,8 +46,10 @@ static void print_volumes(const json_t *doc)
         size_format(js_get_u64(v, "allocated"), allocated);
         text_table_row(t, (const char *[]){js_get_text(v, "name"), size, allocated,
                                            js_get_bool(v, "thick") ? "thick" : "thin",
-                                           js_get_text(v, "state"), attached,
-                                           js_get_text(v, "volume_id")});
+                                           *js_get_text(v, "condition")
+                                               ? "waiting" /* volume show says why */
+                                               : js_get_text(v, "state"),
+                                           attached, js_get_text(v, "volume_id")});
     }
     text_table_print(t, 0);
 }
@@ -65,6 +67,8 @@ static void print_volume(const json_t *v)
            size_format(js_get_u64(v, "allocated"), allocated), js_get_u64(v, "layers"));
     printf("kind       %s\n", js_get_bool(v, "thick") ? "thick" : "thin");
     printf("state      %s\n", js_get_text(v, "state"));
+    if (*js_get_text(v, "condition"))
+        printf("condition  %s\n", js_get_text(v, "condition"));
     if (json_array_size(json_object_get(v, "attachments")) == 0)
         printf("attached   nowhere\n");
     json_array_foreach(json_object_get(v, "attachments"), i, a)
