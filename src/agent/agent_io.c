@@ -15,6 +15,7 @@
 #include "agent/agent_internal.h"
 #include "agent/grant_check.h"
 #include "agent/inspect.h"
+#include "agent/probe.h"
 #include "base/log.h"
 
 /* --- reports --- */
@@ -234,4 +235,5 @@ const struct node_io agent_io = {
     .watch = io_watch,
     .waiting = io_waiting,
     .inspect = inspect_command,
+    .probe = probe_command,
 };

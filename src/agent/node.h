@@ -50,6 +50,8 @@ struct node_io {
     void (*waiting)(void *data, bool waiting); /* answers are awaited: poll fast */
     /* Looks at what stands here and sends the result itself, later. NULL: it cannot. */
     void (*inspect)(void *data, const struct uuid *command_id);
+    /* The same about LUNs of the pool. */
+    void (*probe)(void *data, const struct uuid *command_id, const Lunar__ProbePv *m);
 };
 
 struct node_config {

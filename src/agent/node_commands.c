@@ -394,6 +394,11 @@ static void detach_command(struct node *n, const struct uuid *command_id, const 
     }
 }
 
+static void refuse_unknown(struct node *n, const struct uuid *command_id)
+{
+    send_result(n, command_id, LUNAR_E_UNSUPPORTED, "this agent does not know the command", "");
+}
+
 void held_command(struct node *n, uint64_t term, const Lunar__Command *command)
 {
     struct uuid id = uuid_from_pb(command->id);
@@ -409,11 +414,18 @@ void held_command(struct node *n, uint64_t term, const Lunar__Command *command)
         format_command(n, term, &id, command->format_job);
         break;
     case LUNAR__COMMAND__OP_INSPECT:
-        if (n->io->inspect) {
+        if (n->io->inspect)
             n->io->inspect(n->data, &id);
-            break;
-        } /* fall through */
+        else
+            refuse_unknown(n, &id);
+        break;
+    case LUNAR__COMMAND__OP_PROBE_PV:
+        if (n->io->probe)
+            n->io->probe(n->data, &id, command->probe_pv);
+        else
+            refuse_unknown(n, &id);
+        break;
     default:
-        send_result(n, &id, LUNAR_E_UNSUPPORTED, "this agent does not know the command", "");
+        refuse_unknown(n, &id);
     }
 }

@@ -236,7 +236,11 @@ int catalogue_build(const struct lvm_report *report, struct catalogue *ret, stru
                               .vg_free = report->vg_free,
                               .extent_size = report->extent_size,
                               .seqno = report->seqno,
-                              .settings = catalogue_read_settings(report)};
+                              .settings = catalogue_read_settings(report),
+                              .n_pvs = report->n_pvs};
+    ret->pvs = mem_array(report->n_pvs, sizeof *ret->pvs);
+    for (uint32_t i = 0; i < report->n_pvs; i++)
+        ret->pvs[i] = report->pvs[i];
     b.all = mem_array(b.n, sizeof *b.all);
     for (uint32_t i = 0; i < b.n; i++)
         b.all[i] = candidate_read(&report->lvs[i]);
@@ -263,6 +267,7 @@ void catalogue_free(struct catalogue *catalogue)
         free(catalogue->layers[i].segments);
     for (uint32_t i = 0; i < catalogue->n_foreign; i++)
         free(catalogue->foreign[i]);
+    free(catalogue->pvs);
     free(catalogue->volumes);
     free(catalogue->by_id);
     free(catalogue->layers);

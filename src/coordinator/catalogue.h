@@ -136,6 +136,8 @@ struct catalogue {
     struct catalogue_index *snapshots_by_id;
     uint64_t vg_size, vg_free, extent_size, seqno;
     struct catalogue_settings settings;
+    struct lvm_pv *pvs; /* the pool's LUNs, the first one first */
+    uint32_t n_pvs;
     /* LVs without lunar's tags or with broken ones: "NAME (why)", never touched. Also both of two
      * volumes of one name, a volume with two leaves or a broken chain, and (though their layers
      * stay where chains need them) snapshots that are broken or not alone with their name. */
@@ -223,6 +225,8 @@ void catalogue_deleting_args(const char *vg, const struct catalogue_volume *v,
 /* `from` is what stands there. */
 void catalogue_settings_args(const char *vg, const struct catalogue_settings *from,
                              const struct catalogue_settings *to, struct catalogue_args *ret);
+/* The PV has the size of its device from now on. */
+void catalogue_resize_pv_args(const struct lvm_pv *pv, struct catalogue_args *ret);
 /* Removes up to CATALOGUE_REMOVE_MAX layers. */
 void catalogue_remove_args(const char *vg, const struct catalogue_layer *const *layers, uint32_t n,
                            struct catalogue_args *ret);

@@ -232,3 +232,9 @@ void catalogue_settings_args(const char *vg, const struct catalogue_settings *fr
     change_number(ret, "warn", from->warn_percent, to->warn_percent);
     add(ret, "%s", vg);
 }
+
+void catalogue_resize_pv_args(const struct lvm_pv *pv, struct catalogue_args *ret)
+{
+    begin(ret, "pvresize");
+    add(ret, LVM_PV_ARG "%s", pv->uuid);
+}

@@ -19,8 +19,6 @@
 #include "base/io.h"
 #include "coordinator/commit_private.h"
 
-#define PV_UUID_SIZE 39 /* 32 characters, 6 hyphens and the NUL */
-
 static int write_file(const char *path, const char *text, struct error *err)
 {
     FILE *f = fopen(path, "we");

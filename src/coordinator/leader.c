@@ -47,6 +47,7 @@ void leader_free(struct leader *leader)
     }
     inspect_free_all(leader);
     grow_free_all(leader);
+    extend_free(leader);
     for (uint32_t h = 1; h <= leader->sb->layout.max_nodes; h++)
         if (leader->nodes[h].has_grants)
             table_free(&leader->nodes[h].grants);
@@ -199,6 +200,9 @@ void leader_request(struct leader *leader, const struct waiter *from, const Luna
     case LUNAR__REQUEST__OP_POOL_SET:
         pool_set_request(leader, from, request->pool_set);
         break;
+    case LUNAR__REQUEST__OP_POOL_EXTEND:
+        extend_request(leader, from, request->pool_extend);
+        break;
     default:
         reply_error(leader, from, LUNAR_E_UNSUPPORTED,
                     "this coordinator does not know the request");
@@ -225,7 +229,7 @@ void leader_result(struct leader *leader, uint32_t host_id, const Lunar__Result 
     struct op *op;
 
     leader->now_ms = now_ms;
-    if (inspect_result(leader, host_id, result))
+    if (inspect_result(leader, host_id, result) || extend_result(leader, host_id, result))
         return;
     if (result->error && result->error->code < 0)
         error_set(&err, result->error->code, "%s", result->error->text);
@@ -279,8 +283,10 @@ void leader_node(struct leader *leader, uint32_t host_id, const struct channel_s
     n->last_heard_ms = stats->last_heard_ms;
     /* A page has room for more than a message may name. */
     snprintf(n->name, MESSAGE_NAME_MAX + 1, "%s", stats->peer_name);
-    if (changed)
+    if (changed) {
         inspect_node_changed(leader, host_id);
+        extend_node_changed(leader, host_id);
+    }
     if (changed && !n->leaving)
         resume_ops(leader, host_id);
 }
@@ -353,7 +359,8 @@ void leader_commit_done(struct leader *leader, uint64_t token, int rc, const str
         rc = LUNAR_E_INDETERMINATE;
     if (!op) {
         (void)(grow_commit_done(leader, token, rc, err) ||
-               pool_commit_done(leader, token, rc, err));
+               pool_commit_done(leader, token, rc, err) ||
+               extend_commit_done(leader, token, rc, err));
         return;
     }
     op->token = 0;
@@ -405,6 +412,7 @@ void leader_tick(struct leader *leader, uint64_t now_ms)
     inspect_tick(leader);
     grow_resume(leader);
     pool_watch(leader);
+    extend_tick(leader);
     if (now_ms - leader->reconciled_ms >= LEADER_RECONCILE_MS) {
         leader->reconciled_ms = now_ms;
         reconcile(leader);

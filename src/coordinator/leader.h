@@ -44,7 +44,8 @@ struct waiter {
 
 /* The outside. Every `token` is answered exactly once, later, never inline. */
 struct leader_io {
-    /* One LVM commit and a fresh catalogue; answered by leader_commit_done. `args` is copied. */
+    /* One LVM commit and a fresh catalogue; answered by leader_commit_done. `args` is copied.
+     * Without any: the catalogue alone. */
     void (*commit)(void *data, uint64_t token, const struct catalogue_args *args);
     /* Both copies of one node's grants, written and read back; answered by leader_grants_done.
      * `table` is copied. */

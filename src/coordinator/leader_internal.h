@@ -3,7 +3,7 @@
  * The leader's insides, shared by its files alone: leader.c (events, queries), ops.c (the operation
  * machine), op_create.c, op_attach.c, op_delete.c (one file per operation), op_grow.c, over.c
  * (lives that are over, and taking their grants), node_fence.c (the operator's fence),
- * op_inspect.c, reply.c (protobuf answers).
+ * op_inspect.c, op_extend.c (the pool's LUNs), reply.c (protobuf answers).
  */
 #ifndef LUNAR_COORDINATOR_LEADER_INTERNAL_H
 #define LUNAR_COORDINATOR_LEADER_INTERNAL_H
@@ -128,8 +128,9 @@ struct leader {
     struct inspection_list inspections;
     uint32_t n_inspections;
     struct pool_change pool_change;
-    enum pool_level pool_level; /* that was logged last */
-    struct growth_list growths; /* in the order in which they were asked for */
+    enum pool_level pool_level;  /* that was logged last */
+    struct growth_list growths;  /* in the order in which they were asked for */
+    struct extension *extension; /* of the pool, under way; NULL: none */
     uint64_t next_token;
     uint64_t now_ms; /* of the event being handled */
     uint64_t reconciled_ms;
@@ -208,6 +209,15 @@ int pool_check_overcommit(const struct leader *l, uint64_t more, struct error *e
 enum pool_level pool_space_text(struct leader *l, char *ret, size_t size);
 void pool_watch(struct leader *l); /* logs each change of that */
 
+/* --- op_extend.c --- */
+void extend_request(struct leader *l, const struct waiter *w, const Lunar__PoolExtend *m);
+/* False: it is not what was awaited. */
+bool extend_commit_done(struct leader *l, uint64_t token, int rc, const struct error *err);
+bool extend_result(struct leader *l, uint32_t host_id, const Lunar__Result *result);
+void extend_node_changed(struct leader *l, uint32_t host_id);
+void extend_tick(struct leader *l);
+void extend_free(struct leader *l);
+
 /* --- nodes and grants --- */
 /* Not leaving, heard of late, and alive for sure: sanlock says LIVE, or its page moved in this term
  * while sanlock has no opinion yet. An old page alone is no life sign: a job given to a dead node
@@ -277,5 +287,8 @@ void reply_grown(struct leader *l, const struct waiter *w, const struct catalogu
 /* Commands. LUNAR_E_NOT_JOINED etc. as leader_io.send. */
 int command_send(struct leader *l, const struct op *op, const struct catalogue_volume *v);
 int command_inspect(struct leader *l, uint32_t host_id, const struct uuid *command_id);
+/* Whether the node sees that PV with the size that its device has here. */
+int command_probe(struct leader *l, uint32_t host_id, const struct uuid *command_id,
+                  const struct lvm_pv *pv);
 
 #endif

@@ -38,7 +38,8 @@ static void commit_run(struct worker_job *job)
 {
     struct commit_job *j = job->data;
     const struct takeover *t = &j->c->takeover;
-    j->rc = committer_run(t->committer, j->args.argv, j->basis, &j->err);
+    if (j->args.argv[0])
+        j->rc = committer_run(t->committer, j->args.argv, j->basis, &j->err);
     if (j->rc != LUNAR_E_STALE)
         j->fresh = truth_read(t->lvm, t->committer, &j->fresh_err);
     j->fresh_basis = committer_basis(t->committer);

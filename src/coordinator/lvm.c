@@ -22,10 +22,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/log.h"
 #include "base/size.h"
 #include "coordinator/lvm_child.h"
 #include "coordinator/mem.h"
+#include "diskrpc/pv.h"
 
 /* A report takes about 600 bytes per LV: 256 MiB are 400,000 LVs, far beyond what the metadata area
  * holds. */
@@ -322,24 +324,55 @@ bool lvm_is_stuck(struct lvm *lvm)
     return false;
 }
 
+/* The device that an argument LVM_PV_ARG stands for; malloc'ed. */
+static char *pv_path(const struct lvm *lvm, const char *uuid, struct error *err)
+{
+    struct pv_label label;
+    int fd = io_open(lvm->device, 0, err);
+    int rc = fd < 0 ? fd : pv_label_read(fd, &label, err);
+    if (fd >= 0)
+        close(fd);
+    if (rc == 0 && strcmp(label.uuid, uuid) != 0)
+        rc = error_set(err, LUNAR_E_NOT_FOUND, "%s is not the PV %s", lvm->device, uuid);
+    return rc < 0 ? NULL : mem_strdup(lvm->device);
+}
+
+static void free_args(char **argv)
+{
+    for (size_t i = 0; argv[i]; i++)
+        free(argv[i]);
+}
+
+/* "lvm" and its arguments, malloc'ed. */
+static int make_args(const struct lvm *lvm, const char *const *args, char **argv, struct error *err)
+{
+    argv[0] = mem_strdup("lvm");
+    for (size_t n = 0; args[n]; n++) {
+        assert(n < LVM_ARGS_MAX);
+        bool is_pv = strncmp(args[n], LVM_PV_ARG, strlen(LVM_PV_ARG)) == 0;
+        argv[n + 1] = is_pv ? pv_path(lvm, args[n] + strlen(LVM_PV_ARG), err) : mem_strdup(args[n]);
+        if (!argv[n + 1])
+            return err ? err->code : LUNAR_E_NOT_FOUND;
+    }
+    return 0;
+}
+
 int lvm_run(struct lvm *lvm, const char *const *args, char **ret_stdout, struct error *err)
 {
-    char *argv[LVM_ARGS_MAX + 2] = {mem_strdup("lvm")};
+    char *argv[LVM_ARGS_MAX + 2] = {NULL};
     struct lvm_child_output output;
 
     if (ret_stdout)
         *ret_stdout = NULL;
-    if (lvm_is_stuck(lvm)) {
-        free(argv[0]);
+    if (lvm_is_stuck(lvm))
         return error_set(
             err, LUNAR_E_INDETERMINATE,
             "an earlier lvm (pid %d) was killed but hangs in its I/O: look at the LUN's paths",
             (int)lvm->stuck);
-    }
-    size_t n = 0;
-    for (; args[n]; n++) {
-        assert(n < LVM_ARGS_MAX);
-        argv[n + 1] = mem_strdup(args[n]);
+    int rc = make_args(lvm, args, argv, err);
+    if (rc < 0) {
+        free_args(argv);
+        return rc;
     }
     struct lvm_child_config config = {.path = lvm->path,
                                       .argv = argv,
@@ -348,7 +381,7 @@ int lvm_run(struct lvm *lvm, const char *const *args, char **ret_stdout, struct 
                                       .timeout_ms = lvm->timeout_ms,
                                       .out_max = LVM_OUT_MAX,
                                       .err_max = LVM_ERR_MAX};
-    int rc = lvm_child_run(&config, &output, &lvm->stuck, err);
+    rc = lvm_child_run(&config, &output, &lvm->stuck, err);
     if (rc == 0)
         rc = outcome(lvm, args[0], &output, err);
     if (rc == 0 && ret_stdout && output.out_cut)
@@ -359,7 +392,6 @@ int lvm_run(struct lvm *lvm, const char *const *args, char **ret_stdout, struct 
         output.out = NULL;
     }
     lvm_child_output_free(&output);
-    for (size_t i = 0; argv[i]; i++)
-        free(argv[i]);
+    free_args(argv);
     return rc;
 }

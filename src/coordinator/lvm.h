@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "diskrpc/pv.h"
 #include "diskrpc/superblock.h"
 
 #define LVM_METADATA_COPIES "2" /* areas on the PV: behind the label and at the device's end */
@@ -36,7 +37,8 @@ void lvm_close(struct lvm *lvm);
 
 /* Runs `lvm ARGS...` (NULL-terminated). 0; LUNAR_E_EXEC with lvm's own words; LUNAR_E_NO_SPACE
  * where they mean that; LUNAR_E_INDETERMINATE after a time-out. *ret_stdout (may be NULL) is
- * malloc'ed. */
+ * malloc'ed. An argument LVM_PV_ARG and a PV's uuid stands for its device on this machine. */
+#define LVM_PV_ARG "pv:"
 int lvm_run(struct lvm *lvm, const char *const *args, char **ret_stdout, struct error *err);
 /* Borrowed, as long as `lvm`: the VG's name, the private directory below state_dir, the device. */
 const char *lvm_vg_name(const struct lvm *lvm);
@@ -48,8 +50,21 @@ bool lvm_is_stuck(struct lvm *lvm);
 void lvm_set_timeout(struct lvm *lvm, int timeout_ms);
 
 struct lvm_segment {
-    uint64_t lun_offset; /* bytes */
+    uint64_t lun_offset; /* bytes, on its PV */
     uint64_t length;     /* bytes */
+    uint32_t pv;         /* lvm_pv.index */
+};
+/* One LUN of the pool. The first one has the reserved area and the only metadata areas. */
+#define LVM_PVS_MAX 32u
+struct lvm_pv {
+    char uuid[PV_UUID_SIZE];
+    uint32_t index; /* 0: the first; the others' stands in their tag lunar.pv */
+    bool numbered;  /* false: it has no such tag yet, and the index is made up for this report */
+    char wwid[WWID_SIZE]; /* of its tag lunar.pw; "": none there */
+    uint64_t size;        /* of its extents; the bytes that volumes can have */
+    uint64_t free;
+    uint64_t pe_start;
+    uint64_t device_size; /* of the device, as this machine sees it now */
 };
 struct lvm_lv {
     char *name;
@@ -57,8 +72,8 @@ struct lvm_lv {
     uint64_t size;
     char **tags;
     uint32_t n_tags;
-    bool linear; /* all of it linear on the pool's PV; else there are no segments */
-    struct lvm_segment *segments; /* in order of the LV; neighbours on the LUN are joined */
+    bool linear; /* all of it linear on the pool's PVs; else there are no segments */
+    struct lvm_segment *segments; /* in order of the LV; neighbours on one PV are joined */
     uint32_t n_segments;
 };
 struct lvm_report {
@@ -66,13 +81,16 @@ struct lvm_report {
     uint64_t seqno;
     char **vg_tags;
     uint32_t n_vg_tags;
+    struct lvm_pv *pvs; /* the first one first */
+    uint32_t n_pvs;
     struct lvm_lv *lvs;
     uint32_t n_lvs;
 };
 /* One `lvm fullreport`: one process that reads the metadata once, so VG and LVs are of one seqno
- * (and no slower than `lvs`). Fields are checked; no byte of the LUN may belong to two LVs. An LV
- * that is not linear is reported as such, for the catalogue to name as foreign. A VG of several PVs
- * is LUNAR_E_UNSUPPORTED as yet. Free with lvm_report_free. */
+ * (and no slower than `lvs`). Fields are checked; no byte of a LUN may belong to two LVs. An LV
+ * that is not linear is reported as such, for the catalogue to name as foreign. A PV that this
+ * machine does not see is LUNAR_E_NOT_FOUND, and there is no report: volumes on it are neither gone
+ * nor anybody else's, so nobody may act on a catalogue without them. Free with lvm_report_free. */
 int lvm_report(struct lvm *lvm, struct lvm_report *ret, struct error *err);
 /* The parser alone: hostile JSON gives LUNAR_E_CORRUPT and an empty report. */
 int lvm_report_parse(const char *json, struct lvm_report *ret, struct error *err);

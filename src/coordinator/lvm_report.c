@@ -2,10 +2,11 @@
 /*
  * lvm's report as structures: one `lvm fullreport` in JSON, read with suspicion.
  *
- * Happy path: the "vg" row gives sizes and seqno, the "pv" row where extents begin, the "seg" rows
- * (sorted by LV and place in it) the LVs with their tags and segments, which become byte ranges of
- * the LUN. Failure modes: what is not the shape we asked for, a number that is none, a range
- * outside the VG, an LV with a gap, two LVs on one extent: LUNAR_E_CORRUPT with the LV's name, and
+ * Happy path: the "vg" row gives sizes and seqno, the "pv" rows the LUNs and where extents begin on
+ * each (lvm_report_pvs.c), the "seg" rows (sorted by LV and place in it) the LVs with their tags
+ * and segments, which become byte ranges of a LUN. Failure modes: what is not the shape we asked
+ * for, a number that is none, a range outside its PV, an LV with a gap, two LVs on one extent:
+ * LUNAR_E_CORRUPT with the LV's name, a PV that is not on this machine: LUNAR_E_NOT_FOUND, and
  * no report at all, because a wrong map destroys data. Every number is text of digits; products are
  * checked for overflow. jansson bounds the nesting.
  */
@@ -15,26 +16,23 @@
 #include <string.h>
 
 #include "coordinator/lvm.h"
+#include "coordinator/lvm_report_private.h"
 #include "coordinator/mem.h"
 
 #define REPORT_LVS_MAX (1u << 20)
 
-struct parser {
-    struct lvm_report *report;
-    const char *pv_name;
-    uint64_t pe_start;
-    const char *lv_uuid; /* of the LV that the last row belonged to */
-    uint64_t lv_done;    /* bytes of it seen */
-    struct error *err;
-};
+int report_bad(const struct parser *p, const char *whose, const char *what)
+{
+    return error_set(p->err, LUNAR_E_CORRUPT, "lvm's report makes no sense: %s%s%s",
+                     whose ? whose : "", whose ? ": " : "", what);
+}
 
 static int bad(const struct parser *p, const char *lv, const char *what)
 {
-    return error_set(p->err, LUNAR_E_CORRUPT, "lvm's report makes no sense: %s%s%s", lv ? lv : "",
-                     lv ? ": " : "", what);
+    return report_bad(p, lv, what);
 }
 
-static const char *text_of(const json_t *row, const char *key)
+const char *report_text(const json_t *row, const char *key)
 {
     return json_string_value(json_object_get(row, key));
 }
@@ -53,9 +51,9 @@ static bool digits(const char *text, uint64_t *ret, const char **end)
     return p > text;
 }
 
-static int number_of(const struct parser *p, const json_t *row, const char *key, uint64_t *ret)
+int report_number(const struct parser *p, const json_t *row, const char *key, uint64_t *ret)
 {
-    const char *text = text_of(row, key), *end;
+    const char *text = report_text(row, key), *end;
     if (!text || !digits(text, ret, &end) || *end)
         return error_set(p->err, LUNAR_E_CORRUPT,
                          "lvm's report makes no sense: %s is '%.40s', not a number", key,
@@ -90,50 +88,34 @@ static int parse_vg(struct parser *p, const json_t *section)
 {
     struct lvm_report *r = p->report;
     const json_t *row = only_row(section);
-    uint64_t pvs;
     int rc;
 
     if (!row)
         return bad(p, NULL, "there is not exactly one VG");
-    if ((rc = number_of(p, row, "vg_size", &r->vg_size)) < 0 ||
-        (rc = number_of(p, row, "vg_free", &r->vg_free)) < 0 ||
-        (rc = number_of(p, row, "vg_extent_size", &r->extent_size)) < 0 ||
-        (rc = number_of(p, row, "vg_seqno", &r->seqno)) < 0 ||
-        (rc = number_of(p, row, "pv_count", &pvs)) < 0)
+    if ((rc = report_number(p, row, "vg_size", &r->vg_size)) < 0 ||
+        (rc = report_number(p, row, "vg_free", &r->vg_free)) < 0 ||
+        (rc = report_number(p, row, "vg_extent_size", &r->extent_size)) < 0 ||
+        (rc = report_number(p, row, "vg_seqno", &r->seqno)) < 0 ||
+        (rc = report_number(p, row, "pv_count", &p->pv_count)) < 0)
         return rc;
-    if (pvs != 1)
-        return error_set(p->err, LUNAR_E_UNSUPPORTED,
-                         "the VG has %llu PVs; pools of several LUNs are not supported yet",
-                         (unsigned long long)pvs);
     if (r->extent_size == 0 || r->extent_size % 512 || r->vg_size % r->extent_size ||
         r->vg_free % r->extent_size || r->vg_free > r->vg_size)
         return bad(p, NULL, "the VG's sizes contradict each other");
-    const char *tags = text_of(row, "vg_tags");
+    const char *tags = report_text(row, "vg_tags");
     parse_tags(&r->vg_tags, &r->n_vg_tags, tags ? tags : "");
     return 0;
-}
-
-static int parse_pv(struct parser *p, const json_t *section)
-{
-    const json_t *row = only_row(section);
-    if (!row)
-        return bad(p, NULL, "there is not exactly one PV");
-    p->pv_name = text_of(row, "pv_name");
-    if (!p->pv_name || !*p->pv_name)
-        return bad(p, NULL, "the PV has no name");
-    return number_of(p, row, "pe_start", &p->pe_start);
 }
 
 /* The first row of an LV opens it; its later rows only add segments. */
 static int open_lv(struct parser *p, const json_t *row, const char *name, const char *uuid)
 {
     struct lvm_report *r = p->report;
-    const char *tags = text_of(row, "lv_tags");
+    const char *tags = report_text(row, "lv_tags");
     uint64_t size;
 
     if (!tags)
         return bad(p, name, "it has no list of tags");
-    int rc = number_of(p, row, "lv_size", &size);
+    int rc = report_number(p, row, "lv_size", &size);
     if (rc < 0)
         return rc;
     if (r->n_lvs >= REPORT_LVS_MAX)
@@ -149,40 +131,50 @@ static int open_lv(struct parser *p, const json_t *row, const char *name, const 
 }
 
 /* "/dev/name:12-23": the PV's name may itself hold colons. */
-static bool parse_range(const struct parser *p, const char *text, uint64_t *ret_first,
+static bool parse_range(const char *pv_name, const char *text, uint64_t *ret_first,
                         uint64_t *ret_last)
 {
-    size_t len = strlen(p->pv_name);
+    size_t len = strlen(pv_name);
     const char *end;
-    return strncmp(text, p->pv_name, len) == 0 && text[len] == ':' &&
+    return strncmp(text, pv_name, len) == 0 && text[len] == ':' &&
            digits(text + len + 1, ret_first, &end) && *end == '-' &&
            digits(end + 1, ret_last, &end) && *end == 0 && *ret_first <= *ret_last;
 }
 
-static void add_segment(struct lvm_lv *lv, uint64_t offset, uint64_t length)
+/* The PV on which that range lies; NULL: none, or it is no range. */
+static const struct lvm_pv *find_range(const struct parser *p, const char *text,
+                                       uint64_t *ret_first, uint64_t *ret_last)
+{
+    for (uint32_t i = 0; text && i < p->report->n_pvs; i++)
+        if (parse_range(p->pv_names[i], text, ret_first, ret_last))
+            return &p->report->pvs[i];
+    return NULL;
+}
+
+static void add_segment(struct lvm_lv *lv, uint32_t pv, uint64_t offset, uint64_t length)
 {
     struct lvm_segment *last = lv->n_segments ? &lv->segments[lv->n_segments - 1] : NULL;
-    if (last && last->lun_offset + last->length == offset) {
+    if (last && last->pv == pv && last->lun_offset + last->length == offset) {
         last->length += length;
         return;
     }
     lv->segments = mem_grow(lv->segments, lv->n_segments, sizeof *lv->segments);
-    lv->segments[lv->n_segments++] = (struct lvm_segment){offset, length};
+    lv->segments[lv->n_segments++] = (struct lvm_segment){offset, length, pv};
 }
 
 static int parse_linear(struct parser *p, const json_t *row, struct lvm_lv *lv, uint64_t size)
 {
     const struct lvm_report *r = p->report;
-    const char *range = text_of(row, "seg_pe_ranges");
     uint64_t first, last;
+    const struct lvm_pv *pv = find_range(p, report_text(row, "seg_pe_ranges"), &first, &last);
 
-    if (!range || !parse_range(p, range, &first, &last))
-        return bad(p, lv->name, "a segment does not say where on the PV it lies");
-    if (last >= r->vg_size / r->extent_size)
-        return bad(p, lv->name, "a segment lies beyond the VG's end");
+    if (!pv)
+        return bad(p, lv->name, "a segment does not say where on a PV it lies");
+    if (last >= pv->size / r->extent_size)
+        return bad(p, lv->name, "a segment lies beyond its PV's end");
     if (size != (last - first + 1) * r->extent_size)
         return bad(p, lv->name, "a segment's size is not that of its extents");
-    add_segment(lv, p->pe_start + first * r->extent_size, size);
+    add_segment(lv, pv->index, pv->pe_start + first * r->extent_size, size);
     return 0;
 }
 
@@ -196,15 +188,15 @@ static void drop_segments(struct lvm_lv *lv)
 
 static int parse_segment(struct parser *p, const json_t *row)
 {
-    const char *name = text_of(row, "lv_name"), *uuid = text_of(row, "lv_uuid");
-    const char *type = text_of(row, "segtype");
+    const char *name = report_text(row, "lv_name"), *uuid = report_text(row, "lv_uuid");
+    const char *type = report_text(row, "segtype");
     uint64_t start, size;
     int rc;
 
     if (!name || !*name || !uuid || !*uuid || !type)
         return bad(p, name, "a segment without name, uuid or type");
-    if ((rc = number_of(p, row, "seg_start", &start)) < 0 ||
-        (rc = number_of(p, row, "seg_size", &size)) < 0)
+    if ((rc = report_number(p, row, "seg_start", &start)) < 0 ||
+        (rc = report_number(p, row, "seg_size", &size)) < 0)
         return rc;
     if ((!p->lv_uuid || strcmp(p->lv_uuid, uuid) != 0) && (rc = open_lv(p, row, name, uuid)) < 0)
         return rc;
@@ -229,7 +221,7 @@ static int parse_segments(struct parser *p, const json_t *section)
     json_array_foreach(section, i, row)
     {
         const struct lvm_report *r = p->report;
-        const char *uuid = text_of(row, "lv_uuid");
+        const char *uuid = report_text(row, "lv_uuid");
         bool next = p->lv_uuid && uuid && strcmp(uuid, p->lv_uuid) != 0;
         if (next && p->lv_done != r->lvs[r->n_lvs - 1].size)
             return bad(p, r->lvs[r->n_lvs - 1].name, "its segments end before it does");
@@ -250,10 +242,12 @@ static int by_name(const void *a, const void *b)
 static int by_offset(const void *a, const void *b)
 {
     const struct lvm_segment *x = a, *y = b;
+    if (x->pv != y->pv)
+        return (x->pv > y->pv) - (x->pv < y->pv);
     return (x->lun_offset > y->lun_offset) - (x->lun_offset < y->lun_offset);
 }
 
-/* One name stands for one LV, and one byte of the LUN belongs to one LV at most. */
+/* One name stands for one LV, and one byte of a LUN belongs to one LV at most. */
 static int check_unique(const struct parser *p)
 {
     struct lvm_report *r = p->report;
@@ -275,10 +269,11 @@ static int check_unique(const struct parser *p)
             all[n++] = r->lvs[i].segments[k];
     qsort(all, n, sizeof *all, by_offset);
     for (size_t i = 1; i < n && rc == 0; i++)
-        if (all[i - 1].lun_offset + all[i - 1].length > all[i].lun_offset)
+        if (all[i - 1].pv == all[i].pv &&
+            all[i - 1].lun_offset + all[i - 1].length > all[i].lun_offset)
             rc = error_set(p->err, LUNAR_E_CORRUPT,
-                           "lvm's report makes no sense: two LVs share byte %llu of the LUN",
-                           (unsigned long long)all[i].lun_offset);
+                           "lvm's report makes no sense: two LVs share byte %llu of LUN %u",
+                           (unsigned long long)all[i].lun_offset, all[i].pv);
     free(all);
     return rc;
 }
@@ -297,9 +292,7 @@ int lvm_report_parse(const char *json, struct lvm_report *ret, struct error *err
     const json_t *report = only_row(json_object_get(root, "report"));
     rc = report ? parse_vg(&p, json_object_get(report, "vg")) : bad(&p, NULL, "no report in it");
     if (rc == 0)
-        rc = parse_pv(&p, json_object_get(report, "pv"));
-    if (rc == 0 && p.pe_start > INT64_MAX - ret->vg_size)
-        rc = bad(&p, NULL, "the PV's extents begin beyond all devices");
+        rc = report_pvs(&p, json_object_get(report, "pv"));
     if (rc == 0)
         rc = parse_segments(&p, json_object_get(report, "seg"));
     if (rc == 0)
@@ -328,7 +321,7 @@ int lvm_report(struct lvm *lvm, struct lvm_report *ret, struct error *err)
         "--configreport",
         "pv",
         "-o",
-        "pv_name,pe_start",
+        "pv_name,pv_uuid,pe_start,pv_size,pv_free,dev_size,pv_mda_count,pv_tags,pv_missing",
         "--configreport",
         "lv",
         "-o",
@@ -366,5 +359,6 @@ void lvm_report_free(struct lvm_report *report)
     }
     free_tags(report->vg_tags, report->n_vg_tags);
     free(report->lvs);
+    free(report->pvs);
     memset(report, 0, sizeof *report);
 }

@@ -21,6 +21,17 @@ static char *text(const char *s)
     return (char *)(uintptr_t)s; /* protobuf-c's structs lack the const; packing does not write */
 }
 
+/* Points into `pv`. */
+static void pv_message(const struct lvm_pv *pv, Lunar__Pv *ret)
+{
+    lunar__pv__init(ret);
+    ret->index = pv->index;
+    ret->uuid = text(pv->uuid);
+    ret->wwid = text(pv->wwid);
+    ret->size = pv->size;
+    ret->free = pv->free;
+}
+
 static void send_response(struct leader *l, const struct waiter *w, Lunar__Response *response)
 {
     Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
@@ -307,6 +318,12 @@ void reply_status(struct leader *l, const struct waiter *w)
     struct growth_wait wait;
     grow_waiting(l, &wait);
     s.waiting = wait.n;
+    Lunar__Pv pvs[LVM_PVS_MAX], *list[LVM_PVS_MAX];
+    for (uint32_t i = 0; i < l->catalogue->n_pvs && i < LVM_PVS_MAX; i++) {
+        pv_message(&l->catalogue->pvs[i], &pvs[i]);
+        list[s.n_pvs++] = &pvs[i];
+    }
+    s.pvs = list;
     response.op_case = LUNAR__RESPONSE__OP_STATUS;
     response.status = &s;
     send_response(l, w, &response);
@@ -384,6 +401,22 @@ void reply_grown(struct leader *l, const struct waiter *w, const struct catalogu
     response.grown_layer = &m;
     send_response(l, w, &response);
     free(m.layer);
+}
+
+int command_probe(struct leader *l, uint32_t host_id, const struct uuid *command_id,
+                  const struct lvm_pv *pv)
+{
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__ProbePv m = LUNAR__PROBE_PV__INIT;
+    Lunar__Pv one = LUNAR__PV__INIT, *list = &one;
+
+    pv_message(pv, &one);
+    one.size = pv->device_size;
+    m.pvs = &list;
+    m.n_pvs = 1;
+    command.op_case = LUNAR__COMMAND__OP_PROBE_PV;
+    command.probe_pv = &m;
+    return send_to_node(l, host_id, command_id, &command);
 }
 
 static int send_attach(struct leader *l, const struct op *op, const struct catalogue_volume *v)

@@ -24,24 +24,30 @@ static bool read_line(const char *path, char ret[WWID_SIZE])
     return n > 0;
 }
 
-void wwid_read(int fd, char ret[WWID_SIZE])
+void wwid_of_device(unsigned int major_number, unsigned int minor_number, char ret[WWID_SIZE])
 {
     /* NVMe namespace; SCSI disk; virtio-blk; device-mapper (multipath's UUID ends with the WWID);
      * then the same of the whole disk, where the device is a partition. */
     static const char *const places[] = {"wwid",    "device/wwid",    "serial",   "dm/uuid",
                                          "../wwid", "../device/wwid", "../serial"};
-    struct stat st;
 
-    if (fstat(fd, &st) == 0 && S_ISBLK(st.st_mode)) {
-        for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-            char path[128];
-            snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%s", major(st.st_rdev),
-                     minor(st.st_rdev), places[i]);
-            if (read_line(path, ret))
-                return;
-        }
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        char path[128];
+        snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%s", major_number, minor_number,
+                 places[i]);
+        if (read_line(path, ret))
+            return;
     }
     ret[0] = '\0';
+}
+
+void wwid_read(int fd, char ret[WWID_SIZE])
+{
+    struct stat st;
+
+    ret[0] = '\0';
+    if (fstat(fd, &st) == 0 && S_ISBLK(st.st_mode))
+        wwid_of_device(major(st.st_rdev), minor(st.st_rdev), ret);
 }
 
 int wwid_check(int fd, const char *device, const struct superblock *sb, struct error *err)

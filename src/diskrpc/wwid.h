@@ -8,6 +8,8 @@
 
 /* "" if `fd` is no block device or its device has no id. Reads sysfs alone. */
 void wwid_read(int fd, char ret[WWID_SIZE]);
+/* The same of a device that is not open: nothing of it is read. */
+void wwid_of_device(unsigned int major_number, unsigned int minor_number, char ret[WWID_SIZE]);
 
 /* LUNAR_E_FOREIGN, with what to do, if the LUN behind `fd` is not the one that the superblock was
  * made on. */

@@ -96,7 +96,8 @@ static void feed_lv(struct feed *f, struct lvm_lv *lv, uint64_t *at)
     lv->size = (uint64_t)(1 + shape % 64) << 20;
     if (lv->linear) {
         lv->segments = calloc(1, sizeof *lv->segments);
-        lv->segments[lv->n_segments++] = (struct lvm_segment){*at, lv->size};
+        lv->segments[lv->n_segments++] =
+            (struct lvm_segment){.lun_offset = *at, .length = lv->size};
         *at += lv->size;
     }
     snprintf(size, sizeof size, "%llu", (1ull + feed_u8(f) % 80) << 20);

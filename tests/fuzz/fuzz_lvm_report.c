@@ -31,7 +31,7 @@ static bool overlap(const struct lvm_lv *a, const struct lvm_lv *b)
     for (uint32_t i = 0; i < a->n_segments; i++)
         for (uint32_t k = 0; k < b->n_segments; k++) {
             const struct lvm_segment *x = &a->segments[i], *y = &b->segments[k];
-            if (x->lun_offset < y->lun_offset + y->length &&
+            if (x->pv == y->pv && x->lun_offset < y->lun_offset + y->length &&
                 y->lun_offset < x->lun_offset + x->length)
                 return true;
         }
@@ -41,6 +41,10 @@ static bool overlap(const struct lvm_lv *a, const struct lvm_lv *b)
 static void check_report(const struct lvm_report *r)
 {
     MUST(r->extent_size > 0 && r->vg_free <= r->vg_size, "the VG's sizes make sense");
+    uint32_t first = 0;
+    for (uint32_t i = 0; i < r->n_pvs; i++)
+        first += r->pvs[i].index == 0;
+    MUST(first == 1 && r->pvs[0].index == 0, "one PV is the first");
     for (uint32_t i = 0; i < r->n_lvs; i++) {
         check_lv(&r->lvs[i]);
         for (uint32_t k = 0; k < i; k++)
@@ -61,7 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     free(text);
     if (rc < 0) {
         MUST(err.code == rc && err.text[0], "a refusal says why");
-        MUST(!report.lvs && report.n_lvs == 0, "and leaves nothing");
+        MUST(!report.lvs && report.n_lvs == 0 && !report.pvs, "and leaves nothing");
         return 0;
     }
     check_report(&report);

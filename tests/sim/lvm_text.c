@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sim/world.h"
+
 void vg_free(struct vg *vg)
 {
     fake_lvm_free(&vg->lvm);
@@ -198,9 +200,12 @@ char *vg_json(const struct vg *vg)
     for (int i = 0; i < vg->n_tags; i++)
         fprintf(out, "%s%s", i ? "," : "", vg->tags[i]);
     fprintf(out,
-            "\"}],\"pv\":[{\"pv_name\":\"/dev/lun\",\"pe_start\":\"%llu\"}],"
+            "\"}],\"pv\":[{\"pv_name\":\"/dev/lun\",\"pe_start\":\"%llu\","
+            "\"pv_uuid\":\"SIMULA-TED0-PHYS-ICAL-VOLU-ME00-000001\",\"pv_size\":\"%" PRIu64
+            "\",\"pv_free\":\"%" PRIu64 "\",\"dev_size\":\"%" PRIu64
+            "\",\"pv_mda_count\":\"2\",\"pv_tags\":\"\",\"pv_missing\":\"\"}],"
             "\"lv\":[],\"pvseg\":[],\"seg\":[",
-            VG_PE_START);
+            VG_PE_START, f->vg_size, fake_lvm_free_bytes(f), (uint64_t)WORLD_LUN_SIZE);
     for (uint32_t i = 0; i < f->n_lvs; i++)
         json_lv(out, &f->lvs[i], i == 0);
     fprintf(out, "]}]}");

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "agent/inspect.h"
+#include "agent/probe.h"
 #include "base/helper.h"
 #include "sim/ghost.h"
 
@@ -38,6 +39,15 @@ void inspect_command(void *data, const struct uuid *command_id)
     (void)data;
     (void)command_id;
     sim_violation("nobody-inspects", "an agent is told to look at what stands on its node");
+}
+
+/* Nor to this one: the model's LUN does not grow. */
+void probe_command(void *data, const struct uuid *command_id, const Lunar__ProbePv *m)
+{
+    (void)data;
+    (void)command_id;
+    (void)m;
+    sim_violation("nobody-probes", "an agent is asked about a LUN of the pool");
 }
 
 static void resign(void *data)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* LVM in memory; see fake_lvm.h. Knows vgchange, lvcreate, lvextend, lvchange and lvremove as
- * catalogue_args.c writes them; asserts on anything else. */
+/* LVM in memory; see fake_lvm.h. Knows vgchange, lvcreate, lvextend, lvchange, lvremove and
+ * pvresize as catalogue_args.c writes them; asserts on anything else. */
 #include "support/fake_lvm.h"
 
 #include <assert.h>
@@ -13,6 +13,30 @@ void fake_lvm_init(struct fake_lvm *f)
     f->seqno = 1;
     f->vg_size = 128 * FAKE_EXTENT;
     f->next_offset = 1ull << 30;
+    f->n_pvs = 1;
+    f->pvs[0] =
+        (struct lvm_pv){.uuid = FAKE_PV_UUID "0",
+                        .numbered = true,
+                        .size = f->vg_size,
+                        .pe_start = f->next_offset,
+                        .device_size = f->next_offset + f->vg_size + LAYOUT_LVM_METADATA_SIZE};
+}
+
+/* To what the device has: behind the extents of the first one is the second metadata area. */
+static int resize(struct fake_lvm *f, const char *const *argv)
+{
+    for (uint32_t i = 0; i < f->n_pvs; i++) {
+        struct lvm_pv *pv = &f->pvs[i];
+        uint64_t other = pv->pe_start + (i == 0 ? LAYOUT_LVM_METADATA_SIZE : 0);
+        if (strcmp(argv[3] + strlen(LVM_PV_ARG), pv->uuid) != 0)
+            continue;
+        f->vg_size -= pv->size;
+        pv->size = (pv->device_size - other) / FAKE_EXTENT * FAKE_EXTENT;
+        f->vg_size += pv->size;
+        return 0;
+    }
+    assert(!"no such PV");
+    return -1;
 }
 
 static void lv_free(struct lvm_lv *lv)
@@ -138,7 +162,8 @@ static void extend_at(struct fake_lvm *f, struct lvm_lv *lv, uint64_t size)
         last->length += more;
     } else {
         lv->segments = realloc(lv->segments, (lv->n_segments + 1) * sizeof *lv->segments);
-        lv->segments[lv->n_segments++] = (struct lvm_segment){f->next_offset, more};
+        lv->segments[lv->n_segments++] =
+            (struct lvm_segment){.lun_offset = f->next_offset, .length = more};
     }
     f->next_offset += more;
     lv->size = size;
@@ -185,6 +210,7 @@ int fake_lvm_run(struct fake_lvm *f, const char *const *argv, struct error *err)
              : strcmp(argv[0], "lvextend") == 0 ? extend(f, argv, err)
              : strcmp(argv[0], "lvchange") == 0 ? change(f, argv, err)
              : strcmp(argv[0], "lvremove") == 0 ? drop(f, argv, err)
+             : strcmp(argv[0], "pvresize") == 0 ? resize(f, argv)
                                                 : -1;
         assert(rc != -1);
         f->seqno += rc == 0;
@@ -200,6 +226,8 @@ struct catalogue *fake_lvm_catalogue(struct fake_lvm *f)
                                 .seqno = f->seqno,
                                 .vg_tags = f->vg_tags,
                                 .n_vg_tags = f->n_vg_tags,
+                                .pvs = f->pvs,
+                                .n_pvs = f->n_pvs,
                                 .lvs = f->lvs,
                                 .n_lvs = f->n_lvs};
     struct catalogue *c = calloc(1, sizeof *c);

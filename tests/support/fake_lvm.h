@@ -16,12 +16,15 @@ struct fake_lvm {
     uint64_t seqno, vg_size;
     char *vg_tags[8];
     uint32_t n_vg_tags;
+    struct lvm_pv pvs[4];
+    uint32_t n_pvs;
     uint64_t next_offset;
     int fail_with; /* code of the next command; 0: it works */
     bool fail_after;
 };
 
-#define FAKE_EXTENT (32ull << 20)
+#define FAKE_EXTENT  (32ull << 20)
+#define FAKE_PV_UUID "FAKEPV-0000-0000-0000-0000-0000-00000" /* and one digit */
 
 void fake_lvm_init(struct fake_lvm *f);
 void fake_lvm_free(struct fake_lvm *f);

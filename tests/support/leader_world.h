@@ -29,7 +29,7 @@ struct world {
     struct table grants[MAX_NODES + 1];              /* as they stand on the LUN */
     struct uuid held[MAX_NODES + 1][WORLD_HELD_MAX]; /* attachments that the node has open */
     int n_held[MAX_NODES + 1];
-    int formats;
+    int formats, probes;
 
     struct leader *leader;
     uint64_t term, now;
@@ -46,9 +46,10 @@ struct world {
     uint64_t generation[MAX_NODES + 1];
     int grants_fail; /* code of the next grant write, which then changes nothing */
     bool nodes_silent;
-    int node_error;   /* what nodes answer */
-    int send_fail;    /* what sending to a node gives */
-    bool asleep;      /* the coordinator was, of late */
+    uint32_t silent_node, blind_node; /* one; the second sees no LUN that it is asked about */
+    int node_error;                   /* what nodes answer */
+    int send_fail;                    /* what sending to a node gives */
+    bool asleep;                      /* the coordinator was, of late */
     uint64_t slow_ms; /* so long it takes from the question to sanlock until the leader is told */
     bool has_pr;
     uint64_t timestamp[MAX_NODES + 1];     /* of the delta leases */
@@ -266,6 +267,9 @@ static inline void node_acts(uint32_t host, const Lunar__Command *c, char *devic
         break;
     case LUNAR__COMMAND__OP_INSPECT:
         break;
+    case LUNAR__COMMAND__OP_PROBE_PV:
+        w.probes++;
+        break;
     default:
         id = uuid_from_pb(c->format_job->attachment_id);
         assert(granted(host, &id));
@@ -281,11 +285,13 @@ static inline void node_answers(const struct pending *p)
     Lunar__Inspection inspection = LUNAR__INSPECTION__INIT;
     char device[64] = "";
 
-    if (w.nodes_silent)
+    if (w.nodes_silent || p->host == w.silent_node)
         return;
-    if (w.node_error == 0)
+    if (p->host == w.blind_node && c->op_case == LUNAR__COMMAND__OP_PROBE_PV)
+        error.code = LUNAR_E_NOT_FOUND;
+    else if (w.node_error == 0)
         node_acts(p->host, c, device);
-    error.code = w.node_error;
+    error.code = error.code ? error.code : w.node_error;
     error.text = (char *)(uintptr_t) "the node says no";
     result.id = c->id;
     result.error = &error;
@@ -309,7 +315,7 @@ static inline bool outside_step(void)
         for (int i = 0; w.queue[k].kind == P_COMMIT && w.queue[k].args.argv[i]; i++)
             w.queue[k].args.argv[i] -= sizeof *w.queue;
     if (p.kind == P_COMMIT) {
-        int rc = fake_lvm_run(&w.lvm, p.args.argv, &err);
+        int rc = p.args.argv[0] ? fake_lvm_run(&w.lvm, p.args.argv, &err) : 0;
         leader_commit_done(w.leader, p.token, rc, &err, fake_lvm_catalogue(&w.lvm), w.now);
     } else if (p.kind == P_GRANTS) {
         int rc = w.grants_fail;
@@ -413,6 +419,14 @@ static inline void ask_inspect(const struct waiter *from, uint32_t host_id)
     m.host_id = host_id;
     r.op_case = LUNAR__REQUEST__OP_NODE_INSPECT;
     r.node_inspect = &m;
+    ask(from, &r);
+}
+
+static inline void ask_extend(const struct waiter *from, Lunar__PoolExtend *m)
+{
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    r.op_case = LUNAR__REQUEST__OP_POOL_EXTEND;
+    r.pool_extend = m;
     ask(from, &r);
 }
 

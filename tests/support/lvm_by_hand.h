@@ -26,7 +26,7 @@ static inline void add_lv(const char *name, uint64_t size, const char *tags)
     lv = &report.lvs[report.n_lvs++];
     *lv = (struct lvm_lv){.name = strdup(name), .uuid = strdup("u"), .size = size, .linear = true};
     lv->segments = calloc(1, sizeof *lv->segments);
-    lv->segments[0] = (struct lvm_segment){GIB * report.n_lvs, size};
+    lv->segments[0] = (struct lvm_segment){.lun_offset = GIB * report.n_lvs, .length = size};
     lv->n_segments = 1;
     char *copy = strdup(tags), *save = NULL;
     lv->tags = calloc(32, sizeof *lv->tags);

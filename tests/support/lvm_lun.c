@@ -83,6 +83,15 @@ const char *lvm_lun_open(struct lvm_lun *lun, uint64_t size, uint32_t sector)
     return NULL;
 }
 
+int lvm_lun_resize(struct lvm_lun *lun, uint64_t size)
+{
+    char path[80];
+    snprintf(path, sizeof path, "%s/disk", lun->dir);
+    if (truncate(path, (off_t)size) < 0 || ioctl(lun->loop, LOOP_SET_CAPACITY, 0) < 0)
+        return -errno;
+    return 0;
+}
+
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 {
     (void)st, (void)flag, (void)ftw;

@@ -21,6 +21,8 @@ struct lvm_lun {
 const char *lvm_lun_attach(struct lvm_lun *lun, uint64_t size, uint32_t sector);
 /* And a formatted pool with lvm opened on it. */
 const char *lvm_lun_open(struct lvm_lun *lun, uint64_t size, uint32_t sector);
+/* As an array does it, and a node that has looked again. 0 or -errno. */
+int lvm_lun_resize(struct lvm_lun *lun, uint64_t size);
 void lvm_lun_close(struct lvm_lun *lun);
 
 #endif

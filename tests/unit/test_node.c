@@ -82,8 +82,12 @@ static void io_waiting(void *data, bool waiting)
     w.waiting = waiting;
 }
 
-static const struct node_io fake_io = {io_write_report, io_run,     io_send, io_respond,
-                                       io_watch,        io_waiting, NULL};
+static const struct node_io fake_io = {.write_report = io_write_report,
+                                       .run = io_run,
+                                       .send = io_send,
+                                       .respond = io_respond,
+                                       .watch = io_watch,
+                                       .waiting = io_waiting};
 
 static void reset(void)
 {

@@ -86,6 +86,7 @@ int cmd_status(struct cli *cli, int argc, char **argv);
 int cmd_verify(struct cli *cli, int argc, char **argv);
 int cmd_pool_show(struct cli *cli, int argc, char **argv);
 int cmd_pool_set(struct cli *cli, int argc, char **argv);
+int cmd_pool_extend(struct cli *cli, int argc, char **argv);
 int cmd_node_list(struct cli *cli, int argc, char **argv);
 int cmd_node_status(struct cli *cli, int argc, char **argv);
 int cmd_node_check(struct cli *cli, int argc, char **argv);

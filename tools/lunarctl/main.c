@@ -45,6 +45,11 @@ static const struct command commands[] = {
      "created; what exists is left alone. The settings stand in the LVM metadata, in tags of the "
      "VG.",
      cmd_pool_set},
+    {"pool", "extend", "", "Take what the pool's LUNs have grown by",
+     "After the array has made a LUN larger and every node has looked at it again. The coordinator "
+     "asks\n"
+     "each node; if one does not see the new size, it is named and nothing is changed.",
+     cmd_pool_extend},
     {"node", "list", "", "List the pool's nodes",
      "States are sanlock's: LIVE, FAIL (lease expired, not yet proved dead), DEAD, FREE, UNKNOWN; "
      "LEFT is\n"

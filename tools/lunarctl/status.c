@@ -14,6 +14,25 @@
 #include "diskrpc/message.h"
 #include "who_leads.h"
 
+/* A pool of one LUN has nothing more to say about it. */
+static void print_pvs(const json_t *pvs)
+{
+    char size[SIZE_TEXT_SIZE], free_text[SIZE_TEXT_SIZE];
+    const json_t *pv;
+    size_t i;
+
+    if (json_array_size(pvs) < 2)
+        return;
+    json_array_foreach(pvs, i, pv)
+    {
+        const char *wwid = js_get_text(pv, "wwid");
+        printf("%-12s %" PRIu64 ": %s, %s free, %s%s%s\n", i == 0 ? "LUNs" : "",
+               js_get_u64(pv, "index"), size_format(js_get_u64(pv, "size"), size),
+               size_format(js_get_u64(pv, "free"), free_text), js_get_text(pv, "uuid"),
+               *wwid ? ", WWID " : "", wwid);
+    }
+}
+
 static void print_status(const json_t *s)
 {
     char size[SIZE_TEXT_SIZE], free_text[SIZE_TEXT_SIZE], provisioned[SIZE_TEXT_SIZE];
@@ -32,6 +51,7 @@ static void print_status(const json_t *s)
     printf("space        %s, %s free (%.1f%% used)\n", size_format(total, size),
            size_format(left, free_text),
            total ? 100.0 * (double)(total - left) / (double)total : 0.0);
+    print_pvs(json_object_get(s, "pvs"));
     printf("volumes      %" PRIu64 ", %s in sum (%.0f%% of the space), %" PRIu64 " attachment(s)\n",
            js_get_u64(s, "volumes"), size_format(js_get_u64(s, "provisioned"), provisioned),
            total ? 100.0 * (double)js_get_u64(s, "provisioned") / (double)total : 0.0,

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pool's LUNs behind the first one: LVM physical volumes, which each node finds among its block
+ * devices by what LVM's label says, without LVM.
+ */
+#ifndef LUNAR_DISKRPC_PV_H
+#define LUNAR_DISKRPC_PV_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "diskrpc/superblock.h"
+
+#define PV_UUID_SIZE 39 /* 32 characters, 6 hyphens and the NUL */
+#define PV_PATH_SIZE 288
+
+struct pv_label {
+    char uuid[PV_UUID_SIZE];
+    bool used;        /* it is part of a volume group, as far as the label knows */
+    uint32_t n_areas; /* metadata areas on it */
+};
+/* Reads 4 KiB of an O_DIRECT descriptor. LUNAR_E_CORRUPT: there is no sound LVM label. */
+int pv_label_read(int fd, struct pv_label *ret, struct error *err);
+
+/*
+ * The block device of this machine with that uuid in its label, on a LUN with just that WWID ("" is
+ * one that has none): its path goes to `ret`. LUNAR_E_NOT_FOUND with a sentence. Blocking, since it
+ * reads the labels of devices with that WWID. Nothing else is read, so no volume's content is ever
+ * taken for a LUN: what lunar itself makes has another WWID.
+ */
+int pv_find(const char *uuid, const char *wwid, char ret[PV_PATH_SIZE], struct error *err);
+
+/* LUNAR_E_NOT_FOUND, with what to do, unless the device behind `fd` has at least `bytes`. */
+int pv_check_size(int fd, const char *path, uint64_t bytes, struct error *err);
+
+#endif
