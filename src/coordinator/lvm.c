@@ -49,7 +49,9 @@ struct lvm {
 
 /* What follows `devices` is there so that no property of the machine or of the array changes the
  * layout or the view: the alignments keep the bootloader area at LAYOUT_AREA_START whatever I/O
- * sizes an array reports. */
+ * sizes an array reports. use_aio=0: with it every command ends with io_destroy, which waits for a
+ * grace period of RCU: 33 of the 40 ms that a command takes. Either way a killed command dies only
+ * when its I/O has ended. */
 static const char configuration[] =
     "config { checks=0 abort_on_errors=0 profile_dir=\"%1$s/profile\" }\n"
     "devices {\n"
@@ -64,7 +66,7 @@ static const char configuration[] =
     "global {\n"
     "  activation=0 locking_dir=\"%1$s/lock\" wait_for_locks=1 etc=\"%1$s\" umask=63 "
     "notify_dbus=0\n"
-    "  use_lvmlockd=0 use_lvmpolld=0 event_activation=0 system_id_source=\"lvmlocal\"\n"
+    "  use_aio=0 use_lvmlockd=0 use_lvmpolld=0 event_activation=0 system_id_source=\"lvmlocal\"\n"
     "}\n"
     "local { system_id=\"%4$s\" }\n"
     "activation { udev_sync=0 udev_rules=0 monitoring=0 verify_udev_operations=0 }\n"
