@@ -421,7 +421,8 @@ static void expire(struct leader *l, struct op *op)
     op_fail(op, LUNAR_E_TIMEOUT,
             "node '%s' did not answer; what was granted stands, the same request again goes on",
             node_name(l, op->host_id));
-    if (op->kind == OP_ATTACH || op->kind == OP_DETACH) {
+    /* An overlay is asked for again at the next reconciliation; meanwhile a detach may come in. */
+    if (op->kind == OP_ATTACH || op->kind == OP_DETACH || op->state == OP_STATE_OVERLAY) {
         op_finish(l, op);
         return;
     }
