@@ -80,8 +80,12 @@ struct task_job {
 /* SAFETY 2 (2): read after the report was written, before anything is mapped. */
 static int check_granted(struct task_job *j)
 {
+    const struct stack_layer *leaf = &j->task->spec->layers[0];
+    struct table_layer names = {.volume_short = leaf->volume_short, .index = leaf->index};
+
+    /* An attach or a job is granted with its layers; an open volume's grant gets a new one. */
     return grant_check(j->a->fd, &j->a->sb, &j->self, j->task->term, &j->task->spec->attachment_id,
-                       &j->err);
+                       j->task->kind == NODE_TASK_OVERLAY ? &names : NULL, &j->err);
 }
 
 static int restart(struct task_job *j)
@@ -115,6 +119,17 @@ static void task_run(uv_work_t *work)
     case NODE_TASK_RESTART:
         j->rc = restart(j);
         break;
+    case NODE_TASK_OVERLAY:
+        j->rc = check_granted(j);
+        if (j->rc == 0)
+            j->rc = stack_overlay(j->a->root, &life, t->stack, t->spec->layers, t->spec->n_layers,
+                                  &j->err);
+        break;
+    case NODE_TASK_RESIZE:
+        j->rc = check_granted(j);
+        if (j->rc == 0)
+            j->rc = stack_resize(j->a->root, &life, t->stack, t->spec, &j->err);
+        break;
     case NODE_TASK_TEARDOWN:
         j->rc =
             stack_teardown(j->a->root, &t->spec->pool_id, &t->spec->attachment_id, NULL, &j->err);
@@ -124,7 +139,8 @@ static void task_run(uv_work_t *work)
 
 static void task_done(uv_work_t *work, int status)
 {
-    static const char *const names[] = {"attach", "detach", "format", "restart", "teardown"};
+    static const char *const names[] = {"attach",   "detach",  "format", "restart",
+                                        "teardown", "overlay", "resize"};
     struct task_job *j = work->data;
     char id[UUID_TEXT_SIZE];
 

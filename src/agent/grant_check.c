@@ -28,8 +28,17 @@ static int check_term(int fd, const struct superblock *sb, uint64_t term, struct
     return 0;
 }
 
+static bool names(const struct table_entry *e, const struct table_layer *layer)
+{
+    for (uint32_t i = 0; i < e->n_layers; i++)
+        if (e->layers[i].volume_short == layer->volume_short && e->layers[i].index == layer->index)
+            return true;
+    return false;
+}
+
 static int check_table(int fd, const struct superblock *sb, const struct incarnation *self,
-                       uint64_t term, const struct uuid *attachment_id, struct error *err)
+                       uint64_t term, const struct uuid *attachment_id,
+                       const struct table_layer *layer, struct error *err)
 {
     struct table grants = {0};
     int rc =
@@ -43,13 +52,17 @@ static int check_table(int fd, const struct superblock *sb, const struct incarna
                       (unsigned long long)term);
     else if (table_marks_dead(&grants, self->generation))
         rc = error_set(err, LUNAR_E_STALE, "the coordinator holds this node for dead");
+    else if (layer && !names(e, layer))
+        rc = error_set(err, LUNAR_E_STALE, "the grant on the LUN does not name layer %u",
+                       layer->index);
     table_free(&grants);
     return rc;
 }
 
 int grant_check(int fd, const struct superblock *sb, const struct incarnation *self, uint64_t term,
-                const struct uuid *attachment_id, struct error *err)
+                const struct uuid *attachment_id, const struct table_layer *layer,
+                struct error *err)
 {
     int rc = check_term(fd, sb, term, err);
-    return rc < 0 ? rc : check_table(fd, sb, self, term, attachment_id, err);
+    return rc < 0 ? rc : check_table(fd, sb, self, term, attachment_id, layer, err);
 }

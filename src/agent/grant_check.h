@@ -8,14 +8,17 @@
 #include "base/uuid.h"
 #include "diskrpc/page.h"
 #include "diskrpc/superblock.h"
+#include "diskrpc/table.h"
 
 /*
  * Blocking O_DIRECT reads through `fd`. 0 if the coordinator lease's version is `term` and the
- * newest of our grant tables was written under `term` and names the attachment for our generation.
+ * newest of our grant tables was written under `term` and names the attachment for our generation,
+ * and that layer of it, if one is given (NULL: any).
  * LUNAR_E_STALE otherwise; -errno or LUNAR_E_CORRUPT if the LUN does not tell. Call it after the
  * report that says "opening" has been written.
  */
 int grant_check(int fd, const struct superblock *sb, const struct incarnation *self, uint64_t term,
-                const struct uuid *attachment_id, struct error *err);
+                const struct uuid *attachment_id, const struct table_layer *layer,
+                struct error *err);
 
 #endif

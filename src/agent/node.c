@@ -94,10 +94,11 @@ static void report_entry(const struct node *n, const struct held *h, struct tabl
     e->term = h->term;
     e->mode = h->mode;
     e->state = state_of(h);
-    for (uint32_t i = 0; i < h->spec.n_layers && i < TABLE_LAYERS_MAX; i++) {
-        e->layers[i].volume_short = h->spec.layers[i].volume_short;
-        e->layers[i].index = h->spec.layers[i].index;
-        e->layers[i].map_generation = h->spec.layers[i].map_generation;
+    const struct stack_spec *spec = change_reported(h);
+    for (uint32_t i = 0; i < spec->n_layers && i < TABLE_LAYERS_MAX; i++) {
+        e->layers[i].volume_short = spec->layers[i].volume_short;
+        e->layers[i].index = spec->layers[i].index;
+        e->layers[i].map_generation = spec->layers[i].map_generation;
         e->n_layers++;
     }
 }
@@ -150,11 +151,15 @@ void node_report_done(struct node *node, uint64_t token, int rc, const struct er
         node->report_failed = false;
     }
     TAILQ_FOREACH (h, &node->held, link) {
-        if (h->token != token)
-            continue;
-        h->token = 0;
-        held_report_done(node, h, rc, err);
-        return;
+        if (h->token == token) {
+            h->token = 0;
+            held_report_done(node, h, rc, err);
+            return;
+        }
+        if (h->change.token == token) {
+            change_report_done(node, h, rc, err);
+            return;
+        }
     }
 }
 
@@ -165,6 +170,10 @@ void node_task_done(struct node *node, struct node_task *task, int rc, const str
     assert(node->tasks_out > 0);
     node->tasks_out--;
     TAILQ_FOREACH (h, &node->held, link) {
+        if (h->change.token == task->token) {
+            change_task_done(node, h, rc, err);
+            return;
+        }
         if (h->token != task->token)
             continue;
         h->token = 0;
@@ -186,10 +195,8 @@ void node_qsd_exited(struct node *node, const struct stack *stack)
     TAILQ_FOREACH (h, &node->held, link) {
         if (h->stack != stack)
             continue;
-        if (h->step == HELD_OPEN)
-            held_start_restart(node, h);
-        else
-            h->qsd_exited = true;
+        h->qsd_exited = true;
+        held_go_on(node, h);
         return;
     }
 }

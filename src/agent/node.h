@@ -27,15 +27,17 @@ enum node_task_kind {
     NODE_TASK_FORMAT,
     NODE_TASK_RESTART,
     NODE_TASK_TEARDOWN, /* what an attach left half-built and could not take down itself */
+    NODE_TASK_OVERLAY,  /* these two beside the open state of a volume */
+    NODE_TASK_RESIZE,
 };
 
 /* Work for a blocking thread; the node's memory until node_task_done. */
 struct node_task {
     enum node_task_kind kind;
     uint64_t token;
-    uint64_t term;           /* attach, format: under which it was granted */
-    struct stack_spec *spec; /* attach, format */
-    struct stack *stack;     /* detach, restart: in; attach: out */
+    uint64_t term;           /* attach, format, overlay, resize: under which it was granted */
+    struct stack_spec *spec; /* attach, format; overlay, resize: as it is to be */
+    struct stack *stack;     /* all others: in; attach: out */
 };
 
 /* Every token is answered exactly once, later, never inline. */

@@ -6,9 +6,9 @@
  * Happy path of an attach: "opening" reported -> stack built outside (which checks term and grant
  * on the LUN) -> "open" reported -> result. Failure modes: the report cannot be written or the task
  * fails: the entry is taken back, reported, and the error is the result; the same command again
- * joins what is under way; another attachment of the same volume is refused (but a job on its next
- * layer); a map generation lower than what is known is refused (SAFETY 14); a detach of what is not
- * here is success, once the LUN's report says so too.
+ * joins what is under way; another attachment of the same volume is refused; a map generation lower
+ * than what is known is refused (SAFETY 14); a detach of what is not here is success, once the
+ * LUN's report says so too.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -18,8 +18,8 @@
 #include "agent/node_internal.h"
 #include "base/log.h"
 
-static void send_result(struct node *n, const struct uuid *command_id, int code, const char *words,
-                        const char *device)
+void held_send_result(struct node *n, const struct uuid *command_id, int code, const char *words,
+                      const char *device)
 {
     Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
     Lunar__Result result = LUNAR__RESULT__INIT;
@@ -52,13 +52,14 @@ void held_free(struct node *n, struct held *h)
         stack_free(h->stack);
     }
     stack_spec_free(&h->spec);
+    change_free(h);
     free(h);
 }
 
 /* Answers the command that waits, if one does, and forgets it. */
 static void answer_once(struct node *n, struct held *h, int code, const char *words)
 {
-    send_result(n, &h->command_id, code, words, "");
+    held_send_result(n, &h->command_id, code, words, "");
     memset(&h->command_id, 0, sizeof h->command_id);
 }
 
@@ -66,10 +67,9 @@ static void answer_once(struct node *n, struct held *h, int code, const char *wo
 static void opened(struct node *n, struct held *h)
 {
     h->step = HELD_OPEN;
-    send_result(n, &h->command_id, 0, "", h->stack->link);
+    held_send_result(n, &h->command_id, 0, "", h->stack->link);
     memset(&h->command_id, 0, sizeof h->command_id);
-    if (h->qsd_exited)
-        held_start_restart(n, h);
+    held_go_on(n, h);
 }
 
 static void report(struct node *n, struct held *h, enum held_step step)
@@ -100,6 +100,25 @@ void held_start_restart(struct node *n, struct held *h)
     run(n, h, HELD_RESTART_TASK, NODE_TASK_RESTART);
 }
 
+/* The way down begins. */
+static void close_held(struct node *n, struct held *h)
+{
+    h->close_wanted = false;
+    if (h->stack)
+        n->io->watch(n->data, h->stack, false);
+    report(n, h, HELD_CLOSING_REPORT);
+}
+
+void held_go_on(struct node *n, struct held *h)
+{
+    if (h->step != HELD_OPEN || change_runs(h))
+        return;
+    if (h->close_wanted)
+        close_held(n, h); /* it copes with a daemon that died */
+    else if (h->qsd_exited)
+        held_start_restart(n, h);
+}
+
 void held_report_done(struct node *n, struct held *h, int rc, const struct error *err)
 {
     switch (h->step) {
@@ -114,7 +133,7 @@ void held_report_done(struct node *n, struct held *h, int rc, const struct error
             answer_once(n, h, LUNAR_E_INDETERMINATE, err->text);
             return;
         }
-        send_result(n, &h->command_id, rc, err->text, "");
+        held_send_result(n, &h->command_id, rc, err->text, "");
         held_free(n, h);
         return;
     case HELD_OPEN_REPORT:
@@ -130,7 +149,7 @@ void held_report_done(struct node *n, struct held *h, int rc, const struct error
         if (rc < 0 && h->error.code == 0)
             error_set(&h->error, rc, "torn down, but the report could not be written: %s",
                       err->text);
-        send_result(n, &h->command_id, h->error.code, h->error.text, "");
+        held_send_result(n, &h->command_id, h->error.code, h->error.text, "");
         held_free(n, h);
         return;
     default:
@@ -141,11 +160,9 @@ void held_report_done(struct node *n, struct held *h, int rc, const struct error
 static void restart_done(struct node *n, struct held *h, int rc, const struct error *err)
 {
     h->step = HELD_OPEN;
-    if (h->close_wanted) { /* a detach came meanwhile; it copes with a daemon that does not come up
-                            */
-        h->close_wanted = false;
+    if (h->close_wanted) {      /* a detach came meanwhile */
         h->qsd_exited = rc < 0; /* should a consumer have it open after all */
-        report(n, h, HELD_CLOSING_REPORT);
+        held_go_on(n, h);
         return;
     }
     if (rc == 0) {
@@ -196,7 +213,7 @@ void held_task_done(struct node *n, struct held *h, int rc, const struct error *
 
 /* --- from protobuf --- */
 
-static int take_layer(const Lunar__Layer *m, struct stack_layer *layer, struct error *err)
+int held_take_layer(const Lunar__Layer *m, struct stack_layer *layer, struct error *err)
 {
     layer->volume_short = m->volume_short;
     layer->index = m->index;
@@ -241,7 +258,7 @@ static int take_spec(const struct node *n, const Lunar__Attach *m, struct stack_
     if (!spec->layers)
         abort();
     for (size_t i = 0; i < m->n_layers; i++) {
-        int rc = take_layer(m->layers[i], &spec->layers[i], err);
+        int rc = held_take_layer(m->layers[i], &spec->layers[i], err);
         spec->n_layers++;
         if (rc < 0)
             return rc;
@@ -249,7 +266,7 @@ static int take_spec(const struct node *n, const Lunar__Attach *m, struct stack_
     return 0;
 }
 
-static struct held *by_attachment(struct node *n, const struct uuid *id)
+struct held *held_by_attachment(struct node *n, const struct uuid *id)
 {
     struct held *h;
     TAILQ_FOREACH (h, &n->held, link)
@@ -258,26 +275,12 @@ static struct held *by_attachment(struct node *n, const struct uuid *id)
     return NULL;
 }
 
-static bool holds_layer(const struct held *h, const struct stack_layer *layer)
-{
-    for (uint32_t i = 0; i < h->spec.n_layers; i++)
-        if (h->spec.layers[i].volume_short == layer->volume_short &&
-            h->spec.layers[i].index == layer->index)
-            return true;
-    return false;
-}
-
-/* What of the volume is here already. A job is on a layer of its own: the next leaf of a volume may
- * be formatted where that is open. */
-static struct held *in_the_way(struct node *n, const struct stack_spec *spec, enum table_mode mode)
+static struct held *by_volume(struct node *n, const struct uuid *id)
 {
     struct held *h;
-    TAILQ_FOREACH (h, &n->held, link) {
-        bool beside = mode == TABLE_MODE_JOB && h->mode == TABLE_MODE_ATTACH &&
-                      !holds_layer(h, &spec->layers[0]);
-        if (uuid_equal(&h->volume_id, &spec->volume_id) && !beside)
+    TAILQ_FOREACH (h, &n->held, link)
+        if (uuid_equal(&h->volume_id, id))
             return h;
-    }
     return NULL;
 }
 
@@ -301,20 +304,20 @@ static void open_again(struct node *n, struct held *h, uint64_t term, const stru
         h->term = term;
         report(n, h, HELD_OPENING_REPORT);
     } else if (older_map(h, spec))
-        send_result(n, command_id, LUNAR_E_STALE, "a newer segment map of this layer is known here",
-                    "");
+        held_send_result(n, command_id, LUNAR_E_STALE,
+                         "a newer segment map of this layer is known here", "");
     else if (opening)
         h->command_id = *command_id;
-    else if (h->step == HELD_OPEN || (h->step == HELD_RESTART_TASK && !h->close_wanted))
-        send_result(n, command_id, 0, "", h->stack->link);
+    else if ((h->step == HELD_OPEN || h->step == HELD_RESTART_TASK) && !h->close_wanted)
+        held_send_result(n, command_id, 0, "", h->stack->link);
     else
-        send_result(n, command_id, LUNAR_E_BUSY, "it is being detached here; try again", "");
+        held_send_result(n, command_id, LUNAR_E_BUSY, "it is being detached here; try again", "");
 }
 
 static void open_command(struct node *n, uint64_t term, const struct uuid *command_id,
                          enum table_mode mode, struct stack_spec *spec)
 {
-    struct held *h = by_attachment(n, &spec->attachment_id);
+    struct held *h = held_by_attachment(n, &spec->attachment_id);
 
     if (h) {
         open_again(n, h, term, command_id, spec);
@@ -322,17 +325,17 @@ static void open_command(struct node *n, uint64_t term, const struct uuid *comma
         return;
     }
     if (n->n_held >= TABLE_ENTRIES_MAX) {
-        send_result(n, command_id, LUNAR_E_FULL,
-                    "this node has as many volumes as its report holds", "");
+        held_send_result(n, command_id, LUNAR_E_FULL,
+                         "this node has as many volumes as its report holds", "");
         stack_spec_free(spec);
         return;
     }
-    h = in_the_way(n, spec, mode);
+    h = by_volume(n, &spec->volume_id);
     if (h || n->leaving) {
-        send_result(n, command_id, h ? LUNAR_E_BUSY : LUNAR_E_NOT_JOINED,
-                    h ? "the volume is open here under another attachment"
-                      : "this node is leaving the pool",
-                    "");
+        held_send_result(n, command_id, h ? LUNAR_E_BUSY : LUNAR_E_NOT_JOINED,
+                         h ? "the volume is open here under another attachment"
+                           : "this node is leaving the pool",
+                         "");
         stack_spec_free(spec);
         return;
     }
@@ -361,7 +364,7 @@ static void attach_command(struct node *n, uint64_t term, const struct uuid *com
         return;
     }
     stack_spec_free(&spec);
-    send_result(n, command_id, err.code, err.text, "");
+    held_send_result(n, command_id, err.code, err.text, "");
 }
 
 static void format_command(struct node *n, uint64_t term, const struct uuid *command_id,
@@ -383,34 +386,33 @@ static void format_command(struct node *n, uint64_t term, const struct uuid *com
 static void detach_command(struct node *n, const struct uuid *command_id, const Lunar__Detach *m)
 {
     struct uuid attachment_id = uuid_from_pb(m->attachment_id);
-    struct held *h = by_attachment(n, &attachment_id);
+    struct held *h = held_by_attachment(n, &attachment_id);
 
     if (!h && n->report_failed) {
         node_tend(n, false);
-        send_result(n, command_id, LUNAR_E_BUSY, "the report is being written again; try again",
-                    "");
+        held_send_result(n, command_id, LUNAR_E_BUSY,
+                         "the report is being written again; try again", "");
     } else if (!h) {
-        send_result(n, command_id, 0, "", "");
-    } else if (h->step == HELD_OPEN || h->step == HELD_STUCK) {
+        held_send_result(n, command_id, 0, "", "");
+    } else if ((h->step == HELD_OPEN && !change_runs(h)) || h->step == HELD_STUCK) {
         /* A stuck job, too: the coordinator detaches what no operation of its own stands behind. */
         h->command_id = *command_id;
-        if (h->stack)
-            n->io->watch(n->data, h->stack, false);
-        report(n, h, HELD_CLOSING_REPORT);
-    } else if (h->step == HELD_RESTART_TASK) {
+        close_held(n, h);
+    } else if (h->step == HELD_OPEN || h->step == HELD_RESTART_TASK) {
         h->command_id = *command_id;
         h->close_wanted = true;
     } else if (h->step == HELD_CLOSING_REPORT || h->step == HELD_CLOSING_TASK ||
                h->step == HELD_GONE_REPORT) {
         h->command_id = *command_id;
     } else {
-        send_result(n, command_id, LUNAR_E_BUSY, "it is being opened here; try again", "");
+        held_send_result(n, command_id, LUNAR_E_BUSY, "it is being opened here; try again", "");
     }
 }
 
 static void refuse_unknown(struct node *n, const struct uuid *command_id)
 {
-    send_result(n, command_id, LUNAR_E_UNSUPPORTED, "this agent does not know the command", "");
+    held_send_result(n, command_id, LUNAR_E_UNSUPPORTED, "this agent does not know the command",
+                     "");
 }
 
 void held_command(struct node *n, uint64_t term, const Lunar__Command *command)
@@ -426,6 +428,10 @@ void held_command(struct node *n, uint64_t term, const Lunar__Command *command)
         break;
     case LUNAR__COMMAND__OP_FORMAT_JOB:
         format_command(n, term, &id, command->format_job);
+        break;
+    case LUNAR__COMMAND__OP_OVERLAY:
+    case LUNAR__COMMAND__OP_RESIZE:
+        change_command(n, term, &id, command);
         break;
     case LUNAR__COMMAND__OP_INSPECT:
         if (n->io->inspect)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The node's insides: node.c (events, reports), node_commands.c (attach, detach, format),
- * node_relay.c (clients), node_fence.c (its end). */
+ * node_change.c (what is changed in use), node_relay.c (clients), node_fence.c (its end). */
 #ifndef LUNAR_AGENT_NODE_INTERNAL_H
 #define LUNAR_AGENT_NODE_INTERNAL_H
 
@@ -21,6 +21,22 @@ enum held_step {
     HELD_GONE_REPORT, /* torn down; the report without it is being written */
 };
 
+enum change_step {
+    CHANGE_NONE,
+    CHANGE_REPORT, /* the report that names the new chain is being written */
+    CHANGE_TASK,   /* the stack is being changed */
+};
+
+/* Of an open volume, beside its step; node_change.c's. */
+struct change {
+    enum change_step step;
+    enum node_task_kind kind;
+    struct uuid command_id; /* the newest that wants an answer */
+    uint64_t token, term;
+    struct stack_spec spec; /* as it is to be; kept after a failure, for it may stand */
+    struct node_task task;
+};
+
 struct held {
     TAILQ_ENTRY(held) link;
     enum held_step step;
@@ -34,8 +50,9 @@ struct held {
     struct node_task task;
     struct error error; /* of an opening that failed, told after the report */
     bool qsd_exited;    /* while a task was running */
-    bool close_wanted;  /* a detach came while its QSD was being restarted */
-    bool may_stand;     /* a job: an attempt before this one may have left its map */
+    bool close_wanted;  /* a detach came while its QSD was being restarted, or it was changed */
+    struct change change;
+    bool may_stand; /* a job: an attempt before this one may have left its map */
 };
 
 struct pending {
@@ -82,6 +99,20 @@ void held_report_done(struct node *n, struct held *h, int rc, const struct error
 void held_task_done(struct node *n, struct held *h, int rc, const struct error *err);
 void held_free(struct node *n, struct held *h);
 void held_start_restart(struct node *n, struct held *h);
+/* A task beside the volume's step has ended: what waited for that. */
+void held_go_on(struct node *n, struct held *h);
+void held_send_result(struct node *n, const struct uuid *command_id, int code, const char *words,
+                      const char *device);
+int held_take_layer(const Lunar__Layer *m, struct stack_layer *layer, struct error *err);
+struct held *held_by_attachment(struct node *n, const struct uuid *id);
+/* node_change.c */
+void change_command(struct node *n, uint64_t term, const struct uuid *command_id,
+                    const Lunar__Command *command);
+void change_report_done(struct node *n, struct held *h, int rc, const struct error *err);
+void change_task_done(struct node *n, struct held *h, int rc, const struct error *err);
+bool change_runs(const struct held *h);
+const struct stack_spec *change_reported(const struct held *h);
+void change_free(struct held *h);
 /* node_relay.c */
 void relay_answer(struct node *n, const Lunar__Envelope *envelope);
 /* Answers all that wait with this error and forgets them. */

@@ -46,7 +46,7 @@ void stack_qsd_config(const char *root, const struct stack_spec *spec, struct st
         (struct qsd_config){.run_dir = ret->run_dir, .name = ret->name, .size = spec->size};
 }
 
-static int device_number(const char *path, char *ret, size_t size, struct error *err)
+int stack_device_number(const char *path, char *ret, size_t size, struct error *err)
 {
     struct stat st;
 
@@ -80,7 +80,7 @@ int stack_layer_table(const struct stack_spec *spec, const struct stack_layer *l
     char lun[64];
     uint32_t n = 0;
 
-    int rc = device_number(spec->device, lun, sizeof lun, err);
+    int rc = stack_device_number(spec->device, lun, sizeof lun, err);
     if (rc < 0)
         return rc;
     struct dm_segment *table = calloc(layer->n_segments + 1, sizeof *table);
@@ -128,7 +128,7 @@ static int map_handle(const struct stack_spec *spec, char kind, const char *over
     char name[DM_NAME_SIZE], uuid[DM_UUID_SIZE];
     struct dm_segment segment = {.length = spec->size};
 
-    int rc = device_number(over, segment.device, sizeof segment.device, err);
+    int rc = stack_device_number(over, segment.device, sizeof segment.device, err);
     if (rc < 0)
         return rc;
     stack_handle_name(spec, kind, name);
@@ -230,7 +230,10 @@ static int start_daemon(const char *root, struct stack *stack, struct error *err
     config.config.layers = layers;
     config.config.n_layers = stack->spec.n_layers;
     rc = qsd_start(&config.config, &stack->qsd, err);
-    return rc < 0 ? rc : stack_state_save(root, stack, err);
+    if (rc < 0)
+        return rc;
+    stack->switching = false; /* this one writes to layers[0] */
+    return stack_state_save(root, stack, err);
 }
 
 static int step_daemon(const struct building *b, struct error *err)
@@ -340,6 +343,7 @@ static struct stack *stack_new(const struct stack_spec *spec)
     if (!stack)
         abort();
     pthread_mutex_init(&stack->lock, NULL);
+    pthread_mutex_init(&stack->maps, NULL);
     stack_spec_copy(&stack->spec, spec);
     stack->qsd.pidfd = -1;
     stack_link_name(spec, stack->link);

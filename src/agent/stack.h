@@ -65,14 +65,23 @@ int stack_spec_check(const struct stack_spec *spec, struct error *err);
 char *stack_link_name(const struct stack_spec *spec, char ret[STACK_LINK_SIZE]);
 
 struct stack {
-    /* Of spec.layers, and of saving the state: a growth and an overlay may be under way at once. */
+    /* Of spec.layers, switching, and of saving the state: a growth and an overlay may be under way
+     * at once. */
     pthread_mutex_t lock;
+    /* Of the tables of its L and T maps, held for as long as these are changed; taken before
+     * `lock`. */
+    pthread_mutex_t maps;
     struct stack_spec spec;
     struct qsd
         qsd; /* thick: pid 0, pidfd -1; the same on thin: it died and could not be restarted yet */
     uint32_t qsd_restarts;
+    /* layers[0] is to be the leaf, but it is not known yet that the daemon writes there: until then
+     * it may be layers[1] that needs space. */
+    bool switching;
     char link[STACK_LINK_SIZE]; /* /dev/lunar/POOL/NAME */
 };
+/* The layer that the daemon writes. Under stack->lock, or where nothing else runs. */
+const struct stack_layer *stack_written_layer(const struct stack *stack);
 
 /* Whose guard gives the permit to load a table that reaches the LUN (SAFETY 11): an incarnation's.
  * Borrowed during the call. */
@@ -109,6 +118,26 @@ int stack_restart_qsd(const char *root, struct stack *stack, struct error *err);
  */
 int stack_grow(const char *root, const struct stack_life *life, struct stack *stack,
                const struct stack_layer *layer, struct error *err);
+/*
+ * A snapshot's step on the node: layers[0], a formatted layer to which nothing was written, becomes
+ * the leaf of a running thin stack, whose chain stands behind it; all n layers are named. When this
+ * returns 0, nothing is written to the former leaf any more, whatever dies later. Idempotent;
+ * killed at any point, it is gone on with by the same call. Not beside attach, detach or restart; a
+ * growth may run beside it. LUNAR_E_STALE: not one new leaf on what stands; LUNAR_E_BUSY: the
+ * daemon is down; LUNAR_E_INDETERMINATE: requests did not come to rest in time, the same call again
+ * goes on.
+ */
+int stack_overlay(const char *root, const struct stack_life *life, struct stack *stack,
+                  const struct stack_layer *layers, uint32_t n, struct error *err);
+/*
+ * A running stack gets want->size, which is not less than it has. Thick: want->layers[0] is its
+ * layer with at least as many bytes; with the size that it has already, the layer gets longer and
+ * all behind the size is zeroed, which comes before a larger size. Idempotent, as stack_overlay is,
+ * and beside the same. LUNAR_E_BUSY: the daemon is down; LUNAR_E_TIMEOUT: I/O does not come to
+ * rest.
+ */
+int stack_resize(const char *root, const struct stack_life *life, struct stack *stack,
+                 const struct stack_spec *want, struct error *err);
 /* Agent restart: every folder below root is adopted (complete) or torn down (partial); calls back
  * with each adopted one, which the callee owns. `teardown_all`: adopt nothing, tear down everything
  * (an agent that starts without a lockspace: SAFETY 19). */

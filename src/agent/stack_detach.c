@@ -121,7 +121,7 @@ static int remove_layers(const struct stack_spec *spec, struct error *err)
         stack_layer_name(spec, i, name);
         rc = dm_remove(name, err);
     }
-    return rc;
+    return rc < 0 ? rc : stack_remove_strays(spec, err);
 }
 
 int stack_detach(const char *root, struct stack *stack, struct error *err)

@@ -48,22 +48,22 @@ static int zero_head(const char *path, uint64_t bytes, struct error *err)
 
 /* BLKZEROOUT, not discard: the kernel writes zeroes where the array cannot be trusted to return
  * them. */
-static int zero_all(const char *path, uint64_t bytes, struct error *err)
+int stack_zero(const char *path, uint64_t from, uint64_t to, struct error *err)
 {
     int fd = io_open(path, 1, err);
     int rc = 0;
 
     if (fd < 0)
         return fd;
-    for (uint64_t at = 0; rc == 0 && at < bytes; at += ZERO_PIECE_BYTES) {
-        uint64_t range[2] = {at, bytes - at < ZERO_PIECE_BYTES ? bytes - at : ZERO_PIECE_BYTES};
+    for (uint64_t at = from; rc == 0 && at < to; at += ZERO_PIECE_BYTES) {
+        uint64_t range[2] = {at, to - at < ZERO_PIECE_BYTES ? to - at : ZERO_PIECE_BYTES};
         int64_t begin = clock_ms();
         if (ioctl(fd, BLKZEROOUT, range) < 0)
             rc = error_set(err, -errno, "cannot zero %s at %" PRIu64 ": %s", path, at,
                            strerror(errno));
         else if (clock_ms() - begin > ZERO_PIECE_DEADLINE_MS)
             rc = error_set(err, LUNAR_E_TIMEOUT, "zeroing is stuck at %" PRIu64 " of %" PRIu64, at,
-                           bytes);
+                           to);
     }
     if (rc == 0 && fsync(fd) < 0)
         rc = error_set(err, -errno, "cannot flush %s: %s", path, strerror(errno));
@@ -103,7 +103,7 @@ static int write_layer(const struct stack_spec *spec, const char *path, struct e
     uint64_t bytes = stack_layer_bytes(&spec->layers[0]);
 
     if (spec->thick)
-        return zero_all(path, bytes, err);
+        return stack_zero(path, 0, bytes, err);
     int rc = zero_head(path, bytes, err);
     return rc < 0 ? rc : make_qcow2(path, spec->size, err);
 }

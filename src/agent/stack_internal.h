@@ -78,6 +78,15 @@ struct stack_qsd_config {
 void stack_qsd_config(const char *root, const struct stack_spec *spec,
                       struct stack_qsd_config *ret);
 
+/* Is the new map the old one, with more behind it or of a newer generation? LUNAR_E_STALE if not.
+ */
+int stack_layer_check_longer(const struct stack_layer *old, const struct stack_layer *layer,
+                             struct error *err);
+/* "major:minor" of a block device. */
+int stack_device_number(const char *path, char *ret, size_t size, struct error *err);
+/* Writes zeroes to the bytes [from, to) of a device, and flushes it. */
+int stack_zero(const char *path, uint64_t from, uint64_t to, struct error *err);
+
 /* ---- tails: stack_tail.c ---- */
 /* The tail behind `start` bytes of a layer, waiting; and the line of a table that leads to it. */
 int stack_tail_make(const struct stack_spec *spec, const struct stack_layer *layer, uint64_t start,
@@ -90,10 +99,20 @@ int stack_tail_is_sound(const struct stack_spec *spec, uint32_t i, bool *ret_sou
  * and their removal, when no L map leads to them any more. */
 int stack_tails_wipe(const struct stack_device *devices, size_t n, struct error *err);
 int stack_tails_remove(const struct uuid *attachment, struct error *err);
+/* The same for a stack in use: those that lead somewhere stay. */
+int stack_tails_remove_loose(const struct uuid *attachment, struct error *err);
+/* The map of layer i, to which nothing is written any more, ends with its segments and is
+ * read-only, as an attach would have made it. LUNAR_E_BUSY, nothing is changed: the kernel has
+ * mapped other bytes than the spec tells, as when a growth was cut short. */
+int stack_tail_freeze(const struct stack_life *life, const struct stack_spec *spec, uint32_t i,
+                      struct error *err);
 
 /* Layer i for the daemon; its map stands. */
 int stack_qsd_layer(const struct stack_spec *spec, uint32_t i, struct qsd_layer *ret,
                     struct error *err);
+/* Removes the L maps of this attachment that the spec does not name, with their tails: of an
+ * overlay whose agent died before the state named it, so that no daemon knows them. */
+int stack_remove_strays(const struct stack_spec *spec, struct error *err);
 /* fsync of a device; system calls only, for helper_call. */
 int stack_flush_device(const char *path);
 int stack_make_link(const struct stack *stack, struct error *err);

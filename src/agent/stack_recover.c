@@ -100,6 +100,8 @@ static void adopt(const struct recovery *r, struct stack *stack)
 {
     struct error err = ERROR_INIT;
 
+    if (stack_remove_strays(&stack->spec, &err) < 0)
+        log_error("stack_stray_stands volume=%s reason=\"%s\"", stack->spec.name, err.text);
     if (!stack->spec.thick)
         adopt_daemon(r->root, stack);
     if (stack_make_link(stack, &err) < 0)
@@ -151,6 +153,7 @@ static int recover_one(const struct recovery *r, const struct uuid *attachment, 
         stack->qsd = (struct qsd){.pidfd = -1};
         stack_link_name(&stack->spec, stack->link);
         pthread_mutex_init(&stack->lock, NULL);
+        pthread_mutex_init(&stack->maps, NULL);
         rc = r->teardown_all ? 0 : check_complete(&stack->spec, &complete, err);
     }
     if (rc == 0 && complete) {

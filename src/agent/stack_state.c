@@ -53,14 +53,14 @@ static json_t *state_to_json(const struct stack *stack)
 
     for (uint32_t i = 0; i < spec->n_layers; i++)
         json_array_append_new(layers, layer_to_json(&spec->layers[i]));
-    return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:b, s:o, s:{s:I, s:I}, s:I}",
-                     "version", STATE_VERSION, "pool", spec->pool, "pool_id",
-                     uuid_format(&spec->pool_id, pool_id), "device", spec->device, "volume_id",
-                     uuid_format(&spec->volume_id, volume), "attachment_id",
-                     uuid_format(&spec->attachment_id, attachment), "name", spec->name, "size",
-                     (json_int_t)spec->size, "thick", spec->thick, "layers", layers, "qsd", "pid",
-                     (json_int_t)stack->qsd.pid, "start_time", (json_int_t)stack->qsd.start_time,
-                     "restarts", (json_int_t)stack->qsd_restarts);
+    return json_pack(
+        "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:o, s:{s:I, s:I}, s:I}", "version",
+        STATE_VERSION, "pool", spec->pool, "pool_id", uuid_format(&spec->pool_id, pool_id),
+        "device", spec->device, "volume_id", uuid_format(&spec->volume_id, volume), "attachment_id",
+        uuid_format(&spec->attachment_id, attachment), "name", spec->name, "size",
+        (json_int_t)spec->size, "thick", spec->thick, "switching", stack->switching, "layers",
+        layers, "qsd", "pid", (json_int_t)stack->qsd.pid, "start_time",
+        (json_int_t)stack->qsd.start_time, "restarts", (json_int_t)stack->qsd_restarts);
 }
 
 static uint32_t state_crc(const json_t *state)
@@ -245,6 +245,7 @@ static bool state_from_json(const json_t *state, struct stack *ret)
         return false;
     ret->qsd.pid = (pid_t)pid;
     spec->thick = json_is_true(json_object_get(state, "thick"));
+    ret->switching = json_is_true(json_object_get(state, "switching"));
     return layers_from_json(json_object_get(state, "layers"), spec);
 }
 

@@ -369,6 +369,54 @@ static int grow_maps(const struct stack_life *life, const struct stack_spec *spe
     return rc;
 }
 
+/* ---- the end of growth ---- */
+
+static int freeze_permitted(const struct stack_life *life, const struct stack_spec *spec,
+                            const char *name, const struct dm_segment *table, uint32_t n,
+                            struct error *err)
+{
+    int permit;
+    int rc =
+        guard_permit_take(life->run_dir, spec->pool, life->host_id, life->generation, &permit, err);
+
+    if (rc < 0)
+        return rc;
+    rc = dm_load(name, table, n, true, err);
+    if (rc == 0) {
+        rc = dm_suspend_within(name, true, FLATTEN_DEADLINE_MS, err);
+        if (rc == 0)
+            rc = dm_resume(name, err);
+        else
+            dm_clear(name, NULL);
+    }
+    guard_permit_give_back(permit);
+    return rc;
+}
+
+int stack_tail_freeze(const struct stack_life *life, const struct stack_spec *spec, uint32_t i,
+                      struct error *err)
+{
+    const struct stack_layer *layer = &spec->layers[i];
+    char name[DM_NAME_SIZE];
+    struct dm_segment *table;
+    struct chain chain;
+    uint32_t n;
+
+    layer_map_name(spec, layer, name);
+    int rc = chain_look(spec, layer, &chain, err);
+    if (rc == 0 && (chain.broken || chain.mapped != stack_layer_bytes(layer)))
+        rc = error_set(err, LUNAR_E_BUSY, "%s maps %" PRIu64 " bytes, not %" PRIu64, name,
+                       chain.mapped, stack_layer_bytes(layer));
+    free(chain.tails);
+    if (rc == 0)
+        rc = stack_layer_table(spec, layer, 0, &table, &n, err);
+    if (rc < 0)
+        return rc;
+    rc = freeze_permitted(life, spec, name, table, n, err);
+    free(table);
+    return rc < 0 ? rc : stack_tails_remove_loose(&spec->attachment_id, err);
+}
+
 /* ---- of the whole stack ---- */
 
 static struct stack_layer *find_layer(const struct stack_spec *spec,
@@ -389,8 +437,8 @@ static bool continues(const struct stack_segment *segment, uint64_t used,
 }
 
 /* Extents are only added behind the end while the generation is the same. */
-static int check_prefix(const struct stack_layer *old, const struct stack_layer *layer,
-                        struct error *err)
+int stack_layer_check_longer(const struct stack_layer *old, const struct stack_layer *layer,
+                             struct error *err)
 {
     uint64_t before = stack_layer_bytes(old);
     uint32_t k = 0;
@@ -433,7 +481,7 @@ static int begin(struct stack *stack, const struct stack_layer *layer, struct st
     else if (old->max_size == 0)
         rc = error_set(err, LUNAR_E_INVALID, "layer %" PRIu32 " does not grow", layer->index);
     else
-        rc = check_prefix(old, layer, err);
+        rc = stack_layer_check_longer(old, layer, err);
     if (rc == 0)
         rc = stack_spec_copy(ret, &stack->spec);
     pthread_mutex_unlock(&stack->lock);
@@ -460,8 +508,8 @@ static int end(const char *root, struct stack *stack, const struct stack_layer *
     return rc;
 }
 
-int stack_grow(const char *root, const struct stack_life *life, struct stack *stack,
-               const struct stack_layer *layer, struct error *err)
+static int grow(const char *root, const struct stack_life *life, struct stack *stack,
+                const struct stack_layer *layer, struct error *err)
 {
     int64_t started = clock_ms();
     struct stack_spec spec = {0};
@@ -487,6 +535,15 @@ int stack_grow(const char *root, const struct stack_life *life, struct stack *st
     else
         log_info("stack_grown volume=%s layer=%" PRIu32 " bytes=%" PRIu64 " ms=%d",
                  stack->spec.name, layer->index, bytes, (int)(clock_ms() - started));
+    return rc;
+}
+
+int stack_grow(const char *root, const struct stack_life *life, struct stack *stack,
+               const struct stack_layer *layer, struct error *err)
+{
+    pthread_mutex_lock(&stack->maps);
+    int rc = grow(root, life, stack, layer, err);
+    pthread_mutex_unlock(&stack->maps);
     return rc;
 }
 
@@ -536,15 +593,30 @@ static int remove_loose(const struct uuid *attachment, bool *ret_any, char ret_l
 
 /* One may lead to another, so each round removes some. One that is open when nothing is removed any
  * more is looked at by somebody: dm_remove gives that a moment. */
-int stack_tails_remove(const struct uuid *attachment, struct error *err)
+static int remove_all_loose(const struct uuid *attachment, char ret_left[DM_NAME_SIZE],
+                            struct error *err)
 {
-    char left[DM_NAME_SIZE];
     bool any;
     int rc;
 
     do
-        rc = remove_loose(attachment, &any, left, err);
-    while (rc == 0 && any && left[0]);
+        rc = remove_loose(attachment, &any, ret_left, err);
+    while (rc == 0 && any && ret_left[0]);
+    return rc;
+}
+
+int stack_tails_remove_loose(const struct uuid *attachment, struct error *err)
+{
+    char left[DM_NAME_SIZE];
+
+    return remove_all_loose(attachment, left, err);
+}
+
+int stack_tails_remove(const struct uuid *attachment, struct error *err)
+{
+    char left[DM_NAME_SIZE];
+    int rc = remove_all_loose(attachment, left, err);
+
     if (rc == 0 && left[0])
         rc = dm_remove(left, err);
     return rc == 0 && left[0] ? stack_tails_remove(attachment, err) : rc;

@@ -4,10 +4,12 @@
  * coordinator or sanlock.
  *
  *     stack_driver [-r ROOT] format|attach|check SPEC...      SPEC: key=value, see below
- *     stack_driver [-r ROOT] grow SPEC...                     the attachment's, with a longer
- * layer; adopts first stack_driver [-r ROOT] detach|restart ATTACHMENT        after adopting what
- * stands stack_driver [-r ROOT] recover|teardown                 of the pool below stack_driver [-r
- * ROOT] supervise SECONDS                adopts, and restarts daemons as they die
+ *     stack_driver [-r ROOT] grow SPEC...                     the attachment's, a longer layer
+ *     stack_driver [-r ROOT] overlay SPEC...                  the attachment's, one layer more
+ *     stack_driver [-r ROOT] resize SPEC...                   the attachment's, a larger size
+ *     stack_driver [-r ROOT] detach|restart ATTACHMENT        (these adopt what stands first)
+ *     stack_driver [-r ROOT] recover|teardown                 of the pool below
+ *     stack_driver [-r ROOT] supervise SECONDS                restarts daemons as they die
  *
  * SPEC: device=/dev/vdb size=BYTES volume=UUID attachment=UUID name=NAME [thick=1] and at least one
  * segment=OFFSET:LENGTH (max=BYTES: what the layer's map shows); layer=INDEX before segments begins
@@ -157,7 +159,8 @@ static struct stack *take(const struct uuid *id)
     return NULL;
 }
 
-static int grow(const struct stack_spec *spec, struct error *err)
+/* What changes a stack that stands. */
+static int change(const char *command, const struct stack_spec *spec, struct error *err)
 {
     int rc = recover(false, err);
 
@@ -166,7 +169,12 @@ static int grow(const struct stack_spec *spec, struct error *err)
     struct stack *stack = take(&spec->attachment_id);
     if (!stack)
         return error_set(err, LUNAR_E_NOT_FOUND, "not attached");
-    rc = stack_grow(root, &life, stack, &spec->layers[0], err);
+    if (strcmp(command, "grow") == 0)
+        rc = stack_grow(root, &life, stack, &spec->layers[0], err);
+    else if (strcmp(command, "overlay") == 0)
+        rc = stack_overlay(root, &life, stack, spec->layers, spec->n_layers, err);
+    else
+        rc = stack_resize(root, &life, stack, spec, err);
     stack_free(stack);
     return rc;
 }
@@ -183,8 +191,9 @@ static int with_spec(const char *command, char **argv, struct error *err)
         ;
     else if (strcmp(command, "format") == 0)
         rc = stack_format(root, &life, &spec, err);
-    else if (strcmp(command, "grow") == 0)
-        rc = grow(&spec, err);
+    else if (strcmp(command, "grow") == 0 || strcmp(command, "overlay") == 0 ||
+             strcmp(command, "resize") == 0)
+        rc = change(command, &spec, err);
     else if (strcmp(command, "attach") == 0)
         rc = stack_attach(root, &life, &spec, &stack, err);
     else
@@ -227,12 +236,21 @@ static int supervise(int seconds, struct error *err)
     return rc;
 }
 
+static bool takes_spec(const char *command)
+{
+    static const char *const those[] = {"format", "attach", "check", "grow", "overlay", "resize"};
+
+    for (size_t i = 0; i < sizeof those / sizeof *those; i++)
+        if (strcmp(command, those[i]) == 0)
+            return true;
+    return false;
+}
+
 static int run(int argc, char **argv, struct error *err)
 {
     const char *command = argv[0];
 
-    if (argc >= 2 && (strcmp(command, "format") == 0 || strcmp(command, "attach") == 0 ||
-                      strcmp(command, "grow") == 0 || strcmp(command, "check") == 0))
+    if (argc >= 2 && takes_spec(command))
         return with_spec(command, argv + 1, err);
     if (argc == 2 && (strcmp(command, "detach") == 0 || strcmp(command, "restart") == 0))
         return with_attachment(command, argv[1], err);

@@ -435,6 +435,172 @@ what_waits_is_ended_by_a_teardown() {
     ok "a teardown ends what waits with an error; nothing hangs, nothing is left"
 }
 
+# Layers for `overlay`: number N lies at 1536 + 48N MiB, 48 MiB of it, and grows; its like is the base, number 0.
+chained=(device=/dev/vdb size=$((1024*mib)) volume=$vol attachment=$att name=vol1)
+chain() { local i; for ((i = $1; i >= 0; i--)); do echo "layer=$i segment=$(((1536 + i*48)*mib)):$((48*mib)) max=$((66*1024*1024*mib))"; done; }
+layer_sum() { dd if=/dev/vdb bs=1M skip=$((1536 + $1*48)) count=48 iflag=direct status=none | sha256sum; }
+blank() { # LAYER: its format job's work, which runs on any node, so under another volume's name here
+    d format device=/dev/vdb size=$((1024*mib)) volume=21234567-89ab-4def-8000-000000000003 name=x \
+        attachment=a7000000-0000-4000-8000-000000000009 layer=$1 segment=$(((1536 + $1*48)*mib)):$((48*mib)) || broken "format layer $1"
+}
+# Slots of 256 KiB in the first 16 MiB are written in a random order; /run/slot.N says which of 8 patterns was answered last.
+patterns() { local i; for i in 0 1 2 3 4 5 6 7; do dd if=/dev/urandom of=/run/pattern.$i bs=256k count=1 status=none; done; }
+write_slots() {
+    local s p
+    rm -f /run/slot.* /run/stop
+    while [ ! -e /run/stop ]; do
+        s=$((RANDOM % 64)); p=$((RANDOM % 8))
+        dd if=/run/pattern.$p of=$dev bs=256k seek=$s oflag=direct conv=notrunc status=none 2>>/run/write.err || return 1
+        echo $p >/run/slot.$s
+    done
+}
+compare_slots() {
+    local s
+    for s in $(seq 0 63); do
+        [ -e /run/slot.$s ] || continue
+        dd if=$dev bs=256k skip=$s count=1 iflag=direct status=none | cmp -s - /run/pattern."$(cat /run/slot.$s)" || broken "$1: slot $s has other bytes"
+    done
+}
+overlay() { d overlay "${chained[@]}" $(chain $1) >/dev/null; }
+
+overlays_under_a_writer() {
+    local n sums=() pauses
+    patterns; d format "${chained[@]}" $(chain 0) && d attach "${chained[@]}" $(chain 0) >/dev/null || broken "attach"
+    write_slots & local w=$!
+    within 20 test -e /run/slot.5 || broken "the writer does not start"
+    for n in $(seq 1 20); do
+        blank $n
+        overlay $n || broken "overlay $n: $(tail -n 1 $log)"
+        sums[n]=$(layer_sum $((n - 1)))
+        [ "$(dmsetup info -c --noheadings -o attr lunar-$vduse-l$((n - 1)) | cut -c4)" = r ] || broken "the former leaf's map can be written"
+        kill -0 $w || broken "the writer saw an error: $(cat /run/write.err)"
+    done
+    [ "$(dmsetup ls | grep -c -- '-t[0-9]')" = 1 ] || broken "tails of former leaves are left"
+    overlay 20 || broken "the same again"
+    overlay 19 && broken "a chain that lacks what stands was taken"
+    overlay 22 && broken "a chain with two new layers was taken"
+    touch /run/stop; wait $w || broken "the writer saw an error: $(cat /run/write.err)"
+    for n in $(seq 1 20); do
+        [ "$(layer_sum $((n - 1)))" = "${sums[n]}" ] || broken "layer $((n - 1)) was written after it was frozen"
+    done
+    compare_slots "after 20 overlays"
+    kill -9 "$(qsd_pid)"; d recover >/dev/null || broken "recover"
+    compare_slots "with another daemon"
+    detach; nothing_left "detach"
+    d attach "${chained[@]}" $(chain 20) >/dev/null || broken "attach 21 layers"
+    compare_slots "attached again"
+    detach; nothing_left "detach"
+    pauses=$(grep -o 'stack_overlaid.*pause_us=[1-9][0-9]*' $log | grep -o '[0-9]*$' | sort -n | tail -n 20)
+    echo "# 20 overlays: pause median $(echo "$pauses" | sed -n 10p) us, longest $(echo "$pauses" | tail -n 1) us; restart with 21 layers $(took stack_daemon_restarted)"
+    ok "20 overlays under a writer: no error, all bytes right, no former leaf changes"
+}
+
+# Kills the agent, or the daemon, at ever later moments of an overlay; the same overlay goes on from there.
+overlays_die_at_every_step() {
+    local n=0 ms victim o adopted
+    patterns; d format "${chained[@]}" $(chain 0) && d attach "${chained[@]}" $(chain 0) >/dev/null || broken "attach"
+    write_slots & local w=$!
+    within 20 test -e /run/slot.5 || broken "the writer does not start"
+    for ms in 010 020 030 040 050 060 070 080 090 100 120 140 160 200 250; do for victim in agent daemon both; do
+        n=$((n + 1)); blank $n
+        { stack_driver overlay "${chained[@]}" $(chain $n) >/dev/null 2>>$log & } 2>/dev/null; o=$!
+        sleep 0.$ms
+        [ $victim = daemon ] || kill -9 $o 2>/dev/null
+        [ $victim = agent ] || kill -9 "$(qsd_pid)"
+        wait $o 2>/dev/null
+        d recover >/run/out || broken "recover: $victim killed after 0.$ms s"
+        grep -q adopted /run/out || broken "torn down under the writer: $victim killed after 0.$ms s"
+        overlay $n || broken "the overlay again: $victim killed after 0.$ms s: $(tail -n 1 $log)"
+        sum=$(layer_sum $((n - 1)))
+        kill -0 $w || broken "the writer saw an error: $(cat /run/write.err)"
+        [ "$(layer_sum $((n - 1)))" = "$sum" ] || broken "a former leaf changed: $victim killed after 0.$ms s"
+    done; done
+    touch /run/stop; wait $w || broken "the writer saw an error: $(cat /run/write.err)"
+    compare_slots "after the kills"
+    detach; nothing_left "detach"
+    d attach "${chained[@]}" $(chain $n) >/dev/null || broken "attach $((n + 1)) layers"
+    compare_slots "attached again"
+    detach; nothing_left "detach"
+    ok "agent, daemon or both killed at 15 points of an overlay each: it is gone on with, no byte is lost"
+}
+
+what_is_no_empty_leaf_is_not_put_over() {
+    patterns; d format "${chained[@]}" $(chain 0) && d attach "${chained[@]}" $(chain 0) >/dev/null || broken "attach"
+    dd if=/run/pattern.1 of=$dev bs=256k oflag=direct status=none
+    dd if=/dev/urandom of=/dev/vdb bs=1M seek=$((1536 + 48)) count=1 oflag=direct status=none
+    overlay 1 && broken "garbage was put over"
+    tail -n 1 $log | grep -q 'no QCOW2' || broken "no word about it: $(tail -n 1 $log)"
+    # one with a cluster in it
+    dmsetup create used --table "0 $((48*2048)) linear /dev/vdb $(((1536 + 48)*2048))"
+    qemu-img create -q -f qcow2 /dev/mapper/used $((1024*mib)) && qemu-io -f qcow2 -c 'write -P 7 0 64k' /dev/mapper/used >/dev/null
+    within 5 dmsetup remove used || broken "remove the map"
+    overlay 1 && broken "a used image was put over"
+    tail -n 1 $log | grep -q 'is not empty' || broken "no word about it: $(tail -n 1 $log)"
+    cmp -n 262144 $dev /run/pattern.1 || broken "the volume is hurt"
+    blank 1; overlay 1 || broken "the right one: $(tail -n 1 $log)"
+    cmp -n 262144 $dev /run/pattern.1 || broken "the volume is hurt"
+    detach; nothing_left "detach"
+    ok "garbage and used images are not put over a volume; an empty one is, afterwards"
+}
+
+resize() { d resize "${chained[@]}" size=$1 $(chain 0) >/dev/null; }
+
+a_volume_is_expanded_under_a_writer() {
+    local size=$((1024*mib)) n
+    patterns; d format "${chained[@]}" $(chain 0) && d attach "${chained[@]}" $(chain 0) >/dev/null || broken "attach"
+    write_slots & local w=$!
+    within 20 test -e /run/slot.5 || broken "the writer does not start"
+    for n in 1 2 3 4 5 6 7 8; do
+        size=$((size + 512*mib))
+        case $n in
+        3) { stack_driver resize "${chained[@]}" size=$size $(chain 0) >/dev/null 2>>$log & } 2>/dev/null; local o=$!
+           sleep 0.1; kill -9 $o; wait $o 2>/dev/null ;;
+        4) { stack_driver resize "${chained[@]}" size=$size $(chain 0) >/dev/null 2>>$log & } 2>/dev/null; local o=$!
+           sleep 0.1; kill -9 "$(qsd_pid)"; wait $o 2>/dev/null; d recover >/dev/null || broken "recover" ;;
+        esac
+        resize $size || broken "resize $n: $(tail -n 1 $log)"
+        [ "$(blockdev --getsize64 $dev)" = $size ] || broken "the disk has $(blockdev --getsize64 $dev) bytes"
+        kill -0 $w || broken "the writer saw an error: $(cat /run/write.err)"
+    done
+    resize $size || broken "the same again"
+    resize $((size - mib)) && broken "made smaller"
+    touch /run/stop; wait $w || broken "the writer saw an error: $(cat /run/write.err)"
+    dd if=/run/pattern.3 of=$dev bs=256k seek=$((size / 262144 - 1)) oflag=direct conv=notrunc status=none || broken "write at the new end"
+    compare_slots "after 8 expansions"
+    kill -9 "$(qsd_pid)"; d recover >/dev/null || broken "recover"
+    dd if=$dev bs=256k skip=$((size / 262144 - 1)) iflag=direct status=none | cmp - /run/pattern.3 || broken "other bytes at the end"
+    detach; nothing_left "detach"
+    size=$((size + 1024*mib)) # while it was detached
+    d attach "${chained[@]}" size=$size $(chain 0) >/dev/null || broken "attach with a larger size"
+    [ "$(blockdev --getsize64 $dev)" = $size ] || broken "the disk has $(blockdev --getsize64 $dev) bytes"
+    compare_slots "after an expansion while detached"
+    blank 1; d overlay "${chained[@]}" size=$size $(chain 1) >/dev/null || broken "a leaf formatted before the expansion: $(tail -n 1 $log)"
+    dd if=/run/pattern.4 of=$dev bs=256k seek=$((size / 262144 - 1)) oflag=direct conv=notrunc status=none || broken "write at the end of the new leaf"
+    compare_slots "after an overlay"
+    detach; nothing_left "detach"
+    echo "# resize $(took stack_resized)"
+    ok "expanded 8 times under a writer, over kills of agent and daemon, and once detached: sizes and bytes are right"
+}
+
+a_thick_volume_is_expanded() {
+    local bigger=(device=/dev/vdb volume=11234567-89ab-4def-8000-000000000002 attachment=$thick_att name=vol2 thick=1
+                  segment=$((1024*mib)):$((64*mib)) segment=$((1200*mib)):$((32*mib)))
+    dd if=/dev/urandom of=/dev/vdb bs=1M seek=1200 count=32 oflag=direct status=none
+    d format "${thick[@]}" && d attach "${thick[@]}" >/dev/null || broken "attach"
+    dd if=/dev/urandom of=/run/r bs=1M count=64 status=none
+    dd if=/run/r of=$thick_dev bs=1M oflag=direct status=none & local w=$!
+    d resize "${bigger[@]}" size=$((64*mib)) >/dev/null || broken "a longer layer: $(tail -n 1 $log)"
+    [ "$(blockdev --getsize64 $thick_dev)" = $((64*mib)) ] || broken "the new bytes show too early"
+    d resize "${bigger[@]}" size=$((96*mib)) >/dev/null || broken "the new size: $(tail -n 1 $log)"
+    wait $w || broken "the writer saw an error"
+    [ "$(blockdev --getsize64 $thick_dev)" = $((96*mib)) ] || broken "the disk has $(blockdev --getsize64 $thick_dev) bytes"
+    cmp -n $((64*mib)) $thick_dev /run/r || broken "other bytes"
+    cmp -i $((64*mib)):0 -n $((32*mib)) $thick_dev /dev/zero || broken "an old tenant's bytes show"
+    d resize "${bigger[@]}" size=$((128*mib)) >/dev/null && broken "more than its layer"
+    detach $thick_att; nothing_left "detach"; rm /run/r
+    ok "a thick volume is expanded in two steps: its new bytes are zeroes before they show"
+}
+
 run() { echo "$*" | grep -qE "$PATTERN" && "$@"; }
 umount -l /mnt 2>/dev/null; d teardown >/dev/null; rm -f $dev $thick_dev # of an earlier run in the same node
 run data_survives_detach_and_attach
@@ -457,5 +623,10 @@ run what_runs_past_the_end_waits_and_goes_on
 run a_growth_that_died_is_gone_on_with
 run a_daemon_killed_while_it_waits_ends_with_the_growth
 run what_waits_is_ended_by_a_teardown
+run overlays_under_a_writer
+run overlays_die_at_every_step
+run what_is_no_empty_leaf_is_not_put_over
+run a_volume_is_expanded_under_a_writer
+run a_thick_volume_is_expanded
 echo "$passed passed, 0 failed"
 GUEST

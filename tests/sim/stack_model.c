@@ -406,6 +406,78 @@ static void take_segments(struct stack_spec *spec, const struct stack_layer *lay
     }
 }
 
+/* What stands is the same, one layer more in front. */
+static void push_layer(struct stack_spec *spec, const struct stack_layer *leaf)
+{
+    struct stack_spec longer = {.n_layers = spec->n_layers + 1};
+
+    longer.layers = calloc(longer.n_layers, sizeof *longer.layers);
+    longer.layers[0] =
+        (struct stack_layer){.volume_short = leaf->volume_short, .index = leaf->index};
+    for (uint32_t i = 0; i < spec->n_layers; i++)
+        longer.layers[i + 1] = spec->layers[i];
+    free(spec->layers);
+    spec->layers = longer.layers;
+    spec->n_layers = longer.n_layers;
+    take_segments(spec, leaf);
+}
+
+static bool has_leaf(const struct stack_spec *spec, const struct stack_layer *leaf)
+{
+    return spec->layers[0].index == leaf->index &&
+           spec->layers[0].volume_short == leaf->volume_short;
+}
+
+int stack_overlay(const char *root, const struct stack_life *life, struct stack *stack,
+                  const struct stack_layer *layers, uint32_t n, struct error *err)
+{
+    const struct uuid attachment = stack->spec.attachment_id;
+    int permit;
+
+    (void)root;
+    struct mapped *x = find(here(), &attachment);
+    if (!x || n < 2 || n > STACK_LAYERS_MAX)
+        return error_set(err, LUNAR_E_STALE, "not one new leaf on what stands");
+    if (!has_leaf(&x->spec, &layers[0])) {
+        if (n != x->spec.n_layers + 1)
+            return error_set(err, LUNAR_E_STALE, "not one new leaf on what stands");
+        int rc = permitted(life, &stack->spec, &permit, err);
+        if (rc < 0)
+            return rc;
+        x = find(here(), &attachment);
+        if (x)
+            push_layer(&x->spec, &layers[0]);
+        guard_permit_give_back(permit);
+        if (!x)
+            return error_set(err, LUNAR_E_STALE, "it was torn down meanwhile");
+    }
+    if (!has_leaf(&stack->spec, &layers[0]))
+        push_layer(&stack->spec, &layers[0]);
+    int rc = step("blockdev-snapshot", err);
+    x = find(here(), &attachment);
+    if (rc == 0 && (!x || !x->qsd_alive))
+        rc = error_set(err, LUNAR_E_BUSY, "the storage daemon is down");
+    return rc;
+}
+
+int stack_resize(const char *root, const struct stack_life *life, struct stack *stack,
+                 const struct stack_spec *want, struct error *err)
+{
+    const struct uuid attachment = stack->spec.attachment_id;
+
+    (void)root;
+    (void)life;
+    int rc = step("block_resize", err);
+    struct mapped *x = find(here(), &attachment);
+    if (rc == 0 && want->size < stack->spec.size)
+        rc = error_set(err, LUNAR_E_INVALID, "smaller");
+    if (rc == 0 && x)
+        x->spec.size = want->size;
+    if (rc == 0)
+        stack->spec.size = want->size;
+    return rc;
+}
+
 int stack_grow(const char *root, const struct stack_life *life, struct stack *stack,
                const struct stack_layer *layer, struct error *err)
 {

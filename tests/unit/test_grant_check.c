@@ -74,6 +74,9 @@ static void write_grant(uint64_t term, uint64_t generation, int copy, uint64_t d
     e->term = term;
     e->mode = TABLE_MODE_ATTACH;
     e->state = TABLE_STATE_GRANTED;
+    e->n_layers = 2;
+    e->layers[0] = (struct table_layer){.volume_short = 7, .index = 1};
+    e->layers[1] = (struct table_layer){.volume_short = 7, .index = 0};
     if (table_write(fd, &sb.layout, &t, copy, &err) < 0)
         printf("# %s\n", err.text);
     table_free(&t);
@@ -82,7 +85,7 @@ static void write_grant(uint64_t term, uint64_t generation, int copy, uint64_t d
 static int check(void)
 {
     struct error err = ERROR_INIT;
-    return grant_check(fd, &sb, &self, TERM, &attachment, &err);
+    return grant_check(fd, &sb, &self, TERM, &attachment, NULL, &err);
 }
 
 static void a_grant_of_this_term_and_generation_is_enough(void)
@@ -151,7 +154,27 @@ static void safety_8_a_death_mark_refuses(void)
     CHECK_EQ(check(), 0);
 }
 
+static int check_layer(uint64_t volume_short, uint32_t index)
+{
+    struct error err = ERROR_INIT;
+    struct table_layer layer = {.volume_short = volume_short, .index = index};
+    return grant_check(fd, &sb, &self, TERM, &attachment, &layer, &err);
+}
+
+static void safety_2_a_layer_that_the_grant_does_not_name_is_refused(void)
+{
+    if (!make_lun())
+        SKIP("no O_DIRECT file here");
+    write_lver(TERM);
+    write_grant(TERM, 3, 0, 0);
+    CHECK_EQ(check_layer(7, 1), 0);
+    CHECK_EQ(check_layer(7, 0), 0);
+    CHECK_EQ(check_layer(7, 2), LUNAR_E_STALE);
+    CHECK_EQ(check_layer(8, 1), LUNAR_E_STALE);
+}
+
 TEST_MAIN(TEST(a_grant_of_this_term_and_generation_is_enough),
           TEST(safety_2_a_raised_lease_version_refuses), TEST(safety_2_no_grant_refuses),
           TEST(safety_3_a_grant_of_another_generation_or_term_refuses),
-          TEST(safety_3_the_newer_copy_counts), TEST(safety_8_a_death_mark_refuses))
+          TEST(safety_3_the_newer_copy_counts), TEST(safety_8_a_death_mark_refuses),
+          TEST(safety_2_a_layer_that_the_grant_does_not_name_is_refused))

@@ -24,7 +24,8 @@ static void set_up(void)
     layers[0] = (struct stack_layer){0x0123456789abcdef, 3, 7, 2, leaf_segments, 66ull << 40};
     layers[1] = (struct stack_layer){0xfedcba9876543210, 0, 1, 1, base_segments, 0};
     sample = (struct stack){.qsd = {.pid = 4711, .start_time = 123456789, .pidfd = -1},
-                            .qsd_restarts = 2};
+                            .qsd_restarts = 2,
+                            .switching = true};
     *spec = (struct stack_spec){.pool = "p\xc3\xb6ol",
                                 .device = "/dev/mapper/mpatha",
                                 .name = "pvc \"1\"/\xe2\x98\x83",
@@ -73,7 +74,7 @@ static bool same(const struct stack *a, const struct stack *b)
         if (!same_layer(&x->layers[i], &y->layers[i]))
             return false;
     return a->qsd.pid == b->qsd.pid && a->qsd.start_time == b->qsd.start_time &&
-           a->qsd_restarts == b->qsd_restarts;
+           a->qsd_restarts == b->qsd_restarts && a->switching == b->switching;
 }
 
 static char *read_state(size_t *ret_len)

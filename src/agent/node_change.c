@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What changes an open volume while it is in use: a new leaf (Overlay), a new size (Resize).
+ *
+ * Happy path: the command's chain is compared with what is held -> the report names all of it,
+ * while the volume stays open -> a task outside reads term and grant from the LUN and changes the
+ * stack (SAFETY 2, as for an attach) -> the held spec is the new one -> result. It is beside the
+ * volume's own step, which stays HELD_OPEN: what else comes meanwhile (its QSD exits, a detach)
+ * waits for the task.
+ *
+ * Failure modes: a chain that is not one new leaf on what is held, an older map, a smaller size:
+ * refused before anything is reported; the report cannot be written, or the volume is not open any
+ * more when it is: the error is the result, and nothing was done; the task fails: the error is the
+ * result, the report goes on naming the longer chain, for the stack may have it, and the same
+ * command again finds out; the same command while it is under way joins it.
+ */
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/node_internal.h"
+#include "base/log.h"
+
+static void answer(struct node *n, struct held *h, int code, const char *words)
+{
+    held_send_result(n, &h->change.command_id, code, words, code == 0 ? h->stack->link : "");
+    memset(&h->change.command_id, 0, sizeof h->change.command_id);
+}
+
+bool change_runs(const struct held *h)
+{
+    return h->change.step == CHANGE_TASK;
+}
+
+void change_free(struct held *h)
+{
+    stack_spec_free(&h->change.spec);
+}
+
+/* What may be open, for the report: the longer chain, once it was going to be. */
+const struct stack_spec *change_reported(const struct held *h)
+{
+    return h->change.spec.n_layers > h->spec.n_layers ? &h->change.spec : &h->spec;
+}
+
+/* ---- what is asked for ---- */
+
+static bool same_layer(const struct stack_layer *a, const struct stack_layer *b)
+{
+    return a->volume_short == b->volume_short && a->index == b->index;
+}
+
+/* `more` layers in front of what is held, which must be there unchanged. */
+static bool is_behind(const struct stack_spec *have, const struct stack_spec *want, uint32_t more)
+{
+    if (want->n_layers != have->n_layers + more)
+        return false;
+    for (uint32_t i = 0; i < have->n_layers; i++)
+        if (!same_layer(&have->layers[i], &want->layers[i + more]) ||
+            want->layers[i + more].map_generation < have->layers[i].map_generation)
+            return false;
+    return true;
+}
+
+static bool contains(const struct stack_spec *have, const struct stack_layer *layer)
+{
+    for (uint32_t i = 0; i < have->n_layers; i++)
+        if (same_layer(&have->layers[i], layer))
+            return true;
+    return false;
+}
+
+static int check_wanted(const struct held *h, enum node_task_kind kind,
+                        const struct stack_spec *want, struct error *err)
+{
+    bool stands = is_behind(&h->spec, want, 0);
+
+    if (kind == NODE_TASK_RESIZE && want->size < h->spec.size)
+        return error_set(err, LUNAR_E_INVALID,
+                         "%" PRIu64 " bytes are fewer than the %" PRIu64 " it has", want->size,
+                         h->spec.size);
+    if (kind == NODE_TASK_OVERLAY && want->thick)
+        return error_set(err, LUNAR_E_INVALID, "a thick volume has no layers");
+    if (want->n_layers > TABLE_LAYERS_MAX)
+        return error_set(err, LUNAR_E_FULL, "a chain of %" PRIu32 " layers", want->n_layers);
+    if (stands || (kind == NODE_TASK_OVERLAY && is_behind(&h->spec, want, 1) &&
+                   !contains(&h->spec, &want->layers[0])))
+        return 0;
+    return error_set(err, LUNAR_E_STALE, "the chain does not fit the one that is open here");
+}
+
+static int take_layers(Lunar__Layer *const *layers, size_t n, struct stack_spec *spec,
+                       struct error *err)
+{
+    int rc = n > 0 && n <= STACK_LAYERS_MAX
+                 ? 0
+                 : error_set(err, LUNAR_E_INVALID, "a chain of %zu layers", n);
+
+    stack_spec_free(spec);
+    if (rc == 0 && !(spec->layers = calloc(n, sizeof *spec->layers)))
+        abort();
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        rc = held_take_layer(layers[i], &spec->layers[i], err);
+        spec->n_layers++;
+    }
+    return rc;
+}
+
+/* What is asked for, as a whole spec; stack_spec_free(ret) whatever comes of it. */
+static int take_wanted(const struct held *h, const Lunar__Command *command, struct stack_spec *ret,
+                       struct error *err)
+{
+    stack_spec_copy(ret, &h->spec);
+    if (command->op_case == LUNAR__COMMAND__OP_OVERLAY)
+        return take_layers(command->overlay->layers, command->overlay->n_layers, ret, err);
+    ret->size = command->resize->size;
+    if (ret->size == 0 || ret->size % DM_SECTOR || ret->size > (uint64_t)INT64_MAX)
+        return error_set(err, LUNAR_E_INVALID, "a bad size");
+    return take_layers(command->resize->layers, command->resize->n_layers, ret, err);
+}
+
+/* ---- the steps ---- */
+
+static void begin(struct node *n, struct held *h, uint64_t term, enum node_task_kind kind,
+                  const struct uuid *command_id, struct stack_spec *want)
+{
+    struct change *c = &h->change;
+
+    stack_spec_free(&c->spec);
+    c->spec = *want;
+    c->kind = kind;
+    c->term = term;
+    c->command_id = *command_id;
+    c->step = CHANGE_REPORT;
+    c->token = node_write_report(n);
+}
+
+static bool same_change(const struct change *c, enum node_task_kind kind,
+                        const struct stack_spec *want)
+{
+    return c->kind == kind && c->spec.size == want->size && is_behind(&c->spec, want, 0);
+}
+
+/* Is the volume in a state to be changed? */
+static int check_open(const struct node *n, const struct held *h, struct error *err)
+{
+    if (!h || h->mode != TABLE_MODE_ATTACH)
+        return error_set(err, LUNAR_E_NOT_FOUND, "it is not attached here");
+    if (h->step != HELD_OPEN || h->close_wanted || n->leaving)
+        return error_set(err, LUNAR_E_BUSY,
+                         "it is being opened, restarted or detached here; try again");
+    return 0;
+}
+
+void change_command(struct node *n, uint64_t term, const struct uuid *command_id,
+                    const Lunar__Command *command)
+{
+    bool overlay = command->op_case == LUNAR__COMMAND__OP_OVERLAY;
+    enum node_task_kind kind = overlay ? NODE_TASK_OVERLAY : NODE_TASK_RESIZE;
+    struct uuid attachment_id =
+        uuid_from_pb(overlay ? command->overlay->attachment_id : command->resize->attachment_id);
+    struct held *h = held_by_attachment(n, &attachment_id);
+    struct stack_spec want = {0};
+    struct error err = ERROR_INIT;
+
+    int rc = check_open(n, h, &err);
+    if (rc == 0)
+        rc = take_wanted(h, command, &want, &err);
+    if (rc == 0 && h->change.step != CHANGE_NONE) {
+        if (same_change(&h->change, kind, &want))
+            h->change.command_id = *command_id;
+        else
+            rc = error_set(&err, LUNAR_E_BUSY, "another change of it is under way here");
+    } else if (rc == 0) {
+        rc = check_wanted(h, kind, &want, &err);
+        if (rc == 0) {
+            begin(n, h, term, kind, command_id, &want);
+            return; /* the spec is the change's */
+        }
+    }
+    stack_spec_free(&want);
+    if (rc < 0)
+        held_send_result(n, command_id, rc, err.text, "");
+}
+
+void change_report_done(struct node *n, struct held *h, int rc, const struct error *err)
+{
+    struct change *c = &h->change;
+
+    assert(c->step == CHANGE_REPORT);
+    c->step = CHANGE_NONE;
+    c->token = 0;
+    if (rc < 0 || h->step != HELD_OPEN) {
+        answer(n, h, rc < 0 ? rc : LUNAR_E_BUSY,
+               rc < 0 ? err->text : "it is being restarted or detached here; try again");
+        return;
+    }
+    c->step = CHANGE_TASK;
+    c->token = n->next_token++;
+    c->task = (struct node_task){
+        .kind = c->kind, .token = c->token, .term = c->term, .spec = &c->spec, .stack = h->stack};
+    n->tasks_out++;
+    n->io->run(n->data, &c->task);
+}
+
+/* The held spec is the new one; what grew meanwhile the stack knows better. */
+static void changed(struct node *n, struct held *h)
+{
+    stack_spec_free(&h->spec);
+    h->spec = h->change.spec;
+    h->change.spec = (struct stack_spec){0};
+    n->io->watch(n->data, h->stack, true);
+}
+
+void change_task_done(struct node *n, struct held *h, int rc, const struct error *err)
+{
+    struct change *c = &h->change;
+
+    assert(c->step == CHANGE_TASK);
+    c->step = CHANGE_NONE;
+    c->token = 0;
+    if (n->fenced)
+        return;
+    if (rc == 0)
+        changed(n, h);
+    answer(n, h, rc, rc < 0 ? err->text : "");
+    held_go_on(n, h);
+}

@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Changes of an open volume: a new leaf, a new size; their order, what they wait for, and what
+ * waits for them. */
+#include <assert.h>
+#include <stdlib.h>
+
+#include "agent/node.h"
+#include "support/test.h"
+
+#define TERM   5u
+#define SHORT  0x1234u
+#define N_TASK 4
+
+static struct {
+    struct node *node;
+    uint64_t report_token;
+    int n_reports;
+    struct table_entry entry; /* the report's only one */
+    struct node_task *tasks[N_TASK];
+    int n_tasks;
+    int n_results, code;
+    int watched;
+    struct uuid volume, attachment;
+} w;
+
+static void io_write_report(void *data, uint64_t token, const struct table *report)
+{
+    (void)data;
+    w.report_token = token;
+    w.n_reports++;
+    memset(&w.entry, 0, sizeof w.entry);
+    if (report->n_entries)
+        w.entry = report->entries[0];
+}
+
+static void io_run(void *data, struct node_task *task)
+{
+    (void)data;
+    assert(w.n_tasks < N_TASK);
+    w.tasks[w.n_tasks++] = task;
+}
+
+static int io_send(void *data, const uint8_t *bytes, uint32_t len)
+{
+    Lunar__Envelope *e;
+    (void)data;
+    int rc = envelope_unpack(bytes, len, &e, NULL);
+    assert(rc == 0 && e->body_case == LUNAR__ENVELOPE__BODY_RESULT);
+    w.n_results++;
+    w.code = e->result->error ? e->result->error->code : 0;
+    envelope_free(e);
+    return 0;
+}
+
+static void io_respond(void *data, uint64_t client, const uint8_t *bytes, uint32_t len)
+{
+    (void)data;
+    (void)client;
+    (void)bytes;
+    (void)len;
+}
+
+static void io_watch(void *data, struct stack *stack, bool on)
+{
+    (void)data;
+    (void)stack;
+    w.watched += on ? 1 : -1;
+}
+
+static void io_waiting(void *data, bool waiting)
+{
+    (void)data;
+    (void)waiting;
+}
+
+static const struct node_io fake_io = {.write_report = io_write_report,
+                                       .run = io_run,
+                                       .send = io_send,
+                                       .respond = io_respond,
+                                       .watch = io_watch,
+                                       .waiting = io_waiting};
+
+static struct stack *new_stack(const struct stack_spec *spec)
+{
+    struct stack *stack = calloc(1, sizeof *stack);
+    assert(stack);
+    stack_spec_copy(&stack->spec, spec);
+    stack->qsd.pidfd = -1;
+    strcpy(stack->link, "/dev/lunar/test/disk");
+    return stack;
+}
+
+static void report_ends(int rc)
+{
+    struct error err = ERROR_INIT;
+    error_set(&err, rc, "the report fails");
+    node_report_done(w.node, w.report_token, rc, &err);
+}
+
+static void task_ends(int rc)
+{
+    struct node_task *task = w.tasks[0];
+    struct error err = ERROR_INIT;
+
+    memmove(w.tasks, w.tasks + 1, (size_t)--w.n_tasks * sizeof *w.tasks);
+    error_set(&err, rc, "the task fails");
+    if (rc == 0 && task->kind == NODE_TASK_ATTACH)
+        task->stack = new_stack(task->spec);
+    else if (rc == 0 && task->kind == NODE_TASK_DETACH)
+        stack_free(task->stack);
+    node_task_done(w.node, task, rc, &err);
+}
+
+/* A chain of n layers, the leaf with the highest index, as messages. */
+struct chain {
+    Lunar__Layer layers[8], *layer_pointers[8];
+    Lunar__Segment segments[8], *segment_pointers[8];
+};
+
+static void make_chain(struct chain *c, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        lunar__segment__init(&c->segments[i]);
+        c->segments[i].start = (1 + i) * MIB;
+        c->segments[i].length = MIB;
+        c->segment_pointers[i] = &c->segments[i];
+        lunar__layer__init(&c->layers[i]);
+        c->layers[i].volume_short = SHORT;
+        c->layers[i].index = n - 1 - i;
+        c->layers[i].map_generation = 1;
+        c->layers[i].n_segments = 1;
+        c->layers[i].segments = &c->segment_pointers[i];
+        c->layer_pointers[i] = &c->layers[i];
+    }
+}
+
+static void command(Lunar__Command *c)
+{
+    Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
+    struct uuid id = uuid_random();
+    c->id = uuid_to_pb(&id);
+    e.body_case = LUNAR__ENVELOPE__BODY_COMMAND;
+    e.command = c;
+    node_message(w.node, TERM, &e);
+}
+
+static void overlay_with(struct chain *chain, uint32_t n)
+{
+    Lunar__Command c = LUNAR__COMMAND__INIT;
+    Lunar__Overlay m = LUNAR__OVERLAY__INIT;
+    m.volume_id = uuid_to_pb(&w.volume);
+    m.attachment_id = uuid_to_pb(&w.attachment);
+    m.n_layers = n;
+    m.layers = chain->layer_pointers;
+    c.op_case = LUNAR__COMMAND__OP_OVERLAY;
+    c.overlay = &m;
+    command(&c);
+}
+
+static void overlay(uint32_t n)
+{
+    struct chain chain;
+    make_chain(&chain, n);
+    overlay_with(&chain, n);
+}
+
+static void resize(uint64_t size)
+{
+    Lunar__Command c = LUNAR__COMMAND__INIT;
+    Lunar__Resize m = LUNAR__RESIZE__INIT;
+    struct chain chain;
+    make_chain(&chain, 1);
+    m.volume_id = uuid_to_pb(&w.volume);
+    m.attachment_id = uuid_to_pb(&w.attachment);
+    m.size = size;
+    m.n_layers = 1;
+    m.layers = chain.layer_pointers;
+    c.op_case = LUNAR__COMMAND__OP_RESIZE;
+    c.resize = &m;
+    command(&c);
+}
+
+static void detach(void)
+{
+    Lunar__Command c = LUNAR__COMMAND__INIT;
+    Lunar__Detach m = LUNAR__DETACH__INIT;
+    m.volume_id = uuid_to_pb(&w.volume);
+    m.attachment_id = uuid_to_pb(&w.attachment);
+    c.op_case = LUNAR__COMMAND__OP_DETACH;
+    c.detach = &m;
+    command(&c);
+}
+
+static void attach_command(void)
+{
+    Lunar__Command c = LUNAR__COMMAND__INIT;
+    Lunar__Attach m = LUNAR__ATTACH__INIT;
+    struct chain chain;
+    make_chain(&chain, 1);
+    m.volume_id = uuid_to_pb(&w.volume);
+    m.attachment_id = uuid_to_pb(&w.attachment);
+    m.name = (char *)(uintptr_t) "disk";
+    m.size = MIB;
+    m.n_layers = 1;
+    m.layers = chain.layer_pointers;
+    c.op_case = LUNAR__COMMAND__OP_ATTACH;
+    c.attach = &m;
+    command(&c);
+}
+
+/* A volume of one layer is open, and nothing was counted yet. */
+static void begin(void)
+{
+    struct node_config config = {.pool_id = uuid_random(),
+                                 .pool_name = "test",
+                                 .device = "/dev/lun",
+                                 .node_name = "node1",
+                                 .self = {1, 1, 1},
+                                 .io = &fake_io};
+    if (w.node)
+        node_free(w.node);
+    memset(&w, 0, sizeof w);
+    w.volume = uuid_random();
+    w.attachment = uuid_random();
+    w.node = node_new(&config);
+    node_start(w.node);
+    report_ends(0);
+    attach_command();
+    report_ends(0);
+    task_ends(0);
+    report_ends(0);
+    w.n_reports = w.n_results = 0;
+}
+
+static void safety_2_an_overlay_is_reported_before_anything_is_mapped(void)
+{
+    begin();
+    overlay(2);
+    CHECK_EQ(w.n_reports, 1);
+    CHECK_EQ(w.n_tasks, 0);
+    CHECK_EQ(w.entry.state, TABLE_STATE_OPEN);
+    CHECK_EQ(w.entry.n_layers, 2);
+    CHECK_EQ(w.entry.layers[0].index, 1);
+    report_ends(0);
+    CHECK_EQ(w.n_tasks, 1);
+    CHECK_EQ(w.tasks[0]->kind, NODE_TASK_OVERLAY);
+    CHECK_EQ(w.tasks[0]->term, TERM);
+    CHECK_EQ(w.tasks[0]->spec->n_layers, 2);
+    CHECK_EQ(w.n_results, 0);
+    task_ends(0);
+    CHECK_EQ(w.n_results, 1);
+    CHECK_EQ(w.code, 0);
+    overlay(3); /* on what stands now */
+    report_ends(0);
+    CHECK_EQ(w.tasks[0]->spec->n_layers, 3);
+}
+
+static void the_same_overlay_again_joins_or_is_done_again(void)
+{
+    begin();
+    overlay(2);
+    overlay(2);
+    report_ends(0);
+    overlay(2);
+    CHECK_EQ(w.n_reports, 1);
+    task_ends(0);
+    CHECK_EQ(w.n_results, 1); /* the newest command's */
+    overlay(2);               /* the answer was lost: what stands is proved once more */
+    report_ends(0);
+    CHECK_EQ(w.n_tasks, 1);
+    task_ends(0);
+    CHECK_EQ(w.n_results, 2);
+    CHECK_EQ(w.code, 0);
+}
+
+static void safety_16_only_one_new_leaf_on_what_stands_is_taken(void)
+{
+    struct chain chain;
+    begin();
+    overlay(3);
+    CHECK_EQ(w.code, LUNAR_E_STALE);
+    make_chain(&chain, 2);
+    chain.layers[1].volume_short++; /* another layer below */
+    overlay_with(&chain, 2);
+    CHECK_EQ(w.code, LUNAR_E_STALE);
+    make_chain(&chain, 2);
+    chain.layers[0].index = 0; /* the leaf twice */
+    overlay_with(&chain, 2);
+    CHECK_EQ(w.code, LUNAR_E_STALE);
+    make_chain(&chain, 2);
+    chain.layers[0].n_segments = 0;
+    overlay_with(&chain, 2);
+    CHECK_EQ(w.code, LUNAR_E_INVALID);
+    overlay(0);
+    CHECK_EQ(w.code, LUNAR_E_INVALID);
+    w.attachment = uuid_random();
+    overlay(2);
+    CHECK_EQ(w.code, LUNAR_E_NOT_FOUND);
+    CHECK_EQ(w.n_results, 6);
+    CHECK_EQ(w.n_reports, 0);
+}
+
+static void safety_14_an_older_map_of_a_layer_below_is_refused(void)
+{
+    struct chain chain;
+    begin();
+    make_chain(&chain, 2);
+    chain.layers[1].map_generation = 0;
+    overlay_with(&chain, 2);
+    CHECK_EQ(w.code, LUNAR_E_STALE);
+    CHECK_EQ(w.n_reports, 0);
+}
+
+static void an_overlay_that_failed_is_reported_on_and_goes_on(void)
+{
+    begin();
+    overlay(2);
+    report_ends(0);
+    task_ends(LUNAR_E_INDETERMINATE);
+    CHECK_EQ(w.code, LUNAR_E_INDETERMINATE);
+    node_tend(w.node, true);
+    CHECK_EQ(w.entry.n_layers, 2); /* it may stand */
+    report_ends(0);
+    overlay(2);
+    report_ends(0);
+    task_ends(0);
+    CHECK_EQ(w.code, 0);
+}
+
+static void a_report_that_fails_stops_the_overlay(void)
+{
+    begin();
+    overlay(2);
+    report_ends(-5);
+    CHECK_EQ(w.n_tasks, 0);
+    CHECK_EQ(w.code, -5);
+    overlay(2);
+    report_ends(0);
+    CHECK_EQ(w.n_tasks, 1);
+}
+
+/* The fake's stack is found by the task that has it. */
+static void a_qsd_that_exits_meanwhile_is_started_again_afterwards(void)
+{
+    begin();
+    overlay(2);
+    report_ends(0);
+    node_qsd_exited(w.node, w.tasks[0]->stack);
+    CHECK_EQ(w.n_tasks, 1);
+    overlay(2); /* joins */
+    task_ends(LUNAR_E_BUSY);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    CHECK_EQ(w.n_tasks, 1);
+    CHECK_EQ(w.tasks[0]->kind, NODE_TASK_RESTART);
+    overlay(2);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    CHECK_EQ(w.n_tasks, 1);
+    task_ends(0);
+    overlay(2);
+    report_ends(0);
+    task_ends(0);
+    CHECK_EQ(w.code, 0);
+}
+
+static void a_qsd_that_exits_before_the_report_is_written_stops_the_overlay(void)
+{
+    struct stack *stack;
+    begin();
+    overlay(2);
+    report_ends(0);
+    stack = w.tasks[0]->stack;
+    task_ends(0);
+    overlay(3);
+    node_qsd_exited(w.node, stack);
+    CHECK_EQ(w.tasks[0]->kind, NODE_TASK_RESTART);
+    report_ends(0);
+    CHECK_EQ(w.n_tasks, 1);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+}
+
+static void a_detach_waits_for_the_overlay(void)
+{
+    begin();
+    overlay(2);
+    report_ends(0);
+    detach();
+    overlay(2);
+    CHECK_EQ(w.code, LUNAR_E_BUSY); /* it is on its way out */
+    CHECK_EQ(w.n_results, 1);
+    CHECK_EQ(w.n_tasks, 1);
+    task_ends(0);
+    CHECK_EQ(w.n_results, 2); /* the overlay's */
+    CHECK_EQ(w.entry.state, TABLE_STATE_CLOSING);
+    CHECK_EQ(w.entry.n_layers, 2);
+    report_ends(0);
+    CHECK_EQ(w.tasks[0]->kind, NODE_TASK_DETACH);
+    task_ends(0);
+    report_ends(0);
+    CHECK_EQ(w.n_results, 3);
+    CHECK_EQ(w.code, 0);
+}
+
+static void a_detach_before_the_report_is_written_stops_the_overlay(void)
+{
+    begin();
+    overlay(2);
+    uint64_t first = w.report_token;
+    detach();
+    node_report_done(w.node, first, 0, NULL);
+    CHECK_EQ(w.n_tasks, 0);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    report_ends(0);
+    CHECK_EQ(w.tasks[0]->kind, NODE_TASK_DETACH);
+    task_ends(0);
+    report_ends(0);
+    CHECK_EQ(w.code, 0);
+}
+
+static void a_size_only_grows(void)
+{
+    begin();
+    resize(MIB - 512);
+    CHECK_EQ(w.code, LUNAR_E_INVALID);
+    resize(2 * MIB + 1);
+    CHECK_EQ(w.code, LUNAR_E_INVALID);
+    CHECK_EQ(w.n_reports, 0);
+    resize(2 * MIB);
+    report_ends(0);
+    CHECK_EQ(w.tasks[0]->kind, NODE_TASK_RESIZE);
+    CHECK_EQ(w.tasks[0]->spec->size, 2 * MIB);
+    overlay(2);
+    CHECK_EQ(w.code, LUNAR_E_BUSY); /* one at a time */
+    task_ends(0);
+    CHECK_EQ(w.code, 0);
+    resize(MIB);
+    CHECK_EQ(w.code, LUNAR_E_INVALID);
+    overlay(2);
+    report_ends(0);
+    CHECK_EQ(w.tasks[0]->spec->size, 2 * MIB);
+}
+
+static void a_change_of_a_fenced_node_ends_without_a_next_step(void)
+{
+    begin();
+    overlay(2);
+    report_ends(0);
+    node_qsd_exited(w.node, w.tasks[0]->stack);
+    node_fence(w.node, "fenced");
+    task_ends(0);
+    CHECK_EQ(w.n_tasks, 0);
+    CHECK_EQ(w.n_results, 0);
+    CHECK_EQ(node_tasks(w.node), 0);
+}
+
+TEST_MAIN(TEST(safety_2_an_overlay_is_reported_before_anything_is_mapped),
+          TEST(the_same_overlay_again_joins_or_is_done_again),
+          TEST(safety_16_only_one_new_leaf_on_what_stands_is_taken),
+          TEST(safety_14_an_older_map_of_a_layer_below_is_refused),
+          TEST(an_overlay_that_failed_is_reported_on_and_goes_on),
+          TEST(a_report_that_fails_stops_the_overlay),
+          TEST(a_qsd_that_exits_meanwhile_is_started_again_afterwards),
+          TEST(a_qsd_that_exits_before_the_report_is_written_stops_the_overlay),
+          TEST(a_detach_waits_for_the_overlay),
+          TEST(a_detach_before_the_report_is_written_stops_the_overlay), TEST(a_size_only_grows),
+          TEST(a_change_of_a_fenced_node_ends_without_a_next_step))
