@@ -6,9 +6,9 @@
  * Happy path of an attach: "opening" reported -> stack built outside (which checks term and grant
  * on the LUN) -> "open" reported -> result. Failure modes: the report cannot be written or the task
  * fails: the entry is taken back, reported, and the error is the result; the same command again
- * joins what is under way; another attachment of the same volume is refused; a map generation lower
- * than what is known is refused (SAFETY 14); a detach of what is not here is success, once the
- * LUN's report says so too.
+ * joins what is under way; another attachment of the same volume is refused (but a job on its next
+ * layer); a map generation lower than what is known is refused (SAFETY 14); a detach of what is not
+ * here is success, once the LUN's report says so too.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -275,12 +275,26 @@ struct held *held_by_attachment(struct node *n, const struct uuid *id)
     return NULL;
 }
 
-static struct held *by_volume(struct node *n, const struct uuid *id)
+static bool holds_layer(const struct held *h, const struct stack_layer *layer)
+{
+    for (uint32_t i = 0; i < h->spec.n_layers; i++)
+        if (h->spec.layers[i].volume_short == layer->volume_short &&
+            h->spec.layers[i].index == layer->index)
+            return true;
+    return false;
+}
+
+/* What of the volume is here already. A job is on a layer of its own: the next leaf of a volume may
+ * be formatted where that is open. */
+static struct held *in_the_way(struct node *n, const struct stack_spec *spec, enum table_mode mode)
 {
     struct held *h;
-    TAILQ_FOREACH (h, &n->held, link)
-        if (uuid_equal(&h->volume_id, id))
+    TAILQ_FOREACH (h, &n->held, link) {
+        bool beside = mode == TABLE_MODE_JOB && h->mode == TABLE_MODE_ATTACH &&
+                      !holds_layer(h, &spec->layers[0]);
+        if (uuid_equal(&h->volume_id, &spec->volume_id) && !beside)
             return h;
+    }
     return NULL;
 }
 
@@ -330,7 +344,7 @@ static void open_command(struct node *n, uint64_t term, const struct uuid *comma
         stack_spec_free(spec);
         return;
     }
-    h = by_volume(n, &spec->volume_id);
+    h = in_the_way(n, spec, mode);
     if (h || n->leaving) {
         held_send_result(n, command_id, h ? LUNAR_E_BUSY : LUNAR_E_NOT_JOINED,
                          h ? "the volume is open here under another attachment"

@@ -76,7 +76,7 @@ static bool is_orphan(struct leader *leader, const struct table_entry *e)
     const struct catalogue_volume *v = catalogue_by_id(leader->catalogue, &e->volume_id);
     bool wanted = v && !catalogue_volume_is_deleting(v) &&
                   (e->mode == TABLE_MODE_ATTACH ? e->term != TABLE_TERM_LEFT_OVER
-                                                : catalogue_volume_is_new(v));
+                                                : catalogue_volume_is_new(v) || v->overlay);
     return !wanted && !op_by_volume(leader, &e->volume_id);
 }
 
@@ -118,7 +118,11 @@ static void reconcile(struct leader *leader)
             delete_resume(leader, v);
         else if (catalogue_volume_is_new(v))
             create_resume(leader, v);
+        else if (catalogue_volume_is_changing(v))
+            change_resume(leader, v);
     }
+    leader->garbage_waits = false;
+    garbage_collect(leader);
 }
 
 void leader_start(struct leader *leader, uint64_t now_ms)
@@ -149,6 +153,32 @@ static void volume_delete(struct leader *l, const struct waiter *w, const Lunar_
 {
     struct uuid id = uuid_from_pb(m->volume_id);
     delete_request(l, w, &id);
+}
+
+/* Of snapshots and layers, and what nobody knows. */
+static void layer_request(struct leader *leader, const struct waiter *from,
+                          const Lunar__Request *request)
+{
+    switch (request->op_case) {
+    case LUNAR__REQUEST__OP_SNAPSHOT_CREATE:
+        snapshot_request(leader, from, request->snapshot_create);
+        break;
+    case LUNAR__REQUEST__OP_SNAPSHOT_DELETE:
+        unsnap_request(leader, from, request->snapshot_delete);
+        break;
+    case LUNAR__REQUEST__OP_SNAPSHOT_LIST:
+        reply_snapshots(leader, from, request->snapshot_list);
+        break;
+    case LUNAR__REQUEST__OP_VOLUME_ROLLBACK:
+        rollback_request(leader, from, request->volume_rollback);
+        break;
+    case LUNAR__REQUEST__OP_TREE_GET:
+        reply_tree(leader, from, request->tree_get);
+        break;
+    default:
+        reply_error(leader, from, LUNAR_E_UNSUPPORTED,
+                    "this coordinator does not know the request");
+    }
 }
 
 void leader_request(struct leader *leader, const struct waiter *from, const Lunar__Request *request,
@@ -204,8 +234,7 @@ void leader_request(struct leader *leader, const struct waiter *from, const Luna
         extend_request(leader, from, request->pool_extend);
         break;
     default:
-        reply_error(leader, from, LUNAR_E_UNSUPPORTED,
-                    "this coordinator does not know the request");
+        layer_request(leader, from, request);
     }
 }
 
@@ -213,10 +242,9 @@ static void step(struct leader *l, struct op *op, int rc, const struct error *er
 {
     static void (*const steps[OP_KINDS])(struct leader *, struct op *, int,
                                          const struct error *) = {
-        [OP_CREATE] = create_step,
-        [OP_DELETE] = delete_step,
-        [OP_ATTACH] = attach_step,
-        [OP_DETACH] = detach_step,
+        [OP_CREATE] = create_step, [OP_DELETE] = delete_step,     [OP_ATTACH] = attach_step,
+        [OP_DETACH] = detach_step, [OP_SNAPSHOT] = snapshot_step, [OP_ROLLBACK] = rollback_step,
+        [OP_UNSNAP] = unsnap_step, [OP_GARBAGE] = garbage_step,
     };
     steps[op->kind](l, op, rc, err);
 }
@@ -234,8 +262,7 @@ void leader_result(struct leader *leader, uint32_t host_id, const Lunar__Result 
     if (result->error && result->error->code < 0)
         error_set(&err, result->error->code, "%s", result->error->text);
     TAILQ_FOREACH (op, &leader->ops, link) {
-        if (op->state != OP_STATE_COMMAND || op->host_id != host_id ||
-            !uuid_equal(&op->command_id, &id))
+        if (!op_is_at_node(op) || op->host_id != host_id || !uuid_equal(&op->command_id, &id))
             continue;
         snprintf(op->device, sizeof op->device, "%s", result->device);
         step(leader, op, err.code, &err);
@@ -246,8 +273,9 @@ void leader_result(struct leader *leader, uint32_t host_id, const Lunar__Result 
 
 static void send_again(struct leader *l, struct op *op)
 {
-    if (op->kind == OP_CREATE)
-        create_command(l, op);
+    bool is_job = op->kind != OP_ATTACH && op->kind != OP_DETACH && op->state == OP_STATE_COMMAND;
+    if (is_job)
+        job_command(l, op);
     else
         op_send_command(l, op);
 }
@@ -259,7 +287,7 @@ static void resume_ops(struct leader *l, uint32_t host_id)
     struct op *op, *next;
     for (op = TAILQ_FIRST(&l->ops); op; op = next) {
         next = TAILQ_NEXT(op, link);
-        if (op->state == OP_STATE_COMMAND && op->host_id == host_id)
+        if (op_is_at_node(op) && op->host_id == host_id)
             send_again(l, op);
         else if (op->state == OP_STATE_WAIT_NODE)
             step(l, op, 0, NULL);
@@ -365,6 +393,7 @@ void leader_commit_done(struct leader *leader, uint64_t token, int rc, const str
     }
     op->token = 0;
     step(leader, op, rc, err);
+    garbage_collect(leader);
 }
 
 void leader_grants_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
@@ -392,7 +421,8 @@ static void expire(struct leader *l, struct op *op)
     op_fail(op, LUNAR_E_TIMEOUT,
             "node '%s' did not answer; what was granted stands, the same request again goes on",
             node_name(l, op->host_id));
-    if (op->kind != OP_CREATE) {
+    /* An overlay is asked for again at the next reconciliation; meanwhile a detach may come in. */
+    if (op->kind == OP_ATTACH || op->kind == OP_DETACH || op->state == OP_STATE_OVERLAY) {
         op_finish(l, op);
         return;
     }
@@ -419,12 +449,15 @@ void leader_tick(struct leader *leader, uint64_t now_ms)
     }
     for (op = TAILQ_FIRST(&leader->ops); op; op = next) {
         next = TAILQ_NEXT(op, link);
-        bool waits = op->state == OP_STATE_COMMAND || op->state == OP_STATE_WAIT_NODE;
-        if (waits && now_ms - op->started_ms > LEADER_OP_DEADLINE_MS) {
+        bool waits = op_is_at_node(op) || op->state == OP_STATE_WAIT_NODE ||
+                     op->state == OP_STATE_WAIT_SOURCE;
+        if (op->state == OP_STATE_WAIT_SOURCE && op->error.code != 0) {
+            op_finish(leader, op);
+        } else if (waits && now_ms - op->started_ms > LEADER_OP_DEADLINE_MS) {
             expire(leader, op);
         } else if (op->state == OP_STATE_WAIT_NODE) {
             step(leader, op, 0, NULL);
-        } else if (op->state == OP_STATE_COMMAND && op->resend) {
+        } else if (op_is_at_node(op) && op->resend) {
             op->resend = false;
             send_again(leader, op);
         }

@@ -58,6 +58,8 @@ struct leader_io {
     /* Preempts the reservation keys of that life and older ones, on every PV (SAFETY 13); answered
      * by leader_preempted. NULL: the pool has no reservations. */
     void (*preempt)(void *data, uint32_t host_id, uint64_t generation);
+    /* The time of day, in seconds since 1970: for people alone. NULL: 0. */
+    uint64_t (*wall_s)(void *data);
 };
 
 struct leader_config {

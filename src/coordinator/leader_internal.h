@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The leader's insides, shared by its files alone: leader.c (events, queries), ops.c (the operation
- * machine), op_create.c, op_attach.c, op_delete.c (one file per operation), op_grow.c, over.c
+ * machine), op_create.c, op_attach.c, op_delete.c, op_snapshot.c, op_rollback.c, op_unsnap.c,
+ * op_garbage.c (one file per operation), op_job.c (formatting, a part of some), op_grow.c, over.c
  * (lives that are over, and taking their grants), node_fence.c (the operator's fence),
  * op_inspect.c, op_extend.c (the pool's LUNs), reply.c (protobuf answers).
  */
@@ -13,22 +14,45 @@
 #include "coordinator/leader.h"
 #include "fencing/timeouts.h"
 
-enum op_kind { OP_CREATE, OP_DELETE, OP_ATTACH, OP_DETACH, OP_KINDS };
+enum op_kind {
+    OP_CREATE,
+    OP_DELETE,
+    OP_ATTACH,
+    OP_DETACH,
+    OP_SNAPSHOT,
+    OP_ROLLBACK,
+    OP_UNSNAP,  /* deletes a snapshot; its volume_id is the snapshot's id */
+    OP_GARBAGE, /* its volume_id is zero */
+    OP_KINDS
+};
 
 /*
  * One table for all operations; op_move asserts that a move is allowed. Each state waits for one
- * outside answer. create: WAIT_NODE <- COMMIT_CREATE <- START; then GRANT, COMMAND, UNGRANT,
- * COMMIT_MADE; undone by COMMIT_REMOVE delete: START, COMMIT_DELETING, COMMIT_REMOVE attach: START,
- * GRANT, COMMAND; a refusal by the node: UNGRANT detach: START, COMMAND, UNGRANT
+ * outside answer.
+ *   job: WAIT_NODE, GRANT, COMMAND, UNGRANT (op_job.c)
+ *   create: START, COMMIT_CREATE, job, COMMIT_MADE; undone by COMMIT_REMOVE; a clone of a volume
+ *     begins with WAIT_SOURCE
+ *   delete: START, COMMIT_DELETING, COMMIT_REMOVE
+ *   attach: START, GRANT, COMMAND; a refusal by the node: UNGRANT
+ *   detach: START, COMMAND, UNGRANT
+ *   snapshot: START, COMMIT_CREATE, job, CHAIN_GRANT, COMMIT_MADE, OVERLAY, COMMIT_FROZEN; of a
+ *     detached volume without CHAIN_GRANT and OVERLAY; undone by COMMIT_REMOVE
+ *   rollback: START, COMMIT_CREATE, job, COMMIT_MADE, COMMIT_FROZEN; undone by COMMIT_REMOVE
+ *   unsnap: START, COMMIT_FROZEN
+ *   garbage: START, COMMIT_REMOVE
  */
 enum op_state {
     OP_STATE_START,
+    OP_STATE_WAIT_SOURCE,
     OP_STATE_COMMIT_CREATE,
     OP_STATE_WAIT_NODE,
     OP_STATE_GRANT,
     OP_STATE_COMMAND,
     OP_STATE_UNGRANT,
+    OP_STATE_CHAIN_GRANT,
     OP_STATE_COMMIT_MADE,
+    OP_STATE_OVERLAY,
+    OP_STATE_COMMIT_FROZEN,
     OP_STATE_COMMIT_DELETING,
     OP_STATE_COMMIT_REMOVE,
     OP_STATE_DONE,
@@ -51,14 +75,18 @@ struct op {
     struct uuid command_id;
     struct uuid request_id;
     uint32_t host_id;      /* the node concerned; 0: not chosen */
-    uint32_t prefers_host; /* create: the requester's node */
-    char name[VOLUME_NAME_MAX + 1];
+    uint32_t prefers_host; /* of a job: the requester's node, or where the volume is attached */
+    char name[VOLUME_NAME_MAX + 1]; /* the volume's; of a snapshot: its own */
+    struct uuid source_id;          /* of a clone */
+    bool source_is_volume;
+    struct uuid snapshot_id;
+    char parent_lv[32]; /* that the new layer stands upon, "" for none: it must not go meanwhile */
     uint64_t size;
     bool thick;
-    bool resend;                 /* at the next tick */
-    bool fresh_grant;            /* this op made the grant: a refusal by the node may erase it */
-    bool elsewhere;              /* create: after the grant is erased, another node */
-    uint32_t refused_by;         /* create: which would not; chosen again only if it is the last */
+    bool resend;         /* at the next tick */
+    bool fresh_grant;    /* this op made the grant: a refusal by the node may erase it */
+    bool elsewhere;      /* of a job: after the grant is erased, another node */
+    uint32_t refused_by; /* of a job: which would not; chosen again only if it is the last */
     struct table_entry *dropped; /* erased in memory; put back if the LUN's erasure failed */
     struct error error;          /* code 0: success so far */
     char device[512];
@@ -135,6 +163,7 @@ struct leader {
     uint64_t now_ms; /* of the event being handled */
     uint64_t reconciled_ms;
     uint32_t reconcile_at; /* host id whose grants are looked at next */
+    bool garbage_waits;    /* its removal failed: not before the next reconciliation */
 };
 
 /* --- ops.c --- */
@@ -146,7 +175,9 @@ void op_finish(struct leader *l, struct op *op);
 void op_fail(struct op *op, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 struct op *op_by_volume(struct leader *l, const struct uuid *volume_id);
-struct op *op_by_name(struct leader *l, const char *name);
+struct op *op_by_name(struct leader *l, const char *name); /* of a volume being created */
+/* It waits for a node's result. */
+bool op_is_at_node(const struct op *op);
 /* BUSY, with what is going on and where. */
 void reply_busy(struct leader *l, const struct waiter *w, const struct op *op);
 void op_add_waiter(struct leader *l, struct op *op, const struct waiter *w);
@@ -160,8 +191,46 @@ void op_send_command(struct leader *l, struct op *op); /* (again) in OP_STATE_CO
  */
 void create_request(struct leader *l, const struct waiter *w, const Lunar__VolumeCreate *m);
 struct op *create_resume(struct leader *l, const struct catalogue_volume *v);
-void create_command(struct leader *l, struct op *op);
+/* A snapshot has come to its end: clones that waited for it go on. */
+void create_wake(struct leader *l, const struct op *snapshot);
 void create_step(struct leader *l, struct op *op, int rc, const struct error *err);
+/* --- op_job.c --- */
+/* The layer that is being formatted; NULL: it is not in the metadata (any more). */
+const struct catalogue_layer *job_layer(struct leader *l, const struct op *op);
+void job_start(struct leader *l, struct op *op);   /* in WAIT_NODE */
+void job_command(struct leader *l, struct op *op); /* (again) */
+/* True: it is formatted, and no grant of the job is left. Otherwise it goes on, or has failed and
+ * is undone. */
+bool job_step(struct leader *l, struct op *op, int rc, const struct error *err);
+
+void job_undo(struct leader *l, struct op *op); /* removes the new layer; op->error is set */
+
+/* --- op_snapshot.c --- */
+void snapshot_request(struct leader *l, const struct waiter *w, const Lunar__SnapshotCreate *m);
+/* May the volume be snapshotted now? Says why not. */
+int snapshot_check(struct leader *l, const struct catalogue_volume *v, struct error *err);
+/* It may. `name` "": nobody's snapshot, the leaf is frozen for a clone. */
+struct op *snapshot_start(struct leader *l, const struct catalogue_volume *v, const char *name,
+                          uint32_t prefers_host);
+void snapshot_step(struct leader *l, struct op *op, int rc, const struct error *err);
+/* The life of the node that was to switch is over: it writes nothing any more. */
+void snapshot_life_ended(struct leader *l, struct op *op);
+/* A volume that is changing and has no operation: goes on. NULL: not now. */
+struct op *change_resume(struct leader *l, const struct catalogue_volume *v);
+
+/* --- op_rollback.c --- */
+void rollback_request(struct leader *l, const struct waiter *w, const Lunar__VolumeRollback *m);
+void rollback_step(struct leader *l, struct op *op, int rc, const struct error *err);
+
+/* --- op_unsnap.c --- */
+void unsnap_request(struct leader *l, const struct waiter *w, const Lunar__SnapshotDelete *m);
+void unsnap_step(struct leader *l, struct op *op, int rc, const struct error *err);
+
+/* --- op_garbage.c --- */
+/* Removes what nobody needs, if there is any and no grant names it. */
+void garbage_collect(struct leader *l);
+void garbage_step(struct leader *l, struct op *op, int rc, const struct error *err);
+
 void delete_request(struct leader *l, const struct waiter *w, const struct uuid *volume_id);
 void delete_resume(struct leader *l, const struct catalogue_volume *v);
 void delete_step(struct leader *l, struct op *op, int rc, const struct error *err);
@@ -233,7 +302,18 @@ uint32_t node_by_name(const struct leader *l, const char *name); /* 0: none */
 struct table_entry *grant_find(struct leader *l, const struct uuid *volume_id, uint32_t *ret_host);
 /* Adds the op's entry to its node's table; false: the table is full. */
 bool grant_add(struct leader *l, struct op *op, enum table_mode mode,
-               const struct catalogue_volume *v);
+               const struct catalogue_layer *layers, uint32_t n);
+bool grant_has_room(const struct leader *l, uint32_t host, uint32_t entries, uint32_t layers);
+/* The volume's attachment that stands by right; NULL: none. */
+struct table_entry *grant_find_attach(struct leader *l, const struct uuid *volume_id,
+                                      uint32_t *ret_host);
+struct table_entry *grant_find_job(struct leader *l, const struct uuid *volume_id,
+                                   uint32_t *ret_host);
+/* Makes `layer` the first of the entry's, in memory; false: there is no room. */
+bool grant_prepend(struct leader *l, uint32_t host, struct table_entry *e,
+                   const struct catalogue_layer *layer);
+bool grant_names(const struct table_entry *e, const struct catalogue_layer *layer);
+bool grant_any_names(const struct leader *l, const struct catalogue_layer *layer);
 /* Takes the op's entry out of memory into op->dropped. */
 void grant_drop(struct leader *l, struct op *op);
 /* Puts it back: the LUN may still say so. */
@@ -274,6 +354,7 @@ void fence_marked(struct leader *l, uint32_t host_id); /* answers who waits, if 
 void fence_failed(struct leader *l, uint32_t host_id, const struct error *err);
 
 /* --- reply.c --- */
+void reply_send(struct leader *l, const struct waiter *w, Lunar__Response *response);
 void reply_error(struct leader *l, const struct waiter *w, int code, const char *text);
 void reply_volume(struct leader *l, const struct waiter *w, const struct catalogue_volume *v,
                   const char *device);
@@ -284,6 +365,11 @@ void reply_nodes(struct leader *l, const struct waiter *w);
 void reply_volumes(struct leader *l, const struct waiter *w, const Lunar__VolumeList *m);
 void reply_inspection(struct leader *l, const struct waiter *w, Lunar__Inspection *inspection);
 void reply_grown(struct leader *l, const struct waiter *w, const struct catalogue_layer *layer);
+/* --- reply_layers.c --- */
+void reply_snapshot(struct leader *l, const struct waiter *w, const struct catalogue_snapshot *s);
+void reply_snapshots(struct leader *l, const struct waiter *w, const Lunar__SnapshotList *m);
+void reply_tree(struct leader *l, const struct waiter *w, const Lunar__TreeGet *m);
+
 /* Commands. LUNAR_E_NOT_JOINED etc. as leader_io.send. */
 int command_send(struct leader *l, const struct op *op, const struct catalogue_volume *v);
 int command_inspect(struct leader *l, uint32_t host_id, const struct uuid *command_id);

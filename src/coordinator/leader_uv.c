@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "coordinator/coordinator_internal.h"
@@ -138,6 +139,12 @@ static void io_respond(void *data, const struct waiter *to, const uint8_t *bytes
                  to->host_id);
 }
 
+static uint64_t io_wall_s(void *data)
+{
+    (void)data;
+    return (uint64_t)time(NULL);
+}
+
 static void io_declare_dead(void *data, uint32_t host_id, uint64_t generation)
 {
     struct coordinator *c = data;
@@ -150,6 +157,7 @@ static const struct leader_io leader_io = {
     .send = io_send,
     .respond = io_respond,
     .declare_dead = io_declare_dead,
+    .wall_s = io_wall_s,
 };
 
 static void on_message(void *data, uint32_t host_id, const uint8_t *bytes, uint32_t len)

@@ -156,7 +156,7 @@ static void grant_and_go(struct leader *l, struct op *op, const struct catalogue
         op->attachment_id = uuid_random();
     }
     op->fresh_grant = true;
-    if (grant_add(l, op, TABLE_MODE_ATTACH, v)) {
+    if (grant_add(l, op, TABLE_MODE_ATTACH, v->layers, v->n_layers)) {
         op_write_grants(l, op, OP_STATE_GRANT);
         return;
     }
@@ -185,6 +185,12 @@ void attach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
     }
     if (is_held(l, w, v, host) || is_held_by_former(l, w, &volume_id, host))
         return;
+    if (v->overlay) { /* half-made, of an attempt that failed: first what it is to be */
+        change_resume(l, v);
+        reply_error(l, w, LUNAR_E_BUSY,
+                    "a snapshot or rollback of the volume is being completed; try again");
+        return;
+    }
     op = op_new(l, OP_ATTACH, &volume_id);
     op->host_id = host;
     op->command_id = uuid_random();

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Deleting a volume: refused while any node has it or may have it; one commit tags it as being
- * deleted, a second removes its layers.
+ * deleted, a second removes its leaf. Its snapshots stay, and what stands on them; the layers below
+ * the leaf that nobody needs then are garbage (op_garbage.c).
  *
- * Failure modes: killed in between, the next leader sees the tag and removes the layers; the same
+ * Failure modes: killed in between, the next leader sees the tag and removes the leaf; the same
  * request again, also after everything is gone, is success, because it names the volume by its UUID
  * (SAFETY 6). A volume that was never formatted is deleted like any other once no job grant names
  * it.
@@ -23,7 +24,7 @@ static void refuse_held(struct leader *l, const struct waiter *w, const struct c
     reply_error(l, w, LUNAR_E_IN_USE, text);
 }
 
-static void remove_layers(struct leader *l, struct op *op, const struct catalogue_volume *v)
+static void remove_leaf(struct leader *l, struct op *op, const struct catalogue_volume *v)
 {
     struct catalogue_args args;
     char vg[POOL_NAME_SIZE + 6];
@@ -66,6 +67,12 @@ void delete_request(struct leader *l, const struct waiter *w, const struct uuid 
         refuse_held(l, w, v, host, e);
         return;
     }
+    if (catalogue_volume_is_changing(v)) {
+        change_resume(l, v);
+        reply_error(l, w, LUNAR_E_BUSY,
+                    "a snapshot or rollback of the volume is being completed; try again");
+        return;
+    }
     op = op_new(l, OP_DELETE, volume_id);
     op_add_waiter(l, op, w);
     pool_vg_name(l->sb->pool_name, vg);
@@ -81,7 +88,7 @@ void delete_resume(struct leader *l, const struct catalogue_volume *v)
     if (grant_find(l, &v->id, &host))
         return;
     struct op *op = op_new(l, OP_DELETE, &v->id);
-    remove_layers(l, op, v);
+    remove_leaf(l, op, v);
 }
 
 void delete_step(struct leader *l, struct op *op, int rc, const struct error *err)
@@ -89,7 +96,7 @@ void delete_step(struct leader *l, struct op *op, int rc, const struct error *er
     const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
 
     if (op->state == OP_STATE_COMMIT_DELETING && v && catalogue_volume_is_deleting(v)) {
-        remove_layers(l, op, v);
+        remove_leaf(l, op, v);
         return;
     }
     if (v)

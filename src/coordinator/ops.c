@@ -19,15 +19,20 @@
 
 #define BIT(state) (1u << OP_STATE_##state)
 
+/* What op_job.c needs, and `after`: where the operation goes on from there. */
+#define JOB_MOVES(after)                                                                           \
+    [OP_STATE_WAIT_NODE] = BIT(GRANT) | BIT(COMMAND) | BIT(UNGRANT) | BIT(DONE),                   \
+    [OP_STATE_GRANT] = BIT(COMMAND) | BIT(UNGRANT) | BIT(DONE),                                    \
+    [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(GRANT) | BIT(DONE),                                    \
+    [OP_STATE_UNGRANT] = BIT(WAIT_NODE) | BIT(COMMIT_REMOVE) | BIT(DONE) | (after)
+
 static const uint32_t allowed[OP_KINDS][OP_STATES] = {
     [OP_CREATE] =
         {
-            [OP_STATE_START] = BIT(COMMIT_CREATE) | BIT(WAIT_NODE) | BIT(DONE),
+            [OP_STATE_START] = BIT(WAIT_SOURCE) | BIT(COMMIT_CREATE) | BIT(WAIT_NODE) | BIT(DONE),
+            [OP_STATE_WAIT_SOURCE] = BIT(COMMIT_CREATE) | BIT(DONE),
             [OP_STATE_COMMIT_CREATE] = BIT(WAIT_NODE) | BIT(DONE),
-            [OP_STATE_WAIT_NODE] = BIT(GRANT) | BIT(COMMAND) | BIT(UNGRANT) | BIT(DONE),
-            [OP_STATE_GRANT] = BIT(COMMAND) | BIT(UNGRANT) | BIT(DONE),
-            [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(GRANT) | BIT(DONE),
-            [OP_STATE_UNGRANT] = BIT(COMMIT_MADE) | BIT(COMMIT_REMOVE) | BIT(WAIT_NODE) | BIT(DONE),
+            JOB_MOVES(BIT(COMMIT_MADE)),
             [OP_STATE_COMMIT_MADE] = BIT(DONE),
             [OP_STATE_COMMIT_REMOVE] = BIT(DONE),
         },
@@ -50,9 +55,43 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
             [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(DONE),
             [OP_STATE_UNGRANT] = BIT(DONE),
         },
+    [OP_SNAPSHOT] =
+        {
+            [OP_STATE_START] = BIT(COMMIT_CREATE) | BIT(WAIT_NODE) | BIT(CHAIN_GRANT) |
+                               BIT(COMMIT_FROZEN) | BIT(DONE),
+            [OP_STATE_COMMIT_CREATE] = BIT(WAIT_NODE) | BIT(DONE),
+            JOB_MOVES(BIT(CHAIN_GRANT) | BIT(COMMIT_MADE)),
+            [OP_STATE_CHAIN_GRANT] =
+                BIT(COMMIT_MADE) | BIT(OVERLAY) | BIT(COMMIT_FROZEN) | BIT(DONE),
+            [OP_STATE_COMMIT_MADE] =
+                BIT(CHAIN_GRANT) | BIT(OVERLAY) | BIT(COMMIT_FROZEN) | BIT(DONE),
+            [OP_STATE_OVERLAY] = BIT(COMMIT_FROZEN) | BIT(DONE),
+            [OP_STATE_COMMIT_FROZEN] = BIT(DONE),
+            [OP_STATE_COMMIT_REMOVE] = BIT(DONE),
+        },
+    [OP_ROLLBACK] =
+        {
+            [OP_STATE_START] = BIT(COMMIT_CREATE) | BIT(WAIT_NODE) | BIT(COMMIT_FROZEN) | BIT(DONE),
+            [OP_STATE_COMMIT_CREATE] = BIT(WAIT_NODE) | BIT(DONE),
+            JOB_MOVES(BIT(COMMIT_MADE)),
+            [OP_STATE_COMMIT_MADE] = BIT(COMMIT_FROZEN) | BIT(DONE),
+            [OP_STATE_COMMIT_FROZEN] = BIT(DONE),
+            [OP_STATE_COMMIT_REMOVE] = BIT(DONE),
+        },
+    [OP_UNSNAP] =
+        {
+            [OP_STATE_START] = BIT(COMMIT_FROZEN) | BIT(DONE),
+            [OP_STATE_COMMIT_FROZEN] = BIT(DONE),
+        },
+    [OP_GARBAGE] =
+        {
+            [OP_STATE_START] = BIT(COMMIT_REMOVE) | BIT(DONE),
+            [OP_STATE_COMMIT_REMOVE] = BIT(DONE),
+        },
 };
 
-static const char *const kind_names[OP_KINDS] = {"create", "delete", "attach", "detach"};
+static const char *const kind_names[OP_KINDS] = {"create",   "delete",   "attach", "detach",
+                                                 "snapshot", "rollback", "unsnap", "garbage"};
 
 struct op *op_new(struct leader *l, enum op_kind kind, const struct uuid *volume_id)
 {
@@ -90,9 +129,14 @@ void op_fail(struct op *op, int code, const char *format, ...)
 static void answer(struct leader *l, const struct op *op, const struct waiter *w)
 {
     const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
+    const struct catalogue_snapshot *s = catalogue_snapshot_by_id(l->catalogue, &op->snapshot_id);
 
     if (op->error.code != 0)
         reply_error(l, w, op->error.code, op->error.text);
+    else if (op->kind == OP_SNAPSHOT && s)
+        reply_snapshot(l, w, s);
+    else if (op->kind == OP_SNAPSHOT)
+        reply_error(l, w, LUNAR_E_METADATA, "the snapshot is not in the metadata any more");
     else if (!v && (op->kind == OP_CREATE || op->kind == OP_ATTACH))
         reply_error(l, w, LUNAR_E_METADATA, "the volume is not in the metadata any more");
     else if (v && op->kind != OP_DETACH)
@@ -115,6 +159,8 @@ void op_finish(struct leader *l, struct op *op)
         answer(l, op, &op->waiters[i]);
     TAILQ_REMOVE(&l->ops, op, link);
     l->n_ops--;
+    if (op->kind == OP_SNAPSHOT)
+        create_wake(l, op);
     free(op->dropped);
     free(op);
 }
@@ -137,9 +183,16 @@ struct op *op_by_name(struct leader *l, const char *name)
     return NULL;
 }
 
+bool op_is_at_node(const struct op *op)
+{
+    return op->state == OP_STATE_COMMAND || op->state == OP_STATE_OVERLAY;
+}
+
 void reply_busy(struct leader *l, const struct waiter *w, const struct op *op)
 {
-    static const char *const doing[OP_KINDS] = {"created", "deleted", "attached", "detached"};
+    static const char *const doing[OP_KINDS] = {"created",  "deleted",     "attached",
+                                                "detached", "snapshotted", "rolled back",
+                                                "deleted",  "cleared away"};
     char text[PAGE_NAME_SIZE + 128];
     snprintf(text, sizeof text, "the volume is being %s%s%s%s (%llu s by now); try again",
              doing[op->kind], op->host_id ? " on node '" : "",
@@ -186,7 +239,7 @@ void op_send_command(struct leader *l, struct op *op)
         op_life_ended(l, op);
         return;
     }
-    if (op->state != OP_STATE_COMMAND)
+    if (!op_is_at_node(op))
         op_move(op, OP_STATE_COMMAND);
     /* A node that is not heard now is sent the command when its page shows up (leader_node). */
     if (n->seen && command_send(l, op, v) < 0) {
@@ -249,21 +302,35 @@ struct table_entry *grant_find(struct leader *l, const struct uuid *volume_id, u
     return left_over;
 }
 
+bool grant_has_room(const struct leader *l, uint32_t host, uint32_t entries, uint32_t layers)
+{
+    const struct op *op;
+
+    /* What operations have taken out they may have to put back. */
+    TAILQ_FOREACH (op, &l->ops, link) {
+        if (!op->dropped || op->host_id != host)
+            continue;
+        entries++;
+        layers += op->dropped->n_layers;
+    }
+    return table_has_room(&l->nodes[host].grants, entries, layers);
+}
+
+static void name_layer(struct table_layer *named, const struct catalogue_layer *layer)
+{
+    *named = (struct table_layer){layer->volume_short, layer->index, layer->map_generation};
+}
+
 bool grant_add(struct leader *l, struct op *op, enum table_mode mode,
-               const struct catalogue_volume *v)
+               const struct catalogue_layer *layers, uint32_t n_layers)
 {
     struct node *n = &l->nodes[op->host_id];
 
     if (!n->has_grants)
         table_init(&n->grants, TABLE_GRANTS, op->host_id, &l->sb->pool_id);
     n->has_grants = true;
-    /* Room is kept for what operations have taken out and may have to put back. */
-    uint32_t reserved = 0;
-    const struct op *other;
-    TAILQ_FOREACH (other, &l->ops, link)
-        reserved += other->dropped && other->host_id == op->host_id;
     struct table_entry *e =
-        n->grants.n_entries + reserved < TABLE_ENTRIES_MAX ? table_add(&n->grants) : NULL;
+        grant_has_room(l, op->host_id, 1, n_layers) ? table_add(&n->grants) : NULL;
     if (!e)
         return false;
     e->volume_id = op->volume_id;
@@ -272,17 +339,60 @@ bool grant_add(struct leader *l, struct op *op, enum table_mode mode,
     e->term = l->self.run_or_term;
     e->mode = mode;
     e->state = TABLE_STATE_GRANTED;
-    for (uint32_t i = 0; i < v->n_layers && i < TABLE_LAYERS_MAX; i++) {
-        e->layers[i].volume_short = v->layers[i].volume_short;
-        e->layers[i].index = v->layers[i].index;
-        e->layers[i].map_generation = v->layers[i].map_generation;
-        e->n_layers++;
-    }
-    if (table_size(&n->grants) == 0) {
-        table_remove(&n->grants, n->grants.n_entries - 1);
-        return false;
-    }
+    assert(n_layers <= TABLE_LAYERS_MAX);
+    for (uint32_t i = 0; i < n_layers; i++)
+        name_layer(&e->layers[e->n_layers++], &layers[i]);
     return true;
+}
+
+bool grant_names(const struct table_entry *e, const struct catalogue_layer *layer)
+{
+    for (uint32_t i = 0; i < e->n_layers; i++)
+        if (e->layers[i].volume_short == layer->volume_short && e->layers[i].index == layer->index)
+            return true;
+    return false;
+}
+
+bool grant_prepend(struct leader *l, uint32_t host, struct table_entry *e,
+                   const struct catalogue_layer *layer)
+{
+    if (grant_names(e, layer))
+        return true;
+    if (e->n_layers == TABLE_LAYERS_MAX || !grant_has_room(l, host, 0, 1))
+        return false;
+    memmove(e->layers + 1, e->layers, e->n_layers * sizeof *e->layers);
+    name_layer(&e->layers[0], layer);
+    e->n_layers++;
+    return true;
+}
+
+static struct table_entry *find_mode(struct leader *l, const struct uuid *volume_id,
+                                     enum table_mode mode, uint32_t *ret_host)
+{
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
+        struct node *n = &l->nodes[h];
+        for (uint32_t i = 0; n->has_grants && i < n->grants.n_entries; i++) {
+            struct table_entry *e = &n->grants.entries[i];
+            bool left_over = mode == TABLE_MODE_ATTACH && e->term == TABLE_TERM_LEFT_OVER;
+            if (e->mode != mode || left_over || !uuid_equal(&e->volume_id, volume_id))
+                continue;
+            *ret_host = h;
+            return e;
+        }
+    }
+    return NULL;
+}
+
+struct table_entry *grant_find_attach(struct leader *l, const struct uuid *volume_id,
+                                      uint32_t *ret_host)
+{
+    return find_mode(l, volume_id, TABLE_MODE_ATTACH, ret_host);
+}
+
+struct table_entry *grant_find_job(struct leader *l, const struct uuid *volume_id,
+                                   uint32_t *ret_host)
+{
+    return find_mode(l, volume_id, TABLE_MODE_JOB, ret_host);
 }
 
 void grant_drop(struct leader *l, struct op *op)

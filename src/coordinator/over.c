@@ -72,7 +72,11 @@ void op_life_ended(struct leader *l, struct op *op)
         op_finish(l, op);
         return;
     }
-    op->elsewhere = op->kind == OP_CREATE;
+    if (op->state == OP_STATE_OVERLAY) {
+        snapshot_life_ended(l, op);
+        return;
+    }
+    op->elsewhere = op->kind != OP_DETACH;
     grant_drop(l, op);
     op_write_grants(l, op, OP_STATE_UNGRANT);
 }
@@ -82,7 +86,7 @@ static void end_operations(struct leader *l, uint32_t host_id)
     struct op *op, *next;
     for (op = TAILQ_FIRST(&l->ops); op; op = next) {
         next = TAILQ_NEXT(op, link);
-        if (op->state == OP_STATE_COMMAND && op->host_id == host_id && op_life_is_over(l, op))
+        if (op_is_at_node(op) && op->host_id == host_id && op_life_is_over(l, op))
             op_life_ended(l, op);
     }
 }

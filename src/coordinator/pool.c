@@ -103,7 +103,10 @@ static uint64_t being_made(const struct leader *l)
     uint64_t sum = 0;
     const struct op *op;
     TAILQ_FOREACH (op, &l->ops, link)
-        sum += op->kind == OP_CREATE && op->state == OP_STATE_COMMIT_CREATE ? op->size : 0;
+        sum += op->kind == OP_CREATE &&
+                       (op->state == OP_STATE_COMMIT_CREATE || op->state == OP_STATE_WAIT_SOURCE)
+                   ? op->size
+                   : 0;
     return sum;
 }
 

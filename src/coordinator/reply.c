@@ -32,7 +32,7 @@ static void pv_message(const struct lvm_pv *pv, Lunar__Pv *ret)
     ret->free = pv->free;
 }
 
-static void send_response(struct leader *l, const struct waiter *w, Lunar__Response *response)
+void reply_send(struct leader *l, const struct waiter *w, Lunar__Response *response)
 {
     Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
     struct error err = ERROR_INIT;
@@ -62,13 +62,13 @@ void reply_error(struct leader *l, const struct waiter *w, int code, const char 
     error.code = code;
     error.text = text(words);
     response.error = &error;
-    send_response(l, w, &response);
+    reply_send(l, w, &response);
 }
 
 void reply_plain(struct leader *l, const struct waiter *w)
 {
     Lunar__Response response = LUNAR__RESPONSE__INIT;
-    send_response(l, w, &response);
+    reply_send(l, w, &response);
 }
 
 void reply_ping(struct leader *l, const struct waiter *w, const Lunar__Ping *ping)
@@ -78,7 +78,7 @@ void reply_ping(struct leader *l, const struct waiter *w, const Lunar__Ping *pin
     back.payload = ping->payload;
     response.op_case = LUNAR__RESPONSE__OP_PING;
     response.ping = &back;
-    send_response(l, w, &response);
+    reply_send(l, w, &response);
 }
 
 static const char *volume_state(const struct catalogue_volume *v)
@@ -96,21 +96,29 @@ struct volume_message {
     char condition[256];
 };
 
+static void add_attachment(struct leader *l, uint32_t host, const struct table_entry *e,
+                           struct volume_message *out)
+{
+    Lunar__Attachment *a = &out->attachments[out->m.n_attachments];
+
+    lunar__attachment__init(a);
+    a->attachment_id = uuid_to_pb(&e->attachment_id);
+    a->host_id = host;
+    a->node = text(node_name(l, host));
+    a->state = text(e->mode == TABLE_MODE_JOB ? "job" : "granted");
+    out->list[out->m.n_attachments++] = a;
+}
+
+/* A job on the next layer stands beside the attachment, perhaps on the same node. */
 static void add_attachments(struct leader *l, const struct catalogue_volume *v,
                             struct volume_message *out)
 {
     for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
         struct node *n = &l->nodes[h];
-        struct table_entry *e = n->has_grants ? table_find_volume(&n->grants, &v->id) : NULL;
-        if (!e || out->m.n_attachments == ATTACHMENTS_MAX)
-            continue;
-        Lunar__Attachment *a = &out->attachments[out->m.n_attachments];
-        lunar__attachment__init(a);
-        a->attachment_id = uuid_to_pb(&e->attachment_id);
-        a->host_id = h;
-        a->node = text(node_name(l, h));
-        a->state = text(e->mode == TABLE_MODE_JOB ? "job" : "granted");
-        out->list[out->m.n_attachments++] = a;
+        for (uint32_t i = 0; n->has_grants && i < n->grants.n_entries; i++)
+            if (uuid_equal(&n->grants.entries[i].volume_id, &v->id) &&
+                out->m.n_attachments < ATTACHMENTS_MAX)
+                add_attachment(l, h, &n->grants.entries[i], out);
     }
     out->m.attachments = out->list;
 }
@@ -128,6 +136,8 @@ static void fill_volume(struct leader *l, const struct catalogue_volume *v,
     out->m.layers = v->n_layers;
     grow_condition(l, &v->id, out->condition, sizeof out->condition);
     out->m.condition = out->condition;
+    if (!v->source_is_volume && !uuid_is_zero(&v->source_id))
+        out->m.source_snapshot_id = uuid_to_pb(&v->source_id);
     add_attachments(l, v, out);
 }
 
@@ -140,7 +150,7 @@ void reply_volume(struct leader *l, const struct waiter *w, const struct catalog
     volume.m.device = text(device);
     response.op_case = LUNAR__RESPONSE__OP_VOLUME;
     response.volume = &volume.m;
-    send_response(l, w, &response);
+    reply_send(l, w, &response);
 }
 
 void reply_volumes(struct leader *l, const struct waiter *w, const Lunar__VolumeList *m)
@@ -168,7 +178,7 @@ void reply_volumes(struct leader *l, const struct waiter *w, const Lunar__Volume
     volumes.volumes = list;
     response.op_case = LUNAR__RESPONSE__OP_VOLUMES;
     response.volumes = &volumes;
-    send_response(l, w, &response);
+    reply_send(l, w, &response);
     free(list);
     free(messages);
 }
@@ -233,7 +243,7 @@ void reply_nodes(struct leader *l, const struct waiter *w)
     nodes.nodes = list;
     response.op_case = LUNAR__RESPONSE__OP_NODES;
     response.nodes = &nodes;
-    send_response(l, w, &response);
+    reply_send(l, w, &response);
     free(list);
     free(messages);
 }
@@ -284,7 +294,7 @@ void reply_inspection(struct leader *l, const struct waiter *w, Lunar__Inspectio
     Lunar__Response response = LUNAR__RESPONSE__INIT;
     response.op_case = LUNAR__RESPONSE__OP_INSPECTION;
     response.inspection = inspection;
-    send_response(l, w, &response);
+    reply_send(l, w, &response);
 }
 
 void reply_status(struct leader *l, const struct waiter *w)
@@ -304,6 +314,7 @@ void reply_status(struct leader *l, const struct waiter *w)
     s.provisioned = pool_provisioned(l);
     s.overcommit_limit = l->catalogue->settings.overcommit_percent;
     s.warn_percent = l->catalogue->settings.warn_percent;
+    s.snapshots = l->catalogue->n_snapshots;
     for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
         s.nodes += l->nodes[h].seen && !l->nodes[h].leaving;
         s.attachments += l->nodes[h].has_grants ? l->nodes[h].grants.n_entries : 0;
@@ -326,7 +337,7 @@ void reply_status(struct leader *l, const struct waiter *w)
     s.pvs = list;
     response.op_case = LUNAR__RESPONSE__OP_STATUS;
     response.status = &s;
-    send_response(l, w, &response);
+    reply_send(l, w, &response);
 }
 
 /* --- commands --- */
@@ -399,7 +410,7 @@ void reply_grown(struct leader *l, const struct waiter *w, const struct catalogu
     m.layer->max_size = CATALOGUE_THIN_MAP_SIZE;
     response.op_case = LUNAR__RESPONSE__OP_GROWN_LAYER;
     response.grown_layer = &m;
-    send_response(l, w, &response);
+    reply_send(l, w, &response);
     free(m.layer);
 }
 
@@ -419,31 +430,62 @@ int command_probe(struct leader *l, uint32_t host_id, const struct uuid *command
     return send_to_node(l, host_id, command_id, &command);
 }
 
+/* The whole chain, leaf first; frees with free_chain. */
+static size_t chain_message(const struct catalogue_volume *v,
+                            Lunar__Layer *layers[CATALOGUE_LAYERS_MAX])
+{
+    for (uint32_t i = 0; i < v->n_layers; i++)
+        layers[i] = layer_message(&v->layers[i]);
+    if (!v->thick)
+        layers[0]->max_size = CATALOGUE_THIN_MAP_SIZE; /* the leaf's: behind it, writers wait */
+    return v->n_layers;
+}
+
+static void free_chain(Lunar__Layer **layers, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(layers[i]);
+}
+
 static int send_attach(struct leader *l, const struct op *op, const struct catalogue_volume *v)
 {
     Lunar__Command command = LUNAR__COMMAND__INIT;
     Lunar__Attach m = LUNAR__ATTACH__INIT;
-    Lunar__Layer *layers[TABLE_LAYERS_MAX];
+    Lunar__Layer *layers[CATALOGUE_LAYERS_MAX];
 
     m.volume_id = uuid_to_pb(&v->id);
     m.attachment_id = uuid_to_pb(&op->attachment_id);
     m.name = text(v->name);
     m.size = v->size;
     m.thick = v->thick;
-    for (uint32_t i = 0; i < v->n_layers && i < TABLE_LAYERS_MAX; i++)
-        layers[m.n_layers++] = layer_message(&v->layers[i]);
-    if (!v->thick)
-        layers[0]->max_size = CATALOGUE_THIN_MAP_SIZE; /* the leaf's: behind it, writers wait */
+    m.n_layers = chain_message(v, layers);
     m.layers = layers;
     command.op_case = LUNAR__COMMAND__OP_ATTACH;
     command.attach = &m;
     int rc = send_command(l, op, &command);
-    for (size_t i = 0; i < m.n_layers; i++)
-        free(layers[i]);
+    free_chain(layers, m.n_layers);
     return rc;
 }
 
-static int send_format(struct leader *l, const struct op *op, const struct catalogue_volume *v)
+static int send_overlay(struct leader *l, const struct op *op, const struct catalogue_volume *v)
+{
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__Overlay m = LUNAR__OVERLAY__INIT;
+    Lunar__Layer *layers[CATALOGUE_LAYERS_MAX];
+
+    m.volume_id = uuid_to_pb(&v->id);
+    m.attachment_id = uuid_to_pb(&op->attachment_id);
+    m.n_layers = chain_message(v, layers);
+    m.layers = layers;
+    command.op_case = LUNAR__COMMAND__OP_OVERLAY;
+    command.overlay = &m;
+    int rc = send_command(l, op, &command);
+    free_chain(layers, m.n_layers);
+    return rc;
+}
+
+static int send_format(struct leader *l, const struct op *op, const struct catalogue_volume *v,
+                       const struct catalogue_layer *layer)
 {
     Lunar__Command command = LUNAR__COMMAND__INIT;
     Lunar__FormatJob m = LUNAR__FORMAT_JOB__INIT;
@@ -453,7 +495,7 @@ static int send_format(struct leader *l, const struct op *op, const struct catal
     m.size = v->size;
     m.thick = v->thick;
     m.name = text(v->name);
-    m.layer = layer_message(&v->layers[0]);
+    m.layer = layer_message(layer);
     command.op_case = LUNAR__COMMAND__OP_FORMAT_JOB;
     command.format_job = &m;
     int rc = send_command(l, op, &command);
@@ -479,5 +521,10 @@ int command_send(struct leader *l, const struct op *op, const struct catalogue_v
         return send_detach(l, op);
     if (!v)
         return LUNAR_E_NOT_FOUND; /* it vanished from the catalogue: nothing to be done on a node */
-    return op->kind == OP_CREATE ? send_format(l, op, v) : send_attach(l, op, v);
+    if (op->state == OP_STATE_OVERLAY)
+        return send_overlay(l, op, v);
+    if (op->kind == OP_ATTACH)
+        return send_attach(l, op, v);
+    const struct catalogue_layer *layer = job_layer(l, op);
+    return layer ? send_format(l, op, v, layer) : LUNAR_E_NOT_FOUND;
 }

@@ -127,14 +127,28 @@ int table_copy(struct table *to, const struct table *from)
     return 0;
 }
 
-uint32_t table_size(const struct table *table)
+static uint64_t bytes_used(const struct table *table)
 {
-    uint32_t size = HEADER_LEN;
+    uint64_t size = HEADER_LEN;
 
     for (uint32_t i = 0; i < table->n_entries; i++)
-        size += ENTRY_LEN + (uint32_t)table->entries[i].n_layers * LAYER_LEN;
+        size += ENTRY_LEN + (uint64_t)table->entries[i].n_layers * LAYER_LEN;
+    return size;
+}
+
+uint32_t table_size(const struct table *table)
+{
+    uint64_t size = bytes_used(table);
+
     size = (size + LAYOUT_PAGE_SIZE - 1) / LAYOUT_PAGE_SIZE * LAYOUT_PAGE_SIZE;
-    return size <= LAYOUT_TABLE_SIZE ? size : 0;
+    return size <= LAYOUT_TABLE_SIZE ? (uint32_t)size : 0;
+}
+
+bool table_has_room(const struct table *table, uint32_t entries, uint32_t layers)
+{
+    return table->n_entries + entries <= TABLE_ENTRIES_MAX &&
+           bytes_used(table) + (uint64_t)entries * ENTRY_LEN + (uint64_t)layers * LAYER_LEN <=
+               LAYOUT_TABLE_SIZE;
 }
 
 /* A coordinator grants; a node reports what it does with a grant. One in the other's table makes no

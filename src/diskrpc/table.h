@@ -93,6 +93,8 @@ int table_copy(struct table *to,
 /* Bytes that table_out would write: a multiple of LAYOUT_PAGE_SIZE; 0 if it exceeds
  * LAYOUT_TABLE_SIZE. */
 uint32_t table_size(const struct table *table);
+/* So many entries, with so many layers in all, would fit besides. */
+bool table_has_room(const struct table *table, uint32_t entries, uint32_t layers);
 /* Encodes into `buffer` of table_size() bytes. LUNAR_E_TOO_BIG if that is 0. */
 int table_out(const struct table *table, uint8_t *buffer, uint32_t len, struct error *err);
 /*

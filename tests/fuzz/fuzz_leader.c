@@ -18,7 +18,7 @@
 #include "fuzz/fuzz.h"
 #include "fuzz/pb_writer.h"
 
-/* The fake LVM keeps 64 LVs, and asserts that it does: the VG is full before. */
+/* The fake LVM keeps 320 LVs, and asserts that it does: the VG is full before. */
 #define EXTENTS 60u
 
 static struct feed *input;
@@ -29,9 +29,17 @@ static struct uuid world_id(const char *field, uint8_t which)
 {
     if (which >= 200)
         return fuzz_uuid(which); /* drawn already, or to be drawn some day */
-    if (strcmp(field, "volume_id") == 0) {
+    if (strcmp(field, "volume_id") == 0 || strcmp(field, "source_volume_id") == 0) {
         struct catalogue *c = fake_lvm_catalogue(&w.lvm);
         struct uuid id = c->n_volumes ? c->volumes[which % c->n_volumes].id : fuzz_uuid(which);
+        catalogue_free(c);
+        free(c);
+        return id;
+    }
+    if (strstr(field, "snapshot_id")) {
+        struct catalogue *c = fake_lvm_catalogue(&w.lvm);
+        struct uuid id =
+            c->n_snapshots ? c->snapshots[which % c->n_snapshots].id : fuzz_uuid(which);
         catalogue_free(c);
         free(c);
         return id;
@@ -157,13 +165,42 @@ static void pass_time(void)
     leader_tick(w.leader, w.now);
 }
 
+/* A job on a volume that another node has attached is on its next layer. */
+static void check_pair(const struct table_entry *e, const struct table *others)
+{
+    for (uint32_t i = 0; i < others->n_entries; i++)
+        MUST(others->entries[i].mode != e->mode ||
+                 !uuid_equal(&others->entries[i].volume_id, &e->volume_id),
+             "no volume is granted to two nodes");
+}
+
 static void check_grants(void)
 {
     for (uint32_t h = 1; h <= MAX_NODES; h++)
         for (uint32_t i = 0; i < w.grants[h].n_entries; i++)
             for (uint32_t k = h + 1; k <= MAX_NODES; k++)
-                MUST(!table_find_volume(&w.grants[k], &w.grants[h].entries[i].volume_id),
-                     "no volume is granted to two nodes");
+                check_pair(&w.grants[h].entries[i], &w.grants[k]);
+}
+
+static void plain_snapshot_request(const struct waiter *from, uint8_t how,
+                                   const struct uuid *volume, const struct uuid *snapshot)
+{
+    switch (how & 7) {
+    case 0:
+        ask_unsnap(from, snapshot);
+        break;
+    case 1:
+        ask_rollback(from, volume, snapshot);
+        break;
+    case 2:
+        ask_clone(from, how & 8 ? "clone" : "copy", 0, snapshot, NULL);
+        break;
+    case 3:
+        ask_clone(from, how & 8 ? "clone" : "copy", 0, NULL, volume);
+        break;
+    default:
+        ask_snapshot(from, volume, how & 8 ? "s" : how & 16 ? "t" : "u");
+    }
 }
 
 /* Sound requests for the volumes that there are, so that scripts get far. */
@@ -173,6 +210,11 @@ static void plain_request(uint8_t what)
     struct uuid volume = world_id("volume_id", what >> 4);
     uint8_t how = feed_u8(input);
 
+    struct uuid snapshot = world_id("snapshot_id", what >> 4);
+    if (how >= 128) {
+        plain_snapshot_request(&from, how, &volume, &snapshot);
+        return;
+    }
     switch (how & 7) {
     case 0:
         ask_delete(&from, &volume);
@@ -239,6 +281,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     input = &f;
     fuzz_uuid_reset();
     world_reset();
+    w.hostile = true;
     w.lvm.vg_size = EXTENTS * FAKE_EXTENT;
     elect(); /* with the VG's size */
     while (f.left > 0) {

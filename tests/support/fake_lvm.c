@@ -189,15 +189,23 @@ static int extend(struct fake_lvm *f, const char *const *argv, struct error *err
 
 static int drop(struct fake_lvm *f, const char *const *argv, struct error *err)
 {
+    bool any = false;
+
+    for (int i = 1; argv[i]; i++) {
+        if (!strchr(argv[i], '/'))
+            continue;
+        any = true;
+        if (!find(f, argv[i]))
+            return error_set(err, LUNAR_E_EXEC, "no such LV");
+    }
     for (int i = 1; argv[i]; i++) {
         struct lvm_lv *lv = strchr(argv[i], '/') ? find(f, argv[i]) : NULL;
         if (!lv)
             continue;
         lv_free(lv);
         *lv = f->lvs[--f->n_lvs];
-        return 0;
     }
-    return error_set(err, LUNAR_E_EXEC, "no such LV");
+    return any ? 0 : error_set(err, LUNAR_E_EXEC, "no LV is named");
 }
 
 int fake_lvm_run(struct fake_lvm *f, const char *const *argv, struct error *err)

@@ -11,7 +11,7 @@
 #include "coordinator/catalogue.h"
 
 struct fake_lvm {
-    struct lvm_lv lvs[64];
+    struct lvm_lv lvs[320];
     uint32_t n_lvs;
     uint64_t seqno, vg_size;
     char *vg_tags[8];

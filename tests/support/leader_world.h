@@ -28,8 +28,11 @@ struct world {
     struct fake_lvm lvm;
     struct table grants[MAX_NODES + 1];              /* as they stand on the LUN */
     struct uuid held[MAX_NODES + 1][WORLD_HELD_MAX]; /* attachments that the node has open */
+    struct table_layer writes[MAX_NODES + 1][WORLD_HELD_MAX]; /* the leaf that each writes */
     int n_held[MAX_NODES + 1];
-    int formats, probes;
+    int formats, probes, overlays;
+    bool forgets; /* nodes have nothing open that they are asked to switch */
+    bool hostile; /* nodes lie: what they write is not known */
 
     struct leader *leader;
     uint64_t term, now;
@@ -48,6 +51,7 @@ struct world {
     bool nodes_silent;
     uint32_t silent_node, blind_node; /* one; the second sees no LUN that it is asked about */
     int node_error;                   /* what nodes answer */
+    int overlay_error;                /* the same, to Overlay alone */
     int send_fail;                    /* what sending to a node gives */
     bool asleep;                      /* the coordinator was, of late */
     uint64_t slow_ms; /* so long it takes from the question to sanlock until the leader is told */
@@ -247,7 +251,70 @@ static inline bool granted(uint32_t host, const struct uuid *id)
     return table_find_attachment(&w.grants[host], id) != NULL;
 }
 
-static inline void node_acts(uint32_t host, const Lunar__Command *c, char *device)
+/* SAFETY 15, 16: what a node writes nobody else stands upon, and no snapshot is made of. Called
+ * after each change of catalogue or node. */
+static inline void check_writers(void)
+{
+    if (w.hostile)
+        return;
+    struct catalogue *c = fake_lvm_catalogue(&w.lvm);
+    for (uint32_t h = 1; h <= MAX_NODES; h++)
+        for (int i = 0; i < w.n_held[h]; i++) {
+            char name[32];
+            snprintf(name, sizeof name, "v%016llx.%u",
+                     (unsigned long long)w.writes[h][i].volume_short, w.writes[h][i].index);
+            const struct catalogue_layer *layer = catalogue_layer_by_name(c, name);
+            assert(layer); /* it is not removed under its writer (SAFETY 14) */
+            assert(layer->role == CATALOGUE_LEAF || layer->role == CATALOGUE_FREEZING);
+            assert(layer->users <= 1 && !layer->garbage);
+        }
+    catalogue_free(c);
+    free(c);
+}
+
+/* The grant on the LUN names all that the command does, leaf first. */
+static inline void check_grant(uint32_t host, const struct uuid *id, Lunar__Layer **layers,
+                               size_t n)
+{
+    const struct table_entry *e = table_find_attachment(&w.grants[host], id);
+    if (w.hostile)
+        return;
+    assert(e && e->n_layers == n);
+    for (size_t i = 0; i < n; i++)
+        assert(e->layers[i].volume_short == layers[i]->volume_short &&
+               e->layers[i].index == layers[i]->index);
+}
+
+static inline struct table_layer leaf_of(Lunar__Layer **layers)
+{
+    return (struct table_layer){layers[0]->volume_short, layers[0]->index, 1};
+}
+
+/* SAFETY 17: only what is new is formatted. */
+static inline void check_new(const Lunar__Layer *m)
+{
+    struct catalogue *c = fake_lvm_catalogue(&w.lvm);
+    char name[32];
+    snprintf(name, sizeof name, "v%016llx.%u", (unsigned long long)m->volume_short, m->index);
+    const struct catalogue_layer *layer = catalogue_layer_by_name(c, name);
+    assert(w.hostile || (layer && layer->is_new));
+    catalogue_free(c);
+    free(c);
+}
+
+static inline int node_overlays(uint32_t host, const Lunar__Overlay *m)
+{
+    struct uuid id = uuid_from_pb(m->attachment_id);
+    int i = held_index(host, &id);
+    if (i < 0 || w.forgets)
+        return LUNAR_E_NOT_FOUND;
+    check_grant(host, &id, m->layers, m->n_layers);
+    w.writes[host][i] = leaf_of(m->layers);
+    w.overlays++;
+    return 0;
+}
+
+static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device)
 {
     struct uuid id = {{0}};
     int i;
@@ -255,26 +322,35 @@ static inline void node_acts(uint32_t host, const Lunar__Command *c, char *devic
     case LUNAR__COMMAND__OP_ATTACH:
         id = uuid_from_pb(c->attach->attachment_id);
         assert(granted(host, &id)); /* the grant stands before the node hears of it */
-        if (held_index(host, &id) < 0)
-            assert(w.n_held[host] < WORLD_HELD_MAX), w.held[host][w.n_held[host]++] = id;
+        if (held_index(host, &id) < 0) {
+            assert(w.n_held[host] < WORLD_HELD_MAX);
+            check_grant(host, &id, c->attach->layers, c->attach->n_layers);
+            w.writes[host][w.n_held[host]] = leaf_of(c->attach->layers);
+            w.held[host][w.n_held[host]++] = id;
+        }
         strcpy(device, "/dev/x");
         break;
     case LUNAR__COMMAND__OP_DETACH:
         id = uuid_from_pb(c->detach->attachment_id);
         i = held_index(host, &id);
         if (i >= 0)
-            w.held[host][i] = w.held[host][--w.n_held[host]];
+            w.n_held[host]--, w.held[host][i] = w.held[host][w.n_held[host]],
+                              w.writes[host][i] = w.writes[host][w.n_held[host]];
         break;
     case LUNAR__COMMAND__OP_INSPECT:
         break;
     case LUNAR__COMMAND__OP_PROBE_PV:
         w.probes++;
         break;
+    case LUNAR__COMMAND__OP_OVERLAY:
+        return w.overlay_error ? w.overlay_error : node_overlays(host, c->overlay);
     default:
         id = uuid_from_pb(c->format_job->attachment_id);
         assert(granted(host, &id));
+        check_new(c->format_job->layer);
         w.formats++;
     }
+    return 0;
 }
 
 static inline void node_answers(const struct pending *p)
@@ -289,9 +365,9 @@ static inline void node_answers(const struct pending *p)
         return;
     if (p->host == w.blind_node && c->op_case == LUNAR__COMMAND__OP_PROBE_PV)
         error.code = LUNAR_E_NOT_FOUND;
-    else if (w.node_error == 0)
-        node_acts(p->host, c, device);
-    error.code = error.code ? error.code : w.node_error;
+    else
+        error.code = w.node_error ? w.node_error : node_acts(p->host, c, device);
+    check_writers();
     error.text = (char *)(uintptr_t) "the node says no";
     result.id = c->id;
     result.error = &error;
@@ -316,6 +392,7 @@ static inline bool outside_step(void)
             w.queue[k].args.argv[i] -= sizeof *w.queue;
     if (p.kind == P_COMMIT) {
         int rc = p.args.argv[0] ? fake_lvm_run(&w.lvm, p.args.argv, &err) : 0;
+        check_writers();
         leader_commit_done(w.leader, p.token, rc, &err, fake_lvm_catalogue(&w.lvm), w.now);
     } else if (p.kind == P_GRANTS) {
         int rc = w.grants_fail;
@@ -409,6 +486,57 @@ static inline void ask_delete(const struct waiter *from, const struct uuid *volu
     m.volume_id = uuid_to_pb(volume);
     r.op_case = LUNAR__REQUEST__OP_VOLUME_DELETE;
     r.volume_delete = &m;
+    ask(from, &r);
+}
+
+static inline void ask_snapshot(const struct waiter *from, const struct uuid *volume,
+                                const char *name)
+{
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__SnapshotCreate m = LUNAR__SNAPSHOT_CREATE__INIT;
+    m.volume_id = uuid_to_pb(volume);
+    m.name = (char *)(uintptr_t)name;
+    r.op_case = LUNAR__REQUEST__OP_SNAPSHOT_CREATE;
+    r.snapshot_create = &m;
+    ask(from, &r);
+}
+
+static inline void ask_unsnap(const struct waiter *from, const struct uuid *snapshot)
+{
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__SnapshotDelete m = LUNAR__SNAPSHOT_DELETE__INIT;
+    m.snapshot_id = uuid_to_pb(snapshot);
+    r.op_case = LUNAR__REQUEST__OP_SNAPSHOT_DELETE;
+    r.snapshot_delete = &m;
+    ask(from, &r);
+}
+
+static inline void ask_rollback(const struct waiter *from, const struct uuid *volume,
+                                const struct uuid *snapshot)
+{
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__VolumeRollback m = LUNAR__VOLUME_ROLLBACK__INIT;
+    m.volume_id = uuid_to_pb(volume);
+    m.snapshot_id = uuid_to_pb(snapshot);
+    r.op_case = LUNAR__REQUEST__OP_VOLUME_ROLLBACK;
+    r.volume_rollback = &m;
+    ask(from, &r);
+}
+
+/* A clone of that snapshot, or of that volume; one of the two is NULL. */
+static inline void ask_clone(const struct waiter *from, const char *name, uint64_t size,
+                             const struct uuid *snapshot, const struct uuid *volume)
+{
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__VolumeCreate m = LUNAR__VOLUME_CREATE__INIT;
+    m.name = (char *)(uintptr_t)name;
+    m.size = size;
+    if (snapshot)
+        m.source_snapshot_id = uuid_to_pb(snapshot);
+    if (volume)
+        m.source_volume_id = uuid_to_pb(volume);
+    r.op_case = LUNAR__REQUEST__OP_VOLUME_CREATE;
+    r.volume_create = &m;
     ask(from, &r);
 }
 

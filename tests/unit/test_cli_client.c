@@ -15,6 +15,7 @@
 #include "../../tools/lunarctl/output.c"
 #include "../../tools/lunarctl/request.c"
 #include "../../tools/lunarctl/rpc.c"
+#include "../../tools/lunarctl/snapshot.c"
 #include "../../tools/lunarctl/volume.c"
 
 #include "support/fake_agent.h"

@@ -262,7 +262,7 @@ static void a_half_built_stack_is_held_until_a_detach_took_it_down(void)
     CHECK_EQ(w.code, 0);
 }
 
-static void format(const struct ids *ids)
+static void format_layer(const struct ids *ids, uint32_t index)
 {
     Lunar__Command c = LUNAR__COMMAND__INIT;
     Lunar__FormatJob m = LUNAR__FORMAT_JOB__INIT;
@@ -271,6 +271,7 @@ static void format(const struct ids *ids)
 
     segment.start = 1 << 20;
     segment.length = 1 << 20;
+    layer.index = index;
     layer.n_segments = 1;
     layer.segments = &segments;
     m.volume_id = uuid_to_pb(&ids->volume);
@@ -281,6 +282,11 @@ static void format(const struct ids *ids)
     c.op_case = LUNAR__COMMAND__OP_FORMAT_JOB;
     c.format_job = &m;
     command(&c);
+}
+
+static void format(const struct ids *ids)
+{
+    format_layer(ids, 0);
 }
 
 static void a_job_whose_map_stands_is_held_until_an_attempt_succeeds(void)
@@ -413,6 +419,24 @@ static void safety_2_nothing_is_opened_that_the_report_has_no_room_for(void)
     attach(&ids);
     CHECK_EQ(w.code, LUNAR_E_FULL);
     CHECK_EQ(w.n_tasks, tasks);
+}
+
+static void the_next_layer_of_an_open_volume_is_formatted_and_its_own_are_not(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    attached(&ids);
+    ids.attachment = uuid_random();
+    format_layer(&ids, 0);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    format_layer(&ids, 1);
+    CHECK_EQ(w.report_entries, 2);
+    report_ok();
+    CHECK_EQ(w.task->kind, NODE_TASK_FORMAT);
+    task_ends(0);
+    CHECK_EQ(w.report_entries, 1);
+    report_ok();
+    CHECK_EQ(w.code, 0);
 }
 
 static void another_attachment_of_the_volume_is_refused(void)
@@ -664,6 +688,7 @@ TEST_MAIN(TEST(safety_2_nothing_is_mapped_before_opening_is_on_the_lun),
           TEST(a_queued_report_does_not_make_up_for_one_that_failed_before),
           TEST(the_same_attach_again_joins_and_is_answered_when_open),
           TEST(safety_2_nothing_is_opened_that_the_report_has_no_room_for),
+          TEST(the_next_layer_of_an_open_volume_is_formatted_and_its_own_are_not),
           TEST(another_attachment_of_the_volume_is_refused),
           TEST(safety_14_an_older_segment_map_and_a_senseless_one_are_refused),
           TEST(a_detach_is_answered_after_the_report_without_it),

@@ -37,7 +37,8 @@ struct cli {
     const struct command *command;
     const char *pool, *socket;
     uint64_t timeout_s;
-    const char *format; /* of -o: "text" or "json" */
+    const char *format; /* of -o: "text", "json" or "dot" */
+    bool dot;           /* the command takes "dot", too: set before cli_parse */
     char **args;        /* positional arguments, after cli_parse */
     int n_args;
     int exit_code; /* set when cli_parse says false */
@@ -100,6 +101,11 @@ int cmd_volume_show(struct cli *cli, int argc, char **argv);
 int cmd_volume_attach(struct cli *cli, int argc, char **argv);
 int cmd_volume_detach(struct cli *cli, int argc, char **argv);
 int cmd_volume_delete(struct cli *cli, int argc, char **argv);
+int cmd_volume_rollback(struct cli *cli, int argc, char **argv);
+int cmd_volume_tree(struct cli *cli, int argc, char **argv);
+int cmd_snapshot_create(struct cli *cli, int argc, char **argv);
+int cmd_snapshot_delete(struct cli *cli, int argc, char **argv);
+int cmd_snapshot_list(struct cli *cli, int argc, char **argv);
 int cmd_rpc_ping(struct cli *cli, int argc, char **argv);
 int cmd_rpc_top(struct cli *cli, int argc, char **argv);
 int cmd_rpc_trace(struct cli *cli, int argc, char **argv);

@@ -108,8 +108,33 @@ static const struct command commands[] = {
      "The device must not be in use (unmount it first). NAME is the volume's name or its UUID.",
      cmd_volume_detach},
     {"volume", "delete", "NAME", "Delete a volume and free its space",
-     "Refused while it is attached. There is no way back. NAME is the volume's name or its UUID.",
+     "Refused while it is attached. There is no way back. Its snapshots and clones stay, and what "
+     "they\n"
+     "stand on. NAME is the volume's name or its UUID.",
      cmd_volume_delete},
+    {"volume", "rollback", "NAME SNAPSHOT", "Set a volume back to one of its snapshots",
+     "What was written since is lost; every snapshot stays, and so does the volume's size. Refused "
+     "while\n"
+     "it is attached.",
+     cmd_volume_rollback},
+    {"volume", "tree", "", "Draw which layer stands on which",
+     "Each chain from its bottom: what stands on a layer comes below it, indented where there are "
+     "several.\n"
+     "-o dot is for graphviz.",
+     cmd_volume_tree},
+    {"snapshot", "create", "VOLUME NAME", "Take a snapshot of a volume",
+     "At one instant, whether the volume is attached or not; prints the snapshot's id. NAME is "
+     "unique in\n"
+     "the pool. The same again is not an error.",
+     cmd_snapshot_create},
+    {"snapshot", "delete", "NAME", "Delete a snapshot",
+     "In any order. Its layer goes when neither a volume nor another snapshot stands on it. NAME "
+     "is "
+     "the\n"
+     "snapshot's name or its UUID.",
+     cmd_snapshot_delete},
+    {"snapshot", "list", "[VOLUME]", "List the snapshots, of one volume or all", NULL,
+     cmd_snapshot_list},
     {"rpc", "ping", "[NODE]", "Measure round trips over the LUN",
      "This node's agent sends a message to the coordinator by its page on the LUN, and the "
      "coordinator\n"

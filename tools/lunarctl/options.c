@@ -153,7 +153,8 @@ static const struct cli_option *find_option(const struct cli_option *all, int n,
 static int check_global(const struct cli *cli)
 {
     struct error err = ERROR_INIT;
-    if (strcmp(cli->format, "text") != 0 && strcmp(cli->format, "json") != 0)
+    bool dot = strcmp(cli->format, "dot") == 0 && (!cli->command || cli->dot);
+    if (!dot && strcmp(cli->format, "text") != 0 && strcmp(cli->format, "json") != 0)
         return cli_usage(cli, "-o takes 'text' or 'json', not '%s'", cli->format);
     if (cli->pool && pool_name_check(cli->pool, &err) < 0)
         return cli_usage(cli, "--pool: %s", err.text);

@@ -101,7 +101,9 @@ static void explain_timeout(const struct cli *cli, const Lunar__Request *request
                  request->op_case == LUNAR__REQUEST__OP_NODE_LIST ||
                  request->op_case == LUNAR__REQUEST__OP_NODE_INSPECT ||
                  request->op_case == LUNAR__REQUEST__OP_VOLUME_LIST ||
-                 request->op_case == LUNAR__REQUEST__OP_VOLUME_GET;
+                 request->op_case == LUNAR__REQUEST__OP_VOLUME_GET ||
+                 request->op_case == LUNAR__REQUEST__OP_SNAPSHOT_LIST ||
+                 request->op_case == LUNAR__REQUEST__OP_TREE_GET;
     const char *then =
         reads ? "" : "; what was asked for may still be done, the same command again is safe";
 

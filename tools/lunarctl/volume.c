@@ -6,7 +6,7 @@
  * 6).
  */
 #include "output.h"
-#include "request.h"
+#include "volume.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -54,7 +54,7 @@ static void print_volumes(const json_t *doc)
     text_table_print(t, 0);
 }
 
-static void print_volume(const json_t *v)
+void volume_print(const json_t *v)
 {
     char size[SIZE_TEXT_SIZE], allocated[SIZE_TEXT_SIZE];
     size_t i;
@@ -91,10 +91,8 @@ static void print_deleted(const json_t *v)
     printf("deleted %s\n", js_get_text(v, "name"));
 }
 
-/* Looks the volume up by name or UUID. What looks like a UUID is one: CSI's names never do, and a
- * volume that does is found by its own UUID. */
-static int volume_get(const struct cli *cli, struct client *client, const char *name,
-                      Lunar__Envelope **ret)
+int volume_get(const struct cli *cli, struct client *client, const char *name,
+               Lunar__Envelope **ret)
 {
     struct uuid id;
     struct error err = ERROR_INIT;
@@ -124,26 +122,49 @@ static int open_volume(const struct cli *cli, struct client **ret_client, Lunar_
     return rc;
 }
 
+/* Of a clone; *ret holds what `create` then points into. */
+static int find_source(const struct cli *cli, struct client *client, const char *snapshot,
+                       const char *volume, Lunar__VolumeCreate *create, Lunar__Envelope **ret)
+{
+    int rc = CLI_OK;
+
+    if (snapshot)
+        rc = snapshot_get(cli, client, snapshot, ret);
+    else if (volume)
+        rc = volume_get(cli, client, volume, ret);
+    if (rc == CLI_OK && snapshot)
+        create->source_snapshot_id = (*ret)->response->snapshots->snapshots[0]->snapshot_id;
+    else if (rc == CLI_OK && volume)
+        create->source_volume_id = (*ret)->response->volume->volume_id;
+    return rc;
+}
+
 int cmd_volume_create(struct cli *cli, int argc, char **argv)
 {
     uint64_t size = 0;
     bool thick = false;
+    const char *snapshot = NULL, *volume = NULL;
     const struct cli_option options[] = {
         {"size", 's', CLI_SIZE, &size, VOLUME_SIZE_MIN, VOLUME_SIZE_MAX, "SIZE",
-         "virtual size, as 10GiB (required)"},
+         "virtual size, as 10GiB (required, but for a clone)"},
         {"thick", 0, CLI_FLAG, &thick, 0, 0, NULL, "allocate and zero all of it now"},
+        {"from-snapshot", 0, CLI_TEXT, &snapshot, 0, 0, "SNAPSHOT", "a clone of that snapshot"},
+        {"from-volume", 0, CLI_TEXT, &volume, 0, 0, "VOLUME",
+         "a clone of that volume as it is now"},
     };
     struct client *client;
     struct error err = ERROR_INIT;
-    Lunar__Envelope *answer = NULL;
+    Lunar__Envelope *answer = NULL, *source = NULL;
     Lunar__VolumeCreate create = LUNAR__VOLUME_CREATE__INIT;
     Lunar__Request request = LUNAR__REQUEST__INIT;
 
-    if (!cli_parse(cli, options, 2, 1, 1, argc, argv))
+    if (!cli_parse(cli, options, 4, 1, 1, argc, argv))
         return cli->exit_code;
-    if (size == 0)
+    if (snapshot && volume)
+        return cli_usage(cli, "a clone has one source");
+    if (size == 0 && !snapshot && !volume)
         return cli_usage(cli, "--size is missing");
-    if (volume_name_check(cli->args[0], &err) < 0 || volume_size_check(size, &err) < 0)
+    if (volume_name_check(cli->args[0], &err) < 0 || (size && volume_size_check(size, &err) < 0))
         return cli_usage(cli, "%s", err.text);
     int rc = request_open(cli, "agent", &client);
     if (rc != CLI_OK)
@@ -153,10 +174,13 @@ int cmd_volume_create(struct cli *cli, int argc, char **argv)
     create.thick = thick;
     request.op_case = LUNAR__REQUEST__OP_VOLUME_CREATE;
     request.volume_create = &create;
-    rc = request_call(cli, client, &request, LUNAR__RESPONSE__OP_VOLUME, &answer);
+    rc = find_source(cli, client, snapshot, volume, &create, &source);
     if (rc == CLI_OK)
-        rc = output_emit(cli, js_proto(&answer->response->volume->base), print_volume);
+        rc = request_call(cli, client, &request, LUNAR__RESPONSE__OP_VOLUME, &answer);
+    if (rc == CLI_OK)
+        rc = output_emit(cli, js_proto(&answer->response->volume->base), volume_print);
     envelope_free(answer);
+    envelope_free(source);
     client_close(client);
     return rc;
 }
@@ -223,7 +247,7 @@ int cmd_volume_show(struct cli *cli, int argc, char **argv)
     int rc = open_volume(cli, &client, &found);
     if (rc != CLI_OK)
         return rc;
-    rc = output_emit(cli, js_proto(&found->response->volume->base), print_volume);
+    rc = output_emit(cli, js_proto(&found->response->volume->base), volume_print);
     envelope_free(found);
     client_close(client);
     return rc;
