@@ -90,8 +90,8 @@ static int check_wanted(const struct held *h, enum node_task_kind kind,
     return error_set(err, LUNAR_E_STALE, "the chain does not fit the one that is open here");
 }
 
-static int take_layers(Lunar__Layer *const *layers, size_t n, struct stack_spec *spec,
-                       struct error *err)
+static int take_layers(Lunar__Layer *const *layers, size_t n, const struct named_pvs *pvs,
+                       struct stack_spec *spec, struct error *err)
 {
     int rc = n > 0 && n <= STACK_LAYERS_MAX
                  ? 0
@@ -101,7 +101,7 @@ static int take_layers(Lunar__Layer *const *layers, size_t n, struct stack_spec 
     if (rc == 0 && !(spec->layers = calloc(n, sizeof *spec->layers)))
         abort();
     for (size_t i = 0; rc == 0 && i < n; i++) {
-        rc = held_take_layer(layers[i], &spec->layers[i], err);
+        rc = held_take_layer(layers[i], pvs, &spec->layers[i], err);
         spec->n_layers++;
     }
     return rc;
@@ -113,11 +113,14 @@ static int take_wanted(const struct held *h, const Lunar__Command *command, stru
 {
     stack_spec_copy(ret, &h->spec);
     if (command->op_case == LUNAR__COMMAND__OP_OVERLAY)
-        return take_layers(command->overlay->layers, command->overlay->n_layers, ret, err);
+        return take_layers(command->overlay->layers, command->overlay->n_layers,
+                           &(struct named_pvs){command->overlay->pvs, command->overlay->n_pvs}, ret,
+                           err);
     ret->size = command->resize->size;
     if (ret->size == 0 || ret->size % DM_SECTOR || ret->size > (uint64_t)INT64_MAX)
         return error_set(err, LUNAR_E_INVALID, "a bad size");
-    return take_layers(command->resize->layers, command->resize->n_layers, ret, err);
+    return take_layers(command->resize->layers, command->resize->n_layers,
+                       &(struct named_pvs){command->resize->pvs, command->resize->n_pvs}, ret, err);
 }
 
 /* ---- the steps ---- */

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "agent/node_internal.h"
+#include "agent/stack_pv.h"
 #include "base/log.h"
 
 void held_send_result(struct node *n, const struct uuid *command_id, int code, const char *words,
@@ -213,7 +214,19 @@ void held_task_done(struct node *n, struct held *h, int rc, const struct error *
 
 /* --- from protobuf --- */
 
-int held_take_layer(const Lunar__Layer *m, struct stack_layer *layer, struct error *err)
+static int take_pv(const struct named_pvs *pvs, uint32_t index, uint32_t *ret, struct error *err)
+{
+    *ret = 0;
+    for (size_t i = 0; index > 0 && i < pvs->n && *ret == 0; i++)
+        if (pvs->list[i]->index == index)
+            *ret = stack_pv_number(pvs->list[i]->uuid, pvs->list[i]->wwid);
+    if (index > 0 && *ret == 0)
+        return error_set(err, LUNAR_E_INVALID, "a segment on LUN %u, which is not named", index);
+    return 0;
+}
+
+int held_take_layer(const Lunar__Layer *m, const struct named_pvs *pvs, struct stack_layer *layer,
+                    struct error *err)
 {
     layer->volume_short = m->volume_short;
     layer->index = m->index;
@@ -231,6 +244,9 @@ int held_take_layer(const Lunar__Layer *m, struct stack_layer *layer, struct err
                              (unsigned long long)s->length, (unsigned long long)s->start);
         layer->segments[i] = (struct stack_segment){.lun_offset = s->start, .length = s->length};
         layer->n_segments++;
+        int rc = take_pv(pvs, s->pv, &layer->segments[i].pv, err);
+        if (rc < 0)
+            return rc;
     }
     return 0;
 }
@@ -238,6 +254,8 @@ int held_take_layer(const Lunar__Layer *m, struct stack_layer *layer, struct err
 static int take_spec(const struct node *n, const Lunar__Attach *m, struct stack_spec *spec,
                      struct error *err)
 {
+    const struct named_pvs pvs = {m->pvs, m->n_pvs};
+
     memset(spec, 0, sizeof *spec);
     snprintf(spec->pool, sizeof spec->pool, "%s", n->pool_name);
     snprintf(spec->device, sizeof spec->device, "%s", n->device);
@@ -258,7 +276,7 @@ static int take_spec(const struct node *n, const Lunar__Attach *m, struct stack_
     if (!spec->layers)
         abort();
     for (size_t i = 0; i < m->n_layers; i++) {
-        int rc = held_take_layer(m->layers[i], &spec->layers[i], err);
+        int rc = held_take_layer(m->layers[i], &pvs, &spec->layers[i], err);
         spec->n_layers++;
         if (rc < 0)
             return rc;
@@ -394,6 +412,8 @@ static void format_command(struct node *n, uint64_t term, const struct uuid *com
     as_attach.thick = m->thick;
     as_attach.n_layers = layer ? 1 : 0;
     as_attach.layers = &layer;
+    as_attach.n_pvs = m->n_pvs;
+    as_attach.pvs = m->pvs;
     attach_command(n, term, command_id, &as_attach, TABLE_MODE_JOB);
 }
 

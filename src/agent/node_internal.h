@@ -55,6 +55,12 @@ struct held {
     bool may_stand; /* a job: an attempt before this one may have left its map */
 };
 
+/* The LUNs that a message names beside the first one. */
+struct named_pvs {
+    Lunar__Pv *const *list;
+    size_t n;
+};
+
 struct pending {
     TAILQ_ENTRY(pending) link;
     struct uuid id;
@@ -103,7 +109,8 @@ void held_start_restart(struct node *n, struct held *h);
 void held_go_on(struct node *n, struct held *h);
 void held_send_result(struct node *n, const struct uuid *command_id, int code, const char *words,
                       const char *device);
-int held_take_layer(const Lunar__Layer *m, struct stack_layer *layer, struct error *err);
+int held_take_layer(const Lunar__Layer *m, const struct named_pvs *pvs, struct stack_layer *layer,
+                    struct error *err);
 struct held *held_by_attachment(struct node *n, const struct uuid *id);
 /* node_change.c */
 void change_command(struct node *n, uint64_t term, const struct uuid *command_id,

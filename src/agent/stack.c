@@ -23,6 +23,7 @@
 
 #include "base/helper.h"
 #include "agent/stack_internal.h"
+#include "agent/stack_pv.h"
 #include "base/log.h"
 #include "fencing/guard.h"
 
@@ -74,27 +75,42 @@ int stack_create_permitted(const struct stack_life *life, const char *pool, cons
     return rc;
 }
 
+/* The rest of one segment, behind its first `skip` bytes, as a line of the table. */
+static int segment_line(const struct stack_segment *s, uint64_t skip,
+                        const struct stack_pv_device *device, struct dm_segment *ret,
+                        struct error *err)
+{
+    ret->length = s->length - skip;
+    ret->device_offset = s->lun_offset + skip;
+    snprintf(ret->device, sizeof ret->device, "%s", device->number);
+    return stack_pv_check_end(device, s->lun_offset + s->length, err);
+}
+
 int stack_layer_table(const struct stack_spec *spec, const struct stack_layer *layer, uint64_t from,
                       struct dm_segment **ret, uint32_t *ret_n, struct error *err)
 {
-    char lun[64];
-    uint32_t n = 0;
-
-    int rc = stack_device_number(spec->device, lun, sizeof lun, err);
-    if (rc < 0)
-        return rc;
+    struct stack_pv_device device = {.bytes = 0};
+    uint32_t n = 0, pv = UINT32_MAX; /* of `device` */
     struct dm_segment *table = calloc(layer->n_segments + 1, sizeof *table);
+    int rc = 0;
+
     if (!table)
         abort();
-    for (uint32_t k = 0; k < layer->n_segments; k++) {
+    for (uint32_t k = 0; rc == 0 && k < layer->n_segments; k++) {
         const struct stack_segment *s = &layer->segments[k];
         uint64_t skip = from < s->length ? from : s->length;
         from -= skip;
         if (skip == s->length)
             continue;
-        table[n].length = s->length - skip;
-        table[n].device_offset = s->lun_offset + skip;
-        snprintf(table[n++].device, sizeof table->device, "%s", lun);
+        if (s->pv != pv)
+            rc = stack_pv_find(s->pv, spec->device, &device, err);
+        pv = s->pv;
+        if (rc == 0)
+            rc = segment_line(s, skip, &device, &table[n++], err);
+    }
+    if (rc < 0) {
+        free(table);
+        return rc;
     }
     *ret = table;
     *ret_n = n;

@@ -31,6 +31,7 @@
 
 struct stack_segment {
     uint64_t lun_offset, length; /* bytes */
+    uint32_t pv;                 /* stack_pv.h; 0: the spec's device */
 };
 struct stack_layer {
     uint64_t volume_short;

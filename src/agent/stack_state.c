@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "agent/stack_internal.h"
+#include "agent/stack_pv.h"
 #include "base/crc32c.h"
 
 #define STATE_VERSION 2
@@ -29,15 +30,26 @@
 
 /* ---- writing ---- */
 
+/* What lies on another than the first LUN says on which. */
+static json_t *segment_to_json(const struct stack_segment *s)
+{
+    const struct stack_pv *pv = stack_pv_get(s->pv);
+    json_t *json = json_pack("[I, I]", (json_int_t)s->lun_offset, (json_int_t)s->length);
+
+    if (pv) {
+        json_array_append_new(json, json_string(pv->uuid));
+        json_array_append_new(json, json_string(pv->wwid));
+    }
+    return json;
+}
+
 static json_t *layer_to_json(const struct stack_layer *layer)
 {
     char volume[17];
     json_t *segments = json_array();
 
     for (uint32_t i = 0; i < layer->n_segments; i++)
-        json_array_append_new(segments,
-                              json_pack("[I, I]", (json_int_t)layer->segments[i].lun_offset,
-                                        (json_int_t)layer->segments[i].length));
+        json_array_append_new(segments, segment_to_json(&layer->segments[i]));
     snprintf(volume, sizeof volume, "%016" PRIx64, layer->volume_short);
     return json_pack("{s:s, s:I, s:I, s:I, s:o}", "volume", volume, "index",
                      (json_int_t)layer->index, "map_generation", (json_int_t)layer->map_generation,
@@ -179,6 +191,20 @@ static bool get_uuid(const json_t *from, const char *key, struct uuid *ret)
     return text && uuid_parse(text, ret) == 0;
 }
 
+static bool segment_from_json(const json_t *from, struct stack_segment *ret)
+{
+    const char *uuid = json_string_value(json_array_get(from, 2));
+    const char *wwid = json_string_value(json_array_get(from, 3));
+
+    if (!get_number(json_array_get(from, 0), INT64_MAX, &ret->lun_offset) ||
+        !get_number(json_array_get(from, 1), INT64_MAX, &ret->length))
+        return false;
+    if (json_array_size(from) == 2)
+        return true;
+    ret->pv = uuid && wwid ? stack_pv_number(uuid, wwid) : 0;
+    return ret->pv != 0;
+}
+
 static bool layer_from_json(const json_t *from, struct stack_layer *ret)
 {
     const json_t *segments = json_object_get(from, "segments"), *segment;
@@ -199,8 +225,7 @@ static bool layer_from_json(const json_t *from, struct stack_layer *ret)
     ret->n_segments = (uint32_t)n;
     json_array_foreach(segments, i, segment)
     {
-        if (!get_number(json_array_get(segment, 0), INT64_MAX, &ret->segments[i].lun_offset) ||
-            !get_number(json_array_get(segment, 1), INT64_MAX, &ret->segments[i].length))
+        if (!segment_from_json(segment, &ret->segments[i]))
             return false;
     }
     return true;

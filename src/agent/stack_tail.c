@@ -433,7 +433,7 @@ static struct stack_layer *find_layer(const struct stack_spec *spec,
 static bool continues(const struct stack_segment *segment, uint64_t used,
                       const struct stack_segment *old)
 {
-    return segment->lun_offset + used == old->lun_offset;
+    return segment->pv == old->pv && segment->lun_offset + used == old->lun_offset;
 }
 
 /* Extents are only added behind the end while the generation is the same. */

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "coordinator/leader_internal.h"
+#include "coordinator/pv_list.h"
 
 /* A listing's page: 200 volumes of the longest names stay below a spill slot. */
 #define LIST_LIMIT      200u
@@ -19,17 +20,6 @@
 static char *text(const char *s)
 {
     return (char *)(uintptr_t)s; /* protobuf-c's structs lack the const; packing does not write */
-}
-
-/* Points into `pv`. */
-static void pv_message(const struct lvm_pv *pv, Lunar__Pv *ret)
-{
-    lunar__pv__init(ret);
-    ret->index = pv->index;
-    ret->uuid = text(pv->uuid);
-    ret->wwid = text(pv->wwid);
-    ret->size = pv->size;
-    ret->free = pv->free;
 }
 
 void reply_send(struct leader *l, const struct waiter *w, Lunar__Response *response)
@@ -329,12 +319,10 @@ void reply_status(struct leader *l, const struct waiter *w)
     struct growth_wait wait;
     grow_waiting(l, &wait);
     s.waiting = wait.n;
-    Lunar__Pv pvs[LVM_PVS_MAX], *list[LVM_PVS_MAX];
-    for (uint32_t i = 0; i < l->catalogue->n_pvs && i < LVM_PVS_MAX; i++) {
-        pv_message(&l->catalogue->pvs[i], &pvs[i]);
-        list[s.n_pvs++] = &pvs[i];
-    }
-    s.pvs = list;
+    struct pv_list pvs = {.n = 0};
+    pv_list_all(l->catalogue, &pvs);
+    s.pvs = pvs.list;
+    s.n_pvs = pvs.n;
     response.op_case = LUNAR__RESPONSE__OP_STATUS;
     response.status = &s;
     reply_send(l, w, &response);
@@ -360,6 +348,7 @@ static Lunar__Layer *layer_message(const struct catalogue_layer *layer)
         lunar__segment__init(&segments[i]);
         segments[i].start = layer->segments[i].lun_offset;
         segments[i].length = layer->segments[i].length;
+        segments[i].pv = layer->segments[i].pv;
         list[i] = &segments[i];
     }
     m->n_segments = n;
@@ -405,9 +394,13 @@ void reply_grown(struct leader *l, const struct waiter *w, const struct catalogu
 {
     Lunar__Response response = LUNAR__RESPONSE__INIT;
     Lunar__GrownLayer m = LUNAR__GROWN_LAYER__INIT;
+    struct pv_list pvs = {.n = 0};
 
     m.layer = layer_message(layer);
     m.layer->max_size = CATALOGUE_THIN_MAP_SIZE;
+    pv_list_add(l->catalogue, layer, &pvs);
+    m.pvs = pvs.list;
+    m.n_pvs = pvs.n;
     response.op_case = LUNAR__RESPONSE__OP_GROWN_LAYER;
     response.grown_layer = &m;
     reply_send(l, w, &response);
@@ -431,11 +424,13 @@ int command_probe(struct leader *l, uint32_t host_id, const struct uuid *command
 }
 
 /* The whole chain, leaf first; frees with free_chain. */
-static size_t chain_message(const struct catalogue_volume *v,
-                            Lunar__Layer *layers[CATALOGUE_LAYERS_MAX])
+static size_t chain_message(const struct leader *l, const struct catalogue_volume *v,
+                            Lunar__Layer *layers[CATALOGUE_LAYERS_MAX], struct pv_list *pvs)
 {
-    for (uint32_t i = 0; i < v->n_layers; i++)
+    for (uint32_t i = 0; i < v->n_layers; i++) {
         layers[i] = layer_message(&v->layers[i]);
+        pv_list_add(l->catalogue, &v->layers[i], pvs);
+    }
     if (!v->thick)
         layers[0]->max_size = CATALOGUE_THIN_MAP_SIZE; /* the leaf's: behind it, writers wait */
     return v->n_layers;
@@ -452,13 +447,16 @@ static int send_attach(struct leader *l, const struct op *op, const struct catal
     Lunar__Command command = LUNAR__COMMAND__INIT;
     Lunar__Attach m = LUNAR__ATTACH__INIT;
     Lunar__Layer *layers[CATALOGUE_LAYERS_MAX];
+    struct pv_list pvs = {.n = 0};
 
     m.volume_id = uuid_to_pb(&v->id);
     m.attachment_id = uuid_to_pb(&op->attachment_id);
     m.name = text(v->name);
     m.size = v->size;
     m.thick = v->thick;
-    m.n_layers = chain_message(v, layers);
+    m.n_layers = chain_message(l, v, layers, &pvs);
+    m.pvs = pvs.list;
+    m.n_pvs = pvs.n;
     m.layers = layers;
     command.op_case = LUNAR__COMMAND__OP_ATTACH;
     command.attach = &m;
@@ -472,11 +470,14 @@ static int send_overlay(struct leader *l, const struct op *op, const struct cata
     Lunar__Command command = LUNAR__COMMAND__INIT;
     Lunar__Overlay m = LUNAR__OVERLAY__INIT;
     Lunar__Layer *layers[CATALOGUE_LAYERS_MAX];
+    struct pv_list pvs = {.n = 0};
 
     m.volume_id = uuid_to_pb(&v->id);
     m.attachment_id = uuid_to_pb(&op->attachment_id);
-    m.n_layers = chain_message(v, layers);
+    m.n_layers = chain_message(l, v, layers, &pvs);
     m.layers = layers;
+    m.pvs = pvs.list;
+    m.n_pvs = pvs.n;
     command.op_case = LUNAR__COMMAND__OP_OVERLAY;
     command.overlay = &m;
     int rc = send_command(l, op, &command);
@@ -489,6 +490,7 @@ static int send_format(struct leader *l, const struct op *op, const struct catal
 {
     Lunar__Command command = LUNAR__COMMAND__INIT;
     Lunar__FormatJob m = LUNAR__FORMAT_JOB__INIT;
+    struct pv_list pvs = {.n = 0};
 
     m.volume_id = uuid_to_pb(&v->id);
     m.attachment_id = uuid_to_pb(&op->attachment_id);
@@ -496,6 +498,9 @@ static int send_format(struct leader *l, const struct op *op, const struct catal
     m.thick = v->thick;
     m.name = text(v->name);
     m.layer = layer_message(layer);
+    pv_list_add(l->catalogue, layer, &pvs);
+    m.pvs = pvs.list;
+    m.n_pvs = pvs.n;
     command.op_case = LUNAR__COMMAND__OP_FORMAT_JOB;
     command.format_job = &m;
     int rc = send_command(l, op, &command);

@@ -157,17 +157,19 @@ int pv_find(const char *uuid, const char *wwid, char ret[PV_PATH_SIZE], struct e
         uuid, wwid);
 }
 
-int pv_check_size(int fd, const char *path, uint64_t bytes, struct error *err)
+int pv_too_small(const char *path, uint64_t have, uint64_t want, struct error *err)
 {
     char have_text[SIZE_TEXT_SIZE], want_text[SIZE_TEXT_SIZE];
-    uint64_t have;
-    uint32_t sector;
-    int rc = io_geometry(fd, &have, &sector, err);
-
-    if (rc < 0 || have >= bytes)
-        return rc;
     return error_set(err, LUNAR_E_NOT_FOUND,
                      "%s has %s on this node, but %s elsewhere: have the node look again (echo 1 > "
                      "/sys/block/DISK/device/rescan; with multipath also multipathd resize map)",
-                     path, size_format(have, have_text), size_format(bytes, want_text));
+                     path, size_format(have, have_text), size_format(want, want_text));
+}
+
+int pv_check_size(int fd, const char *path, uint64_t bytes, struct error *err)
+{
+    uint64_t have;
+    uint32_t sector;
+    int rc = io_geometry(fd, &have, &sector, err);
+    return rc < 0 || have >= bytes ? rc : pv_too_small(path, have, bytes, err);
 }

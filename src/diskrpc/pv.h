@@ -33,5 +33,7 @@ int pv_find(const char *uuid, const char *wwid, char ret[PV_PATH_SIZE], struct e
 
 /* LUNAR_E_NOT_FOUND, with what to do, unless the device behind `fd` has at least `bytes`. */
 int pv_check_size(int fd, const char *path, uint64_t bytes, struct error *err);
+/* That refusal. */
+int pv_too_small(const char *path, uint64_t have, uint64_t want, struct error *err);
 
 #endif

@@ -2,6 +2,7 @@
 /* The pure node against a fake outside: the order of SAFETY 2, every failure of a step, QSD exits,
  * relayed requests. */
 #include "agent/node.h"
+#include "agent/stack_pv.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -126,8 +127,12 @@ static void command(Lunar__Command *c)
     node_message(w.node, 5, &e);
 }
 
+/* The LUN that segments lie on, and the one that commands name; 0: none. */
+static uint32_t segment_pv, named_pv;
+
 static void attach_with_map(const struct ids *ids, uint32_t map_generation, uint64_t segment_length)
 {
+    Lunar__Pv pv = LUNAR__PV__INIT, *pvs = &pv;
     Lunar__Command c = LUNAR__COMMAND__INIT;
     Lunar__Attach m = LUNAR__ATTACH__INIT;
     Lunar__Layer layer = LUNAR__LAYER__INIT, *layers = &layer;
@@ -135,6 +140,11 @@ static void attach_with_map(const struct ids *ids, uint32_t map_generation, uint
 
     segment.start = 1 << 20;
     segment.length = segment_length;
+    segment.pv = segment_pv;
+    pv.index = named_pv;
+    pv.uuid = (char *)(uintptr_t) "aaaaaa-bbbb-cccc-dddd-eeee-ffff-000009";
+    m.pvs = &pvs;
+    m.n_pvs = named_pv ? 1 : 0;
     layer.map_generation = map_generation;
     layer.n_segments = 1;
     layer.segments = &segments;
@@ -678,7 +688,35 @@ static void what_is_under_way_when_a_node_is_fenced_ends_without_a_next_step(voi
     CHECK_EQ(w.n_results, 0);
 }
 
-TEST_MAIN(TEST(safety_2_nothing_is_mapped_before_opening_is_on_the_lun),
+static void a_segment_lies_on_the_lun_that_the_command_names(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    segment_pv = named_pv = 3;
+    attach(&ids);
+    report_ok();
+    segment_pv = named_pv = 0;
+    CHECK(w.task);
+    const struct stack_pv *pv = stack_pv_get(w.task->spec->layers[0].segments[0].pv);
+    CHECK(pv);
+    CHECK_STR(pv->uuid, "aaaaaa-bbbb-cccc-dddd-eeee-ffff-000009");
+}
+
+static void a_segment_on_a_lun_that_is_not_named_is_refused(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    segment_pv = 3;
+    named_pv = 2;
+    attach(&ids);
+    segment_pv = named_pv = 0;
+    CHECK_EQ(w.code, LUNAR_E_INVALID);
+    CHECK(!w.task);
+}
+
+TEST_MAIN(TEST(a_segment_lies_on_the_lun_that_the_command_names),
+          TEST(a_segment_on_a_lun_that_is_not_named_is_refused),
+          TEST(safety_2_nothing_is_mapped_before_opening_is_on_the_lun),
           TEST(a_report_that_cannot_be_written_stops_the_opening),
           TEST(a_refused_task_is_reported_as_gone_before_it_is_answered),
           TEST(a_half_built_stack_is_held_until_a_detach_took_it_down),

@@ -7,13 +7,14 @@
 #include <unistd.h>
 
 #include "agent/stack_internal.h"
+#include "agent/stack_pv.h"
 #include "support/test.h"
 
 #define MIB (1024ull * 1024)
 
 static char root[64], file[STACK_PATH_SIZE];
-static struct stack_segment leaf_segments[2] = {{129 * MIB, 128 * MIB}, {1ull << 50, 4096}};
-static struct stack_segment base_segments[1] = {{512 * MIB, 64 * MIB}};
+static struct stack_segment leaf_segments[2] = {{129 * MIB, 128 * MIB, 0}, {1ull << 50, 4096, 0}};
+static struct stack_segment base_segments[1] = {{512 * MIB, 64 * MIB, 0}};
 static struct stack_layer layers[2];
 static struct stack sample;
 
@@ -119,6 +120,38 @@ static void what_is_saved_is_loaded(void)
     CHECK_EQ(rc, 0);
     CHECK(equal);
     CHECK(private);
+}
+
+static void a_segment_on_another_lun_comes_back_on_that_lun(void)
+{
+    struct stack got;
+    uint32_t pv = stack_pv_number("aaaaaa-bbbb-cccc-dddd-eeee-ffff-000001", "naa.6001405");
+
+    set_up();
+    leaf_segments[1].pv = pv;
+    stack_state_save(root, &sample, NULL);
+    int rc = load(&got);
+    uint32_t back = rc == 0 ? got.spec.layers[0].segments[1].pv : 0;
+    bool others = rc == 0 && got.spec.layers[0].segments[0].pv == 0;
+    stack_spec_free(&got.spec);
+    leaf_segments[1].pv = 0;
+    tear_down();
+    CHECK(pv > 0);
+    CHECK_EQ(rc, 0);
+    CHECK_EQ(back, pv);
+    CHECK(others);
+}
+
+static void a_lun_has_one_number_and_nonsense_has_none(void)
+{
+    uint32_t a = stack_pv_number("aaaaaa-bbbb-cccc-dddd-eeee-ffff-000002", "naa.1");
+    CHECK(a > 0);
+    CHECK_EQ(stack_pv_number("aaaaaa-bbbb-cccc-dddd-eeee-ffff-000002", "naa.1"), a);
+    CHECK(stack_pv_number("aaaaaa-bbbb-cccc-dddd-eeee-ffff-000002", "naa.2") != a); /* a copy */
+    CHECK(stack_pv_number("aaaaaa-bbbb-cccc-dddd-eeee-ffff-000003", "naa.1") != a);
+    CHECK_STR(stack_pv_get(a)->uuid, "aaaaaa-bbbb-cccc-dddd-eeee-ffff-000002");
+    CHECK_EQ(stack_pv_number("", "naa.1"), 0);
+    CHECK(!stack_pv_get(0) && !stack_pv_get(STACK_PVS_MAX + 1));
 }
 
 static void without_a_file_there_is_no_state(void)
@@ -347,7 +380,8 @@ static void a_foreign_device_is_not_taken_for_ours(void)
         CHECK(!stack_device_parse("n", uuids[i], &device));
 }
 
-TEST_MAIN(TEST(what_is_saved_is_loaded), TEST(without_a_file_there_is_no_state),
+TEST_MAIN(TEST(what_is_saved_is_loaded), TEST(a_segment_on_another_lun_comes_back_on_that_lun),
+          TEST(a_lun_has_one_number_and_nonsense_has_none), TEST(without_a_file_there_is_no_state),
           TEST(a_file_cut_anywhere_is_damaged), TEST(a_file_with_any_bit_flipped_is_damaged),
           TEST(another_attachments_file_is_refused),
           TEST(a_name_that_is_not_utf8_is_refused_and_leaves_no_file),
