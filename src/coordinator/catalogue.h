@@ -211,6 +211,8 @@ void catalogue_create_args(const char *vg, const struct catalogue_leaf *leaf, ui
 /* To `size` bytes, absolute: the same again changes nothing (SAFETY 6). */
 void catalogue_extend_args(const char *vg, const struct catalogue_layer *layer, uint64_t size,
                            struct catalogue_args *ret);
+void catalogue_size_args(const char *vg, const struct catalogue_volume *v, uint64_t size,
+                         struct catalogue_args *ret);
 void catalogue_made_args(const char *vg, const struct catalogue_layer *layer,
                          struct catalogue_args *ret); /* drops lunar.new */
 /* The volume's former leaf is written no more: it becomes what the leaf's tags say. */

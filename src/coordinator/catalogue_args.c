@@ -147,6 +147,16 @@ void catalogue_extend_args(const char *vg, const struct catalogue_layer *layer, 
     add(ret, "%s/%s", vg, layer->lv_name);
 }
 
+void catalogue_size_args(const char *vg, const struct catalogue_volume *v, uint64_t size,
+                         struct catalogue_args *ret)
+{
+    begin(ret, "lvchange");
+    add(ret, "--deltag");
+    add(ret, "lunar.s=%" PRIu64, v->size);
+    add_number_tag(ret, "s", size);
+    add(ret, "%s/%s", vg, v->layers[0].lv_name);
+}
+
 void catalogue_made_args(const char *vg, const struct catalogue_layer *layer,
                          struct catalogue_args *ret)
 {

@@ -172,6 +172,9 @@ static void layer_request(struct leader *leader, const struct waiter *from,
     case LUNAR__REQUEST__OP_VOLUME_ROLLBACK:
         rollback_request(leader, from, request->volume_rollback);
         break;
+    case LUNAR__REQUEST__OP_VOLUME_EXPAND:
+        expand_request(leader, from, request->volume_expand);
+        break;
     case LUNAR__REQUEST__OP_TREE_GET:
         reply_tree(leader, from, request->tree_get);
         break;
@@ -244,7 +247,7 @@ static void step(struct leader *l, struct op *op, int rc, const struct error *er
                                          const struct error *) = {
         [OP_CREATE] = create_step, [OP_DELETE] = delete_step,     [OP_ATTACH] = attach_step,
         [OP_DETACH] = detach_step, [OP_SNAPSHOT] = snapshot_step, [OP_ROLLBACK] = rollback_step,
-        [OP_UNSNAP] = unsnap_step, [OP_GARBAGE] = garbage_step,
+        [OP_UNSNAP] = unsnap_step, [OP_GARBAGE] = garbage_step,   [OP_EXPAND] = expand_step,
     };
     steps[op->kind](l, op, rc, err);
 }
@@ -421,8 +424,10 @@ static void expire(struct leader *l, struct op *op)
     op_fail(op, LUNAR_E_TIMEOUT,
             "node '%s' did not answer; what was granted stands, the same request again goes on",
             node_name(l, op->host_id));
-    /* An overlay is asked for again at the next reconciliation; meanwhile a detach may come in. */
-    if (op->kind == OP_ATTACH || op->kind == OP_DETACH || op->state == OP_STATE_OVERLAY) {
+    /* An overlay is asked for again at the next reconciliation, a new size with the next request or
+     * attach; meanwhile a detach may come in. */
+    if (op->kind == OP_ATTACH || op->kind == OP_DETACH || op->state == OP_STATE_OVERLAY ||
+        op->state == OP_STATE_RESIZE) {
         op_finish(l, op);
         return;
     }

@@ -2,9 +2,9 @@
 /*
  * The leader's insides, shared by its files alone: leader.c (events, queries), ops.c (the operation
  * machine), op_create.c, op_attach.c, op_delete.c, op_snapshot.c, op_rollback.c, op_unsnap.c,
- * op_garbage.c (one file per operation), op_job.c (formatting, a part of some), op_grow.c, over.c
- * (lives that are over, and taking their grants), node_fence.c (the operator's fence),
- * op_inspect.c, op_extend.c (the pool's LUNs), reply.c (protobuf answers).
+ * op_garbage.c, op_expand.c (one file per operation), op_job.c (formatting, a part of some),
+ * op_grow.c, over.c (lives that are over, and taking their grants), node_fence.c (the operator's
+ * fence), op_inspect.c, op_extend.c (the pool's LUNs), reply.c (protobuf answers).
  */
 #ifndef LUNAR_COORDINATOR_LEADER_INTERNAL_H
 #define LUNAR_COORDINATOR_LEADER_INTERNAL_H
@@ -23,6 +23,7 @@ enum op_kind {
     OP_ROLLBACK,
     OP_UNSNAP,  /* deletes a snapshot; its volume_id is the snapshot's id */
     OP_GARBAGE, /* its volume_id is zero */
+    OP_EXPAND,
     OP_KINDS
 };
 
@@ -40,6 +41,7 @@ enum op_kind {
  *   rollback: START, COMMIT_CREATE, job, COMMIT_MADE, COMMIT_FROZEN; undone by COMMIT_REMOVE
  *   unsnap: START, COMMIT_FROZEN
  *   garbage: START, COMMIT_REMOVE
+ *   expand: START, COMMIT_SIZE, RESIZE; of a detached volume without RESIZE
  */
 enum op_state {
     OP_STATE_START,
@@ -55,6 +57,8 @@ enum op_state {
     OP_STATE_COMMIT_FROZEN,
     OP_STATE_COMMIT_DELETING,
     OP_STATE_COMMIT_REMOVE,
+    OP_STATE_COMMIT_SIZE,
+    OP_STATE_RESIZE,
     OP_STATE_DONE,
     OP_STATES
 };
@@ -221,6 +225,10 @@ struct op *change_resume(struct leader *l, const struct catalogue_volume *v);
 /* --- op_rollback.c --- */
 void rollback_request(struct leader *l, const struct waiter *w, const Lunar__VolumeRollback *m);
 void rollback_step(struct leader *l, struct op *op, int rc, const struct error *err);
+
+/* --- op_expand.c --- */
+void expand_request(struct leader *l, const struct waiter *w, const Lunar__VolumeExpand *m);
+void expand_step(struct leader *l, struct op *op, int rc, const struct error *err);
 
 /* --- op_unsnap.c --- */
 void unsnap_request(struct leader *l, const struct waiter *w, const Lunar__SnapshotDelete *m);

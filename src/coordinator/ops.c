@@ -88,10 +88,16 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
             [OP_STATE_START] = BIT(COMMIT_REMOVE) | BIT(DONE),
             [OP_STATE_COMMIT_REMOVE] = BIT(DONE),
         },
+    [OP_EXPAND] =
+        {
+            [OP_STATE_START] = BIT(COMMIT_SIZE) | BIT(RESIZE) | BIT(DONE),
+            [OP_STATE_COMMIT_SIZE] = BIT(RESIZE) | BIT(DONE),
+            [OP_STATE_RESIZE] = BIT(DONE),
+        },
 };
 
-static const char *const kind_names[OP_KINDS] = {"create",   "delete",   "attach", "detach",
-                                                 "snapshot", "rollback", "unsnap", "garbage"};
+static const char *const kind_names[OP_KINDS] = {
+    "create", "delete", "attach", "detach", "snapshot", "rollback", "unsnap", "garbage", "expand"};
 
 struct op *op_new(struct leader *l, enum op_kind kind, const struct uuid *volume_id)
 {
@@ -137,7 +143,7 @@ static void answer(struct leader *l, const struct op *op, const struct waiter *w
         reply_snapshot(l, w, s);
     else if (op->kind == OP_SNAPSHOT)
         reply_error(l, w, LUNAR_E_METADATA, "the snapshot is not in the metadata any more");
-    else if (!v && (op->kind == OP_CREATE || op->kind == OP_ATTACH))
+    else if (!v && (op->kind == OP_CREATE || op->kind == OP_ATTACH || op->kind == OP_EXPAND))
         reply_error(l, w, LUNAR_E_METADATA, "the volume is not in the metadata any more");
     else if (v && op->kind != OP_DETACH)
         reply_volume(l, w, v, op->device);
@@ -185,14 +191,15 @@ struct op *op_by_name(struct leader *l, const char *name)
 
 bool op_is_at_node(const struct op *op)
 {
-    return op->state == OP_STATE_COMMAND || op->state == OP_STATE_OVERLAY;
+    return op->state == OP_STATE_COMMAND || op->state == OP_STATE_OVERLAY ||
+           op->state == OP_STATE_RESIZE;
 }
 
 void reply_busy(struct leader *l, const struct waiter *w, const struct op *op)
 {
-    static const char *const doing[OP_KINDS] = {"created",  "deleted",     "attached",
-                                                "detached", "snapshotted", "rolled back",
-                                                "deleted",  "cleared away"};
+    static const char *const doing[OP_KINDS] = {"created",  "deleted",      "attached",
+                                                "detached", "snapshotted",  "rolled back",
+                                                "deleted",  "cleared away", "expanded"};
     char text[PAGE_NAME_SIZE + 128];
     snprintf(text, sizeof text, "the volume is being %s%s%s%s (%llu s by now); try again",
              doing[op->kind], op->host_id ? " on node '" : "",

@@ -76,6 +76,10 @@ void op_life_ended(struct leader *l, struct op *op)
         snapshot_life_ended(l, op);
         return;
     }
+    if (op->state == OP_STATE_RESIZE) {
+        op_finish(l, op); /* its next attach has the size */
+        return;
+    }
     op->elsewhere = op->kind != OP_DETACH;
     grant_drop(l, op);
     op_write_grants(l, op, OP_STATE_UNGRANT);

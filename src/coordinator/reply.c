@@ -485,6 +485,27 @@ static int send_overlay(struct leader *l, const struct op *op, const struct cata
     return rc;
 }
 
+static int send_resize(struct leader *l, const struct op *op, const struct catalogue_volume *v)
+{
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__Resize m = LUNAR__RESIZE__INIT;
+    Lunar__Layer *layers[CATALOGUE_LAYERS_MAX];
+    struct pv_list pvs = {.n = 0};
+
+    m.volume_id = uuid_to_pb(&v->id);
+    m.attachment_id = uuid_to_pb(&op->attachment_id);
+    m.size = v->size;
+    m.n_layers = chain_message(l, v, layers, &pvs);
+    m.layers = layers;
+    m.pvs = pvs.list;
+    m.n_pvs = pvs.n;
+    command.op_case = LUNAR__COMMAND__OP_RESIZE;
+    command.resize = &m;
+    int rc = send_command(l, op, &command);
+    free_chain(layers, m.n_layers);
+    return rc;
+}
+
 static int send_format(struct leader *l, const struct op *op, const struct catalogue_volume *v,
                        const struct catalogue_layer *layer)
 {
@@ -528,6 +549,8 @@ int command_send(struct leader *l, const struct op *op, const struct catalogue_v
         return LUNAR_E_NOT_FOUND; /* it vanished from the catalogue: nothing to be done on a node */
     if (op->state == OP_STATE_OVERLAY)
         return send_overlay(l, op, v);
+    if (op->state == OP_STATE_RESIZE)
+        return send_resize(l, op, v);
     if (op->kind == OP_ATTACH)
         return send_attach(l, op, v);
     const struct catalogue_layer *layer = job_layer(l, op);

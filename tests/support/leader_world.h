@@ -30,9 +30,10 @@ struct world {
     struct uuid held[MAX_NODES + 1][WORLD_HELD_MAX]; /* attachments that the node has open */
     struct table_layer writes[MAX_NODES + 1][WORLD_HELD_MAX]; /* the leaf that each writes */
     int n_held[MAX_NODES + 1];
-    int formats, probes, overlays;
-    bool forgets; /* nodes have nothing open that they are asked to switch */
-    bool hostile; /* nodes lie: what they write is not known */
+    int formats, probes, overlays, resizes;
+    uint64_t resized; /* the size of the last one */
+    bool forgets;     /* nodes have nothing open that they are asked to switch */
+    bool hostile;     /* nodes lie: what they write is not known */
 
     struct leader *leader;
     uint64_t term, now;
@@ -314,6 +315,17 @@ static inline int node_overlays(uint32_t host, const Lunar__Overlay *m)
     return 0;
 }
 
+static inline int node_resizes(uint32_t host, const Lunar__Resize *m)
+{
+    struct uuid id = uuid_from_pb(m->attachment_id);
+    if (held_index(host, &id) < 0 || w.forgets)
+        return LUNAR_E_NOT_FOUND;
+    check_grant(host, &id, m->layers, m->n_layers);
+    w.resized = m->size;
+    w.resizes++;
+    return 0;
+}
+
 static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device)
 {
     struct uuid id = {{0}};
@@ -344,6 +356,8 @@ static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device
         break;
     case LUNAR__COMMAND__OP_OVERLAY:
         return w.overlay_error ? w.overlay_error : node_overlays(host, c->overlay);
+    case LUNAR__COMMAND__OP_RESIZE:
+        return node_resizes(host, c->resize);
     default:
         id = uuid_from_pb(c->format_job->attachment_id);
         assert(granted(host, &id));
@@ -498,6 +512,17 @@ static inline void ask_snapshot(const struct waiter *from, const struct uuid *vo
     m.name = (char *)(uintptr_t)name;
     r.op_case = LUNAR__REQUEST__OP_SNAPSHOT_CREATE;
     r.snapshot_create = &m;
+    ask(from, &r);
+}
+
+static inline void ask_expand(const struct waiter *from, const struct uuid *volume, uint64_t size)
+{
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__VolumeExpand m = LUNAR__VOLUME_EXPAND__INIT;
+    m.volume_id = uuid_to_pb(volume);
+    m.size = size;
+    r.op_case = LUNAR__REQUEST__OP_VOLUME_EXPAND;
+    r.volume_expand = &m;
     ask(from, &r);
 }
 

@@ -168,6 +168,21 @@ static void safety_6_what_changes_something_travels_by_id(void)
     id = uuid_from_pb(a.last->request->volume_rollback->volume_id);
     CHECK(uuid_equal(&id, &volume_id));
     agent_free(&a);
+    CHECK_EQ(RAN(answer, cmd_volume_expand, "disk", "20GiB"), CLI_OK);
+    id = uuid_from_pb(a.last->request->volume_expand->volume_id);
+    CHECK(uuid_equal(&id, &volume_id));
+    CHECK_EQ(a.last->request->volume_expand->size, 20ull << 30);
+    agent_free(&a);
+}
+
+static void a_size_that_no_volume_has_is_refused_at_once(void)
+{
+    struct agent a;
+    int rc;
+    CHECK_EQ(RAN(answer, cmd_volume_expand, "disk", "+20GiB"), CLI_USAGE);
+    agent_free(&a);
+    CHECK_EQ(RAN(answer, cmd_volume_expand, "disk", "1000"), CLI_USAGE);
+    agent_free(&a);
 }
 
 static void a_clone_names_its_one_source_and_needs_no_size(void)
@@ -238,6 +253,7 @@ static void the_tree_as_dot_quotes_what_people_wrote(void)
 
 TEST_MAIN(TEST(create_names_the_volume_by_its_id),
           TEST(safety_6_what_changes_something_travels_by_id),
+          TEST(a_size_that_no_volume_has_is_refused_at_once),
           TEST(a_clone_names_its_one_source_and_needs_no_size),
           TEST(list_asks_for_pages_as_long_as_they_move_on),
           TEST(the_tree_is_drawn_from_the_bottom_and_indented_where_it_forks),

@@ -345,6 +345,34 @@ int cmd_volume_detach(struct cli *cli, int argc, char **argv)
     return rc;
 }
 
+int cmd_volume_expand(struct cli *cli, int argc, char **argv)
+{
+    struct client *client;
+    struct error err = ERROR_INIT;
+    Lunar__Envelope *found, *answer = NULL;
+    Lunar__VolumeExpand expand = LUNAR__VOLUME_EXPAND__INIT;
+    Lunar__Request request = LUNAR__REQUEST__INIT;
+
+    if (!cli_parse(cli, NULL, 0, 2, 2, argc, argv))
+        return cli->exit_code;
+    if (size_parse(cli->args[1], &expand.size, &err) < 0 ||
+        volume_size_check(expand.size, &err) < 0)
+        return cli_usage(cli, "%s", err.text);
+    int rc = open_volume(cli, &client, &found);
+    if (rc != CLI_OK)
+        return rc;
+    expand.volume_id = found->response->volume->volume_id;
+    request.op_case = LUNAR__REQUEST__OP_VOLUME_EXPAND;
+    request.volume_expand = &expand;
+    rc = request_call(cli, client, &request, LUNAR__RESPONSE__OP_VOLUME, &answer);
+    if (rc == CLI_OK)
+        rc = output_emit(cli, js_proto(&answer->response->volume->base), volume_print);
+    envelope_free(answer);
+    envelope_free(found);
+    client_close(client);
+    return rc;
+}
+
 int cmd_volume_delete(struct cli *cli, int argc, char **argv)
 {
     struct client *client;
