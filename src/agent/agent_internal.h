@@ -2,8 +2,8 @@
 /*
  * The daemon around the pure node, shared by its files alone: agent.c (opening), agent_life.c
  * (join, serve, loss), join.c (blocking: everything before the first message), agent_io.c (the
- * node's outside), agent_local.c (clients), agent_fence.c (self-fencing), agent_leave.c (the clean
- * leave), agent_end.c (its end).
+ * node's outside), agent_space.c (when space is needed), agent_local.c (clients), agent_fence.c
+ * (self-fencing), agent_leave.c (the clean leave), agent_end.c (its end).
  */
 #ifndef LUNAR_AGENT_INTERNAL_H
 #define LUNAR_AGENT_INTERNAL_H
@@ -29,6 +29,8 @@
 #define AGENT_RESTART_RETRY_MS 1000
 /* Whether the lockspace is still ours: sanlock renews every 2N seconds, N >= 2. */
 #define AGENT_CHECK_MS 4000
+/* The node's own clock: what failed is tried again, what has been asked for long is. */
+#define AGENT_TICK_MS 1000
 
 /* Every so many checks the report is written again (SAFETY 3): 16 s, so both copies within 32 s for
  * a sixteenth of a read and a write a second. After a write that failed, at each check. */
@@ -77,6 +79,8 @@ struct fence {
 
 struct watch;
 LIST_HEAD(watch_list, watch);
+struct space_watch;
+LIST_HEAD(space_list, space_watch);
 
 struct agent {
     uv_loop_t *loop;
@@ -116,6 +120,8 @@ struct agent {
     struct trace *trace; /* of what passes the mailbox; NULL: without */
     struct local_server *local;
     struct watch_list watches;
+    struct space_list spaces;
+    uv_timer_t tick; /* the node's */
     uint64_t leave_client;
     bool evicting; /* a leave with volumes: the fence ends in it */
     uv_timer_t leave_timer;
@@ -140,6 +146,12 @@ void reserve_leave(struct join *j); /* and this gives it back */
 void reserve_tend(struct agent *a); /* at each check */
 /* agent_io.c */
 extern const struct node_io agent_io;
+/* agent_space.c: as node_io.space; and a task of growth, run when its threshold is in force. The
+ * simulator has its own. */
+void agent_space(struct agent *a, struct stack *stack, uint64_t volume_short, uint32_t index,
+                 uint64_t threshold);
+void agent_space_run(struct agent *a, struct node_task *task,
+                     void (*run)(struct agent *a, struct node_task *task));
 /* agent.c */
 /* A process serves several pools: true for the last one that is left. Call it once for each that
  * left. */

@@ -130,6 +130,9 @@ static void task_run(uv_work_t *work)
         if (j->rc == 0)
             j->rc = stack_resize(j->a->root, &life, t->stack, t->spec, &j->err);
         break;
+    case NODE_TASK_GROW:
+        j->rc = stack_grow(j->a->root, &life, t->stack, t->layer, &j->err);
+        break;
     case NODE_TASK_TEARDOWN:
         j->rc =
             stack_teardown(j->a->root, &t->spec->pool_id, &t->spec->attachment_id, NULL, &j->err);
@@ -139,8 +142,12 @@ static void task_run(uv_work_t *work)
 
 static void task_done(uv_work_t *work, int status)
 {
-    static const char *const names[] = {"attach",   "detach",  "format", "restart",
-                                        "teardown", "overlay", "resize"};
+    static const char *const names[] = {
+        [NODE_TASK_ATTACH] = "attach",     [NODE_TASK_DETACH] = "detach",
+        [NODE_TASK_FORMAT] = "format",     [NODE_TASK_RESTART] = "restart",
+        [NODE_TASK_TEARDOWN] = "teardown", [NODE_TASK_OVERLAY] = "overlay",
+        [NODE_TASK_RESIZE] = "resize",     [NODE_TASK_GROW] = "grow",
+    };
     struct task_job *j = work->data;
     char id[UUID_TEXT_SIZE];
 
@@ -153,9 +160,8 @@ static void task_done(uv_work_t *work, int status)
     free(j);
 }
 
-static void io_run(void *data, struct node_task *task)
+static void run_task(struct agent *a, struct node_task *task)
 {
-    struct agent *a = data;
     struct task_job *j = calloc(1, sizeof *j);
     if (!j)
         abort();
@@ -165,6 +171,14 @@ static void io_run(void *data, struct node_task *task)
     j->work.data = j;
     if (uv_queue_work(a->loop, &j->work, task_run, task_done) != 0)
         abort();
+}
+
+static void io_run(void *data, struct node_task *task)
+{
+    if (task->kind == NODE_TASK_GROW)
+        agent_space_run(data, task, run_task);
+    else
+        run_task(data, task);
 }
 
 /* --- messages --- */
@@ -243,6 +257,12 @@ static void io_watch(void *data, struct stack *stack, bool on)
     LIST_INSERT_HEAD(&a->watches, w, link);
 }
 
+static void io_space(void *data, struct stack *stack, uint64_t volume_short, uint32_t index,
+                     uint64_t threshold)
+{
+    agent_space(data, stack, volume_short, index, threshold);
+}
+
 const struct node_io agent_io = {
     .write_report = io_write_report,
     .run = io_run,
@@ -252,4 +272,5 @@ const struct node_io agent_io = {
     .waiting = io_waiting,
     .inspect = inspect_command,
     .probe = probe_command,
+    .space = io_space,
 };

@@ -118,6 +118,13 @@ static void on_timer(uv_timer_t *timer)
     }
 }
 
+static void on_tick(uv_timer_t *timer)
+{
+    struct agent *a = timer->data;
+    if (a->state == AGENT_STATE_JOINED)
+        node_tick(a->node, uv_now(a->loop));
+}
+
 /* --- joining --- */
 
 static void join_job_run(struct worker_job *job)
@@ -219,6 +226,7 @@ static void join_job_done(struct worker_job *job)
              a->join.self.host_id, (unsigned long long)a->join.self.generation,
              (unsigned long long)a->join.self.run_or_term, a->join.n_stacks);
     uv_timer_start(&a->timer, on_timer, AGENT_CHECK_MS, AGENT_CHECK_MS);
+    uv_timer_start(&a->tick, on_tick, 0, AGENT_TICK_MS);
 }
 
 static void start_join(struct agent *a)
@@ -237,11 +245,13 @@ void agent_rejoin(struct agent *a)
 void agent_begin(struct agent *a)
 {
     LIST_INIT(&a->watches);
+    LIST_INIT(&a->spaces);
     a->join_worker = worker_open(a->loop, "join");
     a->report_worker = worker_open(a->loop, "report");
     uv_timer_init(a->loop, &a->timer);
+    uv_timer_init(a->loop, &a->tick);
     uv_timer_init(a->loop, &a->leave_timer);
     uv_timer_init(a->loop, &a->fence_timer);
-    a->timer.data = a->leave_timer.data = a->fence_timer.data = a;
+    a->timer.data = a->tick.data = a->leave_timer.data = a->fence_timer.data = a;
     start_join(a);
 }

@@ -63,11 +63,12 @@ void node_adopt(struct node *node, struct stack *stack)
     stack_spec_copy(&h->spec, &stack->spec);
     TAILQ_INSERT_TAIL(&node->held, h, link);
     node->n_held++;
+    space_begin(node, h);
     if (!stack->spec.thick && stack->qsd.pidfd < 0)
         held_start_restart(node,
                            h); /* it died, and could not be started when the stack was found */
     else
-        node->io->watch(node->data, stack, true);
+        held_watch(node, h, true);
 }
 
 static enum table_state state_of(const struct held *h)
@@ -169,6 +170,8 @@ void node_task_done(struct node *node, struct node_task *task, int rc, const str
 
     assert(node->tasks_out > 0);
     node->tasks_out--;
+    if (task->kind == NODE_TASK_GROW && space_task_done(node, task, rc))
+        return;
     TAILQ_FOREACH (h, &node->held, link) {
         if (h->change.token == task->token) {
             change_task_done(node, h, rc, err);
@@ -251,6 +254,8 @@ void node_each(const struct node *node, void (*each)(void *data, const struct no
             .device = h->stack ? h->stack->link : "",
             .qsd_pid = h->stack && h->step == HELD_OPEN ? (uint32_t)h->stack->qsd.pid : 0,
             .qsd_restarts = h->stack && h->step == HELD_OPEN ? h->stack->qsd_restarts : 0,
+            .space = h->space.growth.max ? h->space.growth.size : 0,
+            .space_asked = h->space.growth.asked,
         };
         each(data, &v);
     }
@@ -258,5 +263,5 @@ void node_each(const struct node *node, void (*each)(void *data, const struct no
 
 uint32_t node_pending(const struct node *node)
 {
-    return node->n_pending;
+    return node->n_pending + (space_asks(node) ? 1 : 0);
 }

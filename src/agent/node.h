@@ -29,15 +29,19 @@ enum node_task_kind {
     NODE_TASK_TEARDOWN, /* what an attach left half-built and could not take down itself */
     NODE_TASK_OVERLAY,  /* these two beside the open state of a volume */
     NODE_TASK_RESIZE,
+    NODE_TASK_GROW, /* and this one beside those two */
 };
 
 /* Work for a blocking thread; the node's memory until node_task_done. */
 struct node_task {
     enum node_task_kind kind;
     uint64_t token;
-    uint64_t term;           /* attach, format, overlay, resize: under which it was granted */
-    struct stack_spec *spec; /* attach, format; overlay, resize: as it is to be */
-    struct stack *stack;     /* all others: in; attach: out */
+    uint64_t term;             /* attach, format, overlay, resize: under which it was granted */
+    struct stack_spec *spec;   /* attach, format; overlay, resize: as it is to be */
+    struct stack *stack;       /* all others: in; attach: out */
+    struct stack_layer *layer; /* grow: the longer map */
+    uint64_t threshold;        /* grow: the daemon is told it before, so far as it answers: what it
+                                  has begun until then is drained by the growth, or lies behind it */
 };
 
 /* Every token is answered exactly once, later, never inline. */
@@ -54,6 +58,10 @@ struct node_io {
     void (*inspect)(void *data, const struct uuid *command_id);
     /* The same about LUNs of the pool. */
     void (*probe)(void *data, const struct uuid *command_id, const Lunar__ProbePv *m);
+    /* From now on node_space_needed is called when writes to this layer of the stack have passed
+     * the threshold, or may have: also for what was written before. 0: no more. NULL: it cannot. */
+    void (*space)(void *data, struct stack *stack, uint64_t volume_short, uint32_t index,
+                  uint64_t threshold);
 };
 
 struct node_config {
@@ -87,6 +95,10 @@ void node_client_gone(struct node *node, uint64_t client);
 void node_report_done(struct node *node, uint64_t token, int rc, const struct error *err);
 void node_task_done(struct node *node, struct node_task *task, int rc, const struct error *err);
 void node_qsd_exited(struct node *node, const struct stack *stack);
+/* The stack's leaf needs more space. */
+void node_space_needed(struct node *node, const struct stack *stack, uint64_t now_ms);
+/* About every second: what failed is tried again. */
+void node_tick(struct node *node, uint64_t now_ms);
 
 /* Refuses commands from now on; LUNAR_E_IN_USE with the name of what is open. */
 int node_set_leaving(struct node *node, struct error *err);
@@ -106,9 +118,11 @@ struct node_volume {
     struct uuid volume_id, attachment_id;
     const char *name, *state, *device;
     uint32_t qsd_pid, qsd_restarts;
+    uint64_t space, space_asked; /* of a leaf that grows, bytes; asked: 0 is none */
 };
 void node_each(const struct node *node, void (*each)(void *data, const struct node_volume *v),
                void *data);
+/* Whose answers may come any moment. */
 uint32_t node_pending(const struct node *node);
 
 #endif

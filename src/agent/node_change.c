@@ -227,6 +227,7 @@ void change_task_done(struct node *n, struct held *h, int rc, const struct error
         return;
     if (rc == 0)
         changed(n, h);
+    space_leaf(n, h);
     answer(n, h, rc, rc < 0 ? err->text : "");
     held_go_on(n, h);
 }

@@ -49,12 +49,21 @@ void held_free(struct node *n, struct held *h)
     TAILQ_REMOVE(&n->held, h, link);
     n->n_held--;
     if (h->stack) {
-        n->io->watch(n->data, h->stack, false);
+        held_watch(n, h, false);
         stack_free(h->stack);
     }
+    space_end(h);
     stack_spec_free(&h->spec);
     change_free(h);
     free(h);
+}
+
+void held_watch(struct node *n, struct held *h, bool on)
+{
+    n->io->watch(n->data, h->stack, on);
+    if (n->io->space)
+        n->io->space(n->data, h->stack, h->space.volume_short, h->space.index,
+                     on ? growth_threshold(&h->space.growth) : 0);
 }
 
 /* Answers the command that waits, if one does, and forgets it. */
@@ -97,7 +106,7 @@ void held_start_restart(struct node *n, struct held *h)
     h->qsd_exited = false;
     log_error("qsd_exited volume=%s name=\"%s\" text=\"its I/O waits; starting another\"",
               uuid_format(&h->volume_id, id), h->spec.name);
-    n->io->watch(n->data, h->stack, false);
+    held_watch(n, h, false);
     run(n, h, HELD_RESTART_TASK, NODE_TASK_RESTART);
 }
 
@@ -106,18 +115,21 @@ static void close_held(struct node *n, struct held *h)
 {
     h->close_wanted = false;
     if (h->stack)
-        n->io->watch(n->data, h->stack, false);
+        held_watch(n, h, false);
+    space_end(h);
     report(n, h, HELD_CLOSING_REPORT);
 }
 
 void held_go_on(struct node *n, struct held *h)
 {
-    if (h->step != HELD_OPEN || change_runs(h))
-        return;
-    if (h->close_wanted)
+    bool idle = h->step == HELD_OPEN && !change_runs(h) && h->space.token == 0;
+
+    if (idle && h->close_wanted)
         close_held(n, h); /* it copes with a daemon that died */
-    else if (h->qsd_exited)
+    else if (idle && h->qsd_exited)
         held_start_restart(n, h);
+    else
+        space_advance(n, h);
 }
 
 void held_report_done(struct node *n, struct held *h, int rc, const struct error *err)
@@ -161,14 +173,14 @@ void held_report_done(struct node *n, struct held *h, int rc, const struct error
 static void restart_done(struct node *n, struct held *h, int rc, const struct error *err)
 {
     h->step = HELD_OPEN;
-    if (h->close_wanted) {      /* a detach came meanwhile */
+    if (h->close_wanted)        /* a detach came meanwhile */
         h->qsd_exited = rc < 0; /* should a consumer have it open after all */
-        held_go_on(n, h);
-        return;
-    }
     if (rc == 0) {
         log_info("qsd_restarted name=\"%s\" pid=%d", h->spec.name, (int)h->stack->qsd.pid);
-        n->io->watch(n->data, h->stack, true);
+        held_watch(n, h, true);
+    }
+    if (rc == 0 || h->close_wanted) {
+        held_go_on(n, h);
         return;
     }
     /* I/O waits on; nothing is lost. Tried again: a restart that fails at once would spin, so the
@@ -188,7 +200,8 @@ void held_task_done(struct node *n, struct held *h, int rc, const struct error *
     if (h->step == HELD_CLOSING_TASK && rc == LUNAR_E_IN_USE && h->stack) {
         /* A consumer has it open: nothing was touched. */
         answer_once(n, h, rc, err->text);
-        n->io->watch(n->data, h->stack, true);
+        space_begin(n, h);
+        held_watch(n, h, true);
         report(n, h, HELD_OPEN_REPORT);
         return;
     }
@@ -203,7 +216,8 @@ void held_task_done(struct node *n, struct held *h, int rc, const struct error *
     }
     if (h->step == HELD_OPENING_TASK && rc == 0 && h->mode == TABLE_MODE_ATTACH) {
         h->stack = h->task.stack;
-        n->io->watch(n->data, h->stack, true);
+        space_begin(n, h);
+        held_watch(n, h, true);
         report(n, h, HELD_OPEN_REPORT);
         return;
     }
@@ -231,6 +245,7 @@ int held_take_layer(const Lunar__Layer *m, const struct named_pvs *pvs, struct s
     layer->volume_short = m->volume_short;
     layer->index = m->index;
     layer->map_generation = m->map_generation;
+    layer->max_size = m->max_size;
     if (m->n_segments == 0 || m->n_segments > STACK_SEGMENTS_MAX)
         return error_set(err, LUNAR_E_INVALID, "a layer of %zu segments", m->n_segments);
     layer->segments = calloc(m->n_segments, sizeof *layer->segments);
@@ -428,7 +443,8 @@ static void detach_command(struct node *n, const struct uuid *command_id, const 
                          "the report is being written again; try again", "");
     } else if (!h) {
         held_send_result(n, command_id, 0, "", "");
-    } else if ((h->step == HELD_OPEN && !change_runs(h)) || h->step == HELD_STUCK) {
+    } else if ((h->step == HELD_OPEN && !change_runs(h) && h->space.token == 0) ||
+               h->step == HELD_STUCK) {
         /* A stuck job, too: the coordinator detaches what no operation of its own stands behind. */
         h->command_id = *command_id;
         close_held(n, h);

@@ -14,6 +14,7 @@ void node_fence(struct node *node, const char *words)
         return;
     node->fenced = true;
     relay_refuse_all(node, LUNAR_E_FENCED, words);
+    relay_set_waiting(node);
 }
 
 uint32_t node_tasks(const struct node *node)

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The node's insides: node.c (events, reports), node_commands.c (attach, detach, format),
- * node_change.c (what is changed in use), node_relay.c (clients), node_fence.c (its end). */
+ * node_change.c (what is changed in use), node_space.c (growth), node_relay.c (clients),
+ * node_fence.c (its end). */
 #ifndef LUNAR_AGENT_NODE_INTERNAL_H
 #define LUNAR_AGENT_NODE_INTERNAL_H
 
 #include <sys/queue.h>
 
+#include "agent/growth.h"
 #include "agent/node.h"
 
 /* What a held volume is waiting for; one step at a time. */
@@ -37,6 +39,24 @@ struct change {
     struct node_task task;
 };
 
+/* Of the leaf of an open volume; node_space.c's. */
+struct space {
+    uint64_t volume_short;
+    uint32_t index, map_generation;
+    struct growth growth;
+    bool leaf_changed; /* while a task was out */
+    bool wanted;       /* to be asked for when nothing is under way */
+    uint8_t *ask;      /* the request that waits for its answer; NULL: none */
+    uint32_t ask_len;
+    struct uuid ask_id;
+    bool sent; /* to the coordinator of now */
+    uint64_t asked_ms, retry_ms;
+    uint32_t failures;
+    struct stack_layer *grown; /* answered; not in the kernel yet */
+    uint64_t token;            /* of the task that is out; 0: none */
+    struct node_task task;
+};
+
 struct held {
     TAILQ_ENTRY(held) link;
     enum held_step step;
@@ -50,8 +70,9 @@ struct held {
     struct node_task task;
     struct error error; /* of an opening that failed, told after the report */
     bool qsd_exited;    /* while a task was running */
-    bool close_wanted;  /* a detach came while its QSD was being restarted, or it was changed */
+    bool close_wanted; /* a detach came while its QSD was being restarted, it grew or was changed */
     struct change change;
+    struct space space;
     bool may_stand; /* a job: an attempt before this one may have left its map */
 };
 
@@ -87,6 +108,8 @@ struct node {
     uint32_t n_held;
     uint32_t n_pending;
     uint64_t next_token, report_seq, term_seen;
+    uint64_t now_ms; /* of the last event that told the time */
+    bool waiting;    /* as told outside */
     bool leaving;
     bool fenced; /* nothing is acted upon any more */
     uint32_t tasks_out;
@@ -120,10 +143,26 @@ void change_task_done(struct node *n, struct held *h, int rc, const struct error
 bool change_runs(const struct held *h);
 const struct stack_spec *change_reported(const struct held *h);
 void change_free(struct held *h);
+/* Its daemon's exit, and its writes' coming to an end. */
+void held_watch(struct node *n, struct held *h, bool on);
+/* node_space.c: from when the stack stands until it is taken down */
+void space_begin(struct node *n, struct held *h);
+void space_end(struct held *h);
+/* A change has ended: another layer may be the leaf, and what was under way for the former one of
+ * no use. */
+void space_leaf(struct node *n, struct held *h);
+/* Something has changed that it may have waited for. */
+void space_advance(struct node *n, struct held *h);
+void space_send(struct node *n, bool again); /* asks that are not sent yet; `again`: all of them */
+bool space_asks(const struct node *n);       /* is an answer awaited that may come soon? */
+/* False: it is not one of growth. */
+bool space_answer(struct node *n, const struct uuid *id, const Lunar__Response *response);
+bool space_task_done(struct node *n, struct node_task *task, int rc);
 /* node_relay.c */
 void relay_answer(struct node *n, const Lunar__Envelope *envelope);
 /* Answers all that wait with this error and forgets them. */
 void relay_refuse_all(struct node *n, int code, const char *words);
+void relay_set_waiting(struct node *n);
 /* node_fence.c: a task of a node that is fenced has ended; what it had or made is the node's to
  * free. */
 void held_task_ended(struct held *h, const struct node_task *task, int rc);

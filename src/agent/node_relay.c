@@ -19,8 +19,17 @@ static void drop(struct node *n, struct pending *p)
     TAILQ_REMOVE(&n->pending, p, link);
     free(p->bytes);
     free(p);
-    if (--n->n_pending == 0)
-        n->io->waiting(n->data, false);
+    n->n_pending--;
+    relay_set_waiting(n);
+}
+
+void relay_set_waiting(struct node *n)
+{
+    bool waiting = n->n_pending > 0 || space_asks(n);
+    if (waiting == n->waiting)
+        return;
+    n->waiting = waiting;
+    n->io->waiting(n->data, waiting);
 }
 
 /* In order, as far as the mailbox takes them; the rest goes with the next answer that makes room.
@@ -28,6 +37,7 @@ static void drop(struct node *n, struct pending *p)
 static void send_unsent(struct node *n)
 {
     struct pending *p;
+    space_send(n, false); /* a writer may wait for it */
     TAILQ_FOREACH (p, &n->pending, link) {
         if (!p->sent && n->io->send(n->data, p->bytes, p->len) < 0)
             return;
@@ -97,14 +107,15 @@ void node_request(struct node *node, uint64_t client, const Lunar__Envelope *env
         return;
     }
     TAILQ_INSERT_TAIL(&node->pending, p, link);
-    if (node->n_pending++ == 0)
-        node->io->waiting(node->data, true);
+    node->n_pending++;
+    relay_set_waiting(node);
     send_unsent(node);
 }
 
 void node_coordinator_changed(struct node *node)
 {
     struct pending *p;
+    space_send(node, true);
     TAILQ_FOREACH (p, &node->pending, link)
         p->sent = false;
     send_unsent(node);
@@ -136,6 +147,10 @@ void relay_answer(struct node *n, const Lunar__Envelope *envelope)
     uint8_t *bytes;
     uint32_t len;
 
+    if (space_answer(n, &id, envelope->response)) {
+        send_unsent(n);
+        return;
+    }
     TAILQ_FOREACH (p, &n->pending, link)
         if (uuid_equal(&p->id, &id))
             break;

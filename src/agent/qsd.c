@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The life of a qemu-storage-daemon. Happy path: a listening socket is made in the run folder and
- * inherited as descriptor 3; the child, in a session of its own, writes its pid and start time to
+ * The life of a qemu-storage-daemon. Happy path: two listening sockets are made in the run folder
+ * and inherited as descriptors 3 and 4, one for commands, one for events (a monitor serves one
+ * client at a time); the child, in a session of its own, writes its pid and start time to
  * qsd.process *before* it execs, so that no daemon runs unknown to the next agent; the graph is
  * built over QMP; on stop the export goes first, then `quit`.
  *
@@ -51,6 +52,11 @@ static void path_in(const struct qsd_config *config, const char *file, char *ret
 void qsd_socket_path(const struct qsd_config *config, char *ret, size_t size)
 {
     path_in(config, "qmp.sock", ret, size);
+}
+
+void qsd_events_path(const struct qsd_config *config, char *ret, size_t size)
+{
+    path_in(config, "events.sock", ret, size);
 }
 
 static void inflight_log_path(const struct qsd_config *config, char *ret, size_t size)
@@ -160,13 +166,22 @@ static bool child_write_pid(const char *path)
     return n > 0 && write(out, line, (size_t)n) == n;
 }
 
+static const char *const program[] = {"qemu-storage-daemon",
+                                      "--chardev",
+                                      "socket,id=qmp,fd=3,server=on,wait=off",
+                                      "--chardev",
+                                      "socket,id=events,fd=4,server=on,wait=off",
+                                      "--monitor",
+                                      "chardev=qmp",
+                                      "--monitor",
+                                      "chardev=events",
+                                      NULL};
+
 struct launch {
     char pid_path[512], log_path[512];
     char tmpdir[512]; /* "TMPDIR=..." */
-    char chardev[64];
-    const char *argv[8];
     char **environment;
-    int listen_fd;
+    int listen_fds[2];
 };
 
 static void child_exec(const struct launch *launch)
@@ -179,9 +194,9 @@ static void child_exec(const struct launch *launch)
     dup2(out >= 0 ? out : null, 2);
     if (!child_write_pid(launch->pid_path))
         _exit(127);
-    helper_isolate(launch->listen_fd);
-    execvpe(launch->argv[0], (char *const *)(uintptr_t)launch->argv, launch->environment);
-    dprintf(2, "cannot run %s: %s\n", launch->argv[0], strerror(errno));
+    helper_isolate(launch->listen_fds, 2);
+    execvpe(program[0], (char *const *)(uintptr_t)program, launch->environment);
+    dprintf(2, "cannot run %s: %s\n", program[0], strerror(errno));
     _exit(127);
 }
 
@@ -224,21 +239,24 @@ static int launch_run(struct launch *launch, struct qsd *ret, struct error *err)
 static int launch_daemon(const struct qsd_config *config, const char *socket_path, struct qsd *ret,
                          struct error *err)
 {
-    struct launch launch = {
-        .argv = {"qemu-storage-daemon", "--chardev", NULL, "--monitor", "chardev=qmp", NULL}};
+    struct launch launch;
+    char events_path[512];
 
     path_in(config, "qsd.process", launch.pid_path, sizeof launch.pid_path);
     path_in(config, "qsd.log", launch.log_path, sizeof launch.log_path);
     snprintf(launch.tmpdir, sizeof launch.tmpdir, "TMPDIR=%s", config->run_dir);
-    snprintf(launch.chardev, sizeof launch.chardev, "socket,id=qmp,fd=3,server=on,wait=off");
-    launch.argv[2] = launch.chardev;
-    launch.listen_fd = listen_on(socket_path, err);
-    if (launch.listen_fd < 0)
-        return launch.listen_fd;
-    launch.environment = environment_with(launch.tmpdir);
-    int rc = launch_run(&launch, ret, err);
-    free(launch.environment);
-    close(launch.listen_fd);
+    qsd_events_path(config, events_path, sizeof events_path);
+    launch.listen_fds[0] = listen_on(socket_path, err);
+    if (launch.listen_fds[0] < 0)
+        return launch.listen_fds[0];
+    int rc = launch.listen_fds[1] = listen_on(events_path, err);
+    if (rc >= 0) {
+        launch.environment = environment_with(launch.tmpdir);
+        rc = launch_run(&launch, ret, err);
+        free(launch.environment);
+        close(launch.listen_fds[1]);
+    }
+    close(launch.listen_fds[0]);
     return rc;
 }
 
@@ -422,7 +440,7 @@ int qsd_check_export(const struct qsd_config *config, struct error *err)
 
 int qsd_stop(const struct qsd_config *config, struct qsd *qsd, struct error *err)
 {
-    static const char *const files[] = {"qmp.sock", "qsd.process"};
+    static const char *const files[] = {"qmp.sock", "events.sock", "qsd.process"};
     char path[512];
 
     if (vdpa_present(config->name))

@@ -93,6 +93,8 @@ int qsd_kill(struct qsd *qsd, struct error *err);
 bool qsd_alive(const struct qsd *qsd);
 /* <run_dir>/qmp.sock */
 void qsd_socket_path(const struct qsd_config *config, char *ret, size_t size);
+/* <run_dir>/events.sock, of a monitor for qsd_events.h alone */
+void qsd_events_path(const struct qsd_config *config, char *ret, size_t size);
 
 /* vdpa bus, by netlink or the `vdpa` tool. `ret_disk` is "/dev/vdX" found by the serial.
  * Idempotent. */

@@ -25,19 +25,21 @@
  * takes milliseconds. */
 #define KILL_WAIT_MS 1000
 
-void helper_isolate(int keep)
+void helper_isolate(const int *keep, unsigned n)
 {
+    int high[HELPER_KEEP_MAX];
     sigset_t none;
 
     for (int i = 1; i < NSIG; i++)
         signal(i, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    if (keep >= 0 && keep != 3)
-        dup2(keep, 3);
-    if (keep == 3)
-        fcntl(3, F_SETFD, 0);
-    close_range(keep >= 0 ? 4 : 3, ~0U, 0);
+    /* Out of each other's way first: one may stand where another is to go. */
+    for (unsigned i = 0; i < n; i++)
+        high[i] = fcntl(keep[i], F_DUPFD, 3 + (int)n);
+    for (unsigned i = 0; i < n; i++)
+        dup2(high[i], 3 + (int)i); /* and without close-on-exec */
+    close_range(3 + n, ~0U, 0);
 }
 
 int helper_wait_pidfd(int pidfd, int deadline_ms)
@@ -109,7 +111,7 @@ static void child_enter(int out, pid_t parent)
     dup2(null, 0);
     dup2(out, 1);
     dup2(out, 2);
-    helper_isolate(-1);
+    helper_isolate(NULL, 0);
 }
 
 /* Runs `program` with argv, or `call` with `path`. */

@@ -42,9 +42,10 @@ int helper_run(const char *const *argv, int deadline_ms, char *output, size_t ou
  * -errno that it returned. */
 int helper_call(int (*call)(const char *path), const char *path, int deadline_ms,
                 struct error *err);
-/* In a child, before anything else: descriptors above 2 closed, signals reset. `keep` (or -1)
- * becomes descriptor 3. */
-void helper_isolate(int keep);
+/* In a child, before anything else: descriptors above 2 closed, signals reset. The `n` of `keep`,
+ * at most HELPER_KEEP_MAX, become 3 and up. */
+#define HELPER_KEEP_MAX 2u
+void helper_isolate(const int *keep, unsigned n);
 /* Waits for the process to exit and reaps it if it is ours: 0, or LUNAR_E_TIMEOUT. */
 int helper_wait_pidfd(int pidfd, int deadline_ms);
 

@@ -162,7 +162,7 @@ static void become_guard(const struct launch *launch, int pipe_fd)
     setsid();
     if (fork() != 0) /* init's child: neither ours to reap nor to lose */
         _exit(0);
-    helper_isolate(pipe_fd); /* it is 3 now, all else is closed: sanlock's sockets above all */
+    helper_isolate(&pipe_fd, 1); /* it is 3 now, all else is closed: sanlock's sockets above all */
     dup2(3, 1);
     close(3);
     if (chdir("/") < 0)

@@ -33,6 +33,7 @@ struct nexus {
     uint64_t key;       /* 0: not registered */
     uint64_t lost_us;   /* when its key was taken */
     uint64_t silent_us; /* from then on nothing that was sent before that lands any more */
+    uint64_t gave_key;  /* the one that it gave up itself; 0: it was taken */
 };
 
 static struct nexus nexuses[SIM_NODES_MAX + 1];
@@ -73,13 +74,24 @@ bool lun_has_key_of(uint32_t host_id, uint64_t generation)
     return false;
 }
 
+/* A life that gave its key up had ended the one before it: what that one sent is ended. */
+static bool gave_up_a_later_one(const struct nexus *n, uint32_t host_id, uint64_t generation)
+{
+    uint32_t id;
+    uint64_t g;
+    return n->gave_key && reservation_key_in(&model_sb.pool_id, n->gave_key, &id, &g) &&
+           id == host_id && g > generation;
+}
+
 bool lun_has_silenced(uint32_t host_id, uint64_t generation)
 {
     for (uint64_t g = 1; g <= generation && g < MODEL_LIVES; g++) {
         const struct machine *m = model_hosts[host_id].lived_by[g];
         bool newer = m && model_hosts[host_id].generation > generation &&
                      model_hosts[host_id].lived_by[model_hosts[host_id].generation] == m;
-        if (m && !newer && nexuses[m->index].key == 0 && sim_now_us() < nexuses[m->index].silent_us)
+        if (m && !newer && nexuses[m->index].key == 0 &&
+            sim_now_us() < nexuses[m->index].silent_us &&
+            !gave_up_a_later_one(&nexuses[m->index], host_id, generation))
             return false;
     }
     return !lun_has_key_of(host_id, generation);
@@ -146,7 +158,7 @@ static int preempt(const struct command *c, uint64_t *ret_until_us)
         if (n->key != c->out.action_key)
             continue;
         check_proof(c->machine, n->key);
-        *n = (struct nexus){0, sim_now_us(), *ret_until_us};
+        *n = (struct nexus){.lost_us = sim_now_us(), .silent_us = *ret_until_us};
         sim_trace("lun: the key of %s, 0x%016llx, is preempted by %s", machine_at(i)->name,
                   (unsigned long long)c->out.action_key, c->machine->name);
         any = true;
@@ -166,6 +178,7 @@ static int take_key(const struct command *c)
     if (n->key != c->out.action_key)
         sim_trace("lun: the key of %s is 0x%016llx", c->machine->name,
                   (unsigned long long)c->out.action_key);
+    n->gave_key = c->out.action_key ? 0 : n->key;
     n->key = c->out.action_key;
     if (n->key == 0) /* what it has sent is not ended by that */
         n->lost_us = sim_now_us(), n->silent_us = sim_now_us() + LATE_US;

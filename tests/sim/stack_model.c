@@ -392,6 +392,11 @@ int stack_restart_qsd(const char *root, struct stack *stack, struct error *err)
     return 0;
 }
 
+const struct stack_layer *stack_written_layer(const struct stack *stack)
+{
+    return &stack->spec.layers[0];
+}
+
 static void take_segments(struct stack_spec *spec, const struct stack_layer *layer)
 {
     for (uint32_t i = 0; i < spec->n_layers; i++) {
