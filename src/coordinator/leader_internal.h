@@ -88,6 +88,7 @@ struct op {
     uint64_t size;
     bool thick;
     bool resend;         /* at the next tick */
+    bool refused;        /* snapshot: the node could not switch when it was asked */
     bool fresh_grant;    /* this op made the grant: a refusal by the node may erase it */
     bool elsewhere;      /* of a job: after the grant is erased, another node */
     uint32_t refused_by; /* of a job: which would not; chosen again only if it is the last */
@@ -219,6 +220,8 @@ struct op *snapshot_start(struct leader *l, const struct catalogue_volume *v, co
 void snapshot_step(struct leader *l, struct op *op, int rc, const struct error *err);
 /* The life of the node that was to switch is over: it writes nothing any more. */
 void snapshot_life_ended(struct leader *l, struct op *op);
+/* A detach has come: a snapshot whose node cannot switch ends, and is completed after it. */
+bool snapshot_gives_way(struct leader *l, struct op *op);
 /* A volume that is changing and has no operation: goes on. NULL: not now. */
 struct op *change_resume(struct leader *l, const struct catalogue_volume *v);
 
@@ -315,6 +318,8 @@ bool grant_has_room(const struct leader *l, uint32_t host, uint32_t entries, uin
 /* The volume's attachment that stands by right; NULL: none. */
 struct table_entry *grant_find_attach(struct leader *l, const struct uuid *volume_id,
                                       uint32_t *ret_host);
+/* An attachment of it is left over, on any node. A job that is, is simply done once more. */
+bool grant_is_left_over(const struct leader *l, const struct uuid *volume_id);
 struct table_entry *grant_find_job(struct leader *l, const struct uuid *volume_id,
                                    uint32_t *ret_host);
 /* Makes `layer` the first of the entry's, in memory; false: there is no room. */

@@ -281,7 +281,7 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
         op_add_waiter(l, op, w);
         return;
     }
-    if (op) {
+    if (op && !snapshot_gives_way(l, op)) {
         reply_busy(l, w, op);
         return;
     }

@@ -13,7 +13,8 @@
  * role below the leaf, and goes on from there; each step may be done twice. Formatting fails: Y is
  * removed and nothing has happened. The node refuses the overlay: the client is told, and it is
  * tried again each LEADER_RECONCILE_MS, and by the same request; meanwhile the volume may be
- * detached, and then nobody writes X. The node is proved dead meanwhile: neither does it. It knows
+ * detached, and then nobody writes X. One that is busy is asked again each tick, and a detach goes
+ * before that. The node is proved dead meanwhile: neither does it write X. It knows
  * nothing of the attachment: nothing is mapped there, and what is attached from now on has Y on
  * top.
  */
@@ -22,6 +23,10 @@
 #include <string.h>
 
 #include "coordinator/leader_internal.h"
+
+/* A node that cannot switch now is asked at each tick for so long, then at each reconciliation: it
+ * may need a detach first, where an earlier one has failed half-way. */
+#define SWITCH_PATIENCE_MS (20u * 1000)
 
 /* --- may it? --- */
 
@@ -277,9 +282,10 @@ static void after_overlay(struct leader *l, struct op *op, const struct catalogu
         commit_frozen(l, op, v);
         return;
     }
-    if (rc == LUNAR_E_INDETERMINATE || rc == LUNAR_E_STALE || rc == LUNAR_E_BUSY) {
+    bool again = rc == LUNAR_E_INDETERMINATE || rc == LUNAR_E_STALE || rc == LUNAR_E_BUSY;
+    if (again && l->now_ms - op->started_ms < SWITCH_PATIENCE_MS) {
         op->command_id = uuid_random(); /* it may be at it: asked again until it is certain */
-        op->resend = true;
+        op->resend = op->refused = true;
         return;
     }
     op_fail(op, rc, "node '%s' could not switch to the new layer: %s", node_name(l, op->host_id),
@@ -306,6 +312,18 @@ static void after_frozen(struct leader *l, struct op *op, const struct catalogue
         op_fail(op, rc < 0 ? rc : LUNAR_E_INDETERMINATE, "%s",
                 rc < 0 ? err->text : "the snapshot is not ready in the metadata");
     op_finish(l, op);
+}
+
+bool snapshot_gives_way(struct leader *l, struct op *op)
+{
+    if (op->kind != OP_SNAPSHOT || op->state != OP_STATE_OVERLAY || !op->refused)
+        return false;
+    op_fail(op, LUNAR_E_BUSY,
+            "node '%s' cannot switch to the new layer now, and the volume is being detached; the "
+            "snapshot is ready when it is; ask again",
+            node_name(l, op->host_id));
+    op_finish(l, op);
+    return true;
 }
 
 /* The layers that the op is about are where it left them; else it ends. */
@@ -356,17 +374,16 @@ struct op *change_resume(struct leader *l, const struct catalogue_volume *v)
     bool replaces = v->overlay ? v->overlay->replaces : v->former->layer.role == CATALOGUE_REPLACED;
     const struct catalogue_below *below = v->overlay ? &v->overlay->below : &v->below;
     uint32_t host = 0;
-    const struct table_entry *held = grant_find(l, &v->id, &host);
 
     /* What is left over is taken back first: then it is certain who writes. */
-    if (held && held->term == TABLE_TERM_LEFT_OVER)
+    if (grant_is_left_over(l, &v->id))
         return NULL;
     struct op *op = op_new(l, replaces ? OP_ROLLBACK : OP_SNAPSHOT, &v->id);
     op->size = v->size;
     op->snapshot_id = below->snapshot_id;
     strcpy(op->name, replaces ? v->name : below->name);
     strcpy(op->parent_lv, v->overlay ? v->layers[0].lv_name : v->former->layer.lv_name);
-    op->prefers_host = held && held->mode == TABLE_MODE_ATTACH ? host : 0;
+    op->prefers_host = grant_find_attach(l, &v->id, &host) ? host : 0;
     if (v->overlay) {
         op_move(op, OP_STATE_WAIT_NODE);
         job_start(l, op);

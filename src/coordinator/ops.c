@@ -396,6 +396,20 @@ struct table_entry *grant_find_attach(struct leader *l, const struct uuid *volum
     return find_mode(l, volume_id, TABLE_MODE_ATTACH, ret_host);
 }
 
+bool grant_is_left_over(const struct leader *l, const struct uuid *volume_id)
+{
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
+        const struct node *n = &l->nodes[h];
+        for (uint32_t i = 0; n->has_grants && i < n->grants.n_entries; i++) {
+            const struct table_entry *e = &n->grants.entries[i];
+            if (e->mode == TABLE_MODE_ATTACH && e->term == TABLE_TERM_LEFT_OVER &&
+                uuid_equal(&e->volume_id, volume_id))
+                return true;
+        }
+    }
+    return false;
+}
+
 struct table_entry *grant_find_job(struct leader *l, const struct uuid *volume_id,
                                    uint32_t *ret_host)
 {

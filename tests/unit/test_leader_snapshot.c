@@ -188,6 +188,47 @@ static void an_overlay_that_is_refused_is_tried_again_or_ends_with_the_attachmen
     }
 }
 
+/* A half-failed detach, for example, must be done again before anything else goes. */
+static void a_detach_goes_before_an_overlay_for_which_the_node_is_busy(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client(), other = client();
+    CHECK_EQ(attached(&id, "node2"), 0);
+    w.overlay_error = LUNAR_E_BUSY;
+    ask_snapshot(&from, &id, "s");
+    ask_detach(&other, &id);
+    CHECK_EQ(w.code, LUNAR_E_BUSY); /* the node was not asked yet */
+    settle();
+    ask_detach(&other, &id);
+    CHECK_EQ(w.code, LUNAR_E_BUSY); /* the snapshot's answer */
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.grants[2].n_entries, 0);
+    struct uuid s = snapshot_of(&id, "s");
+    CHECK(!uuid_is_zero(&s));
+    CHECK_EQ(w.overlays, 0);
+}
+
+/* Its erasure had failed half-way before the takeover. */
+static void a_job_that_is_left_over_is_done_once_more(void)
+{
+    world_reset();
+    struct uuid id = made("disk");
+    struct waiter from = client();
+    ask_snapshot(&from, &id, "s");
+    while (w.n_queue > 0 && w.queue[0].kind != P_COMMAND)
+        outside_step();
+    for (uint32_t h = 1; h <= 3; h++)
+        for (uint32_t i = 0; i < w.grants[h].n_entries; i++)
+            w.grants[h].entries[i].term = TABLE_TERM_LEFT_OVER;
+    elect();
+    settle();
+    struct uuid s = snapshot_of(&id, "s");
+    CHECK(!uuid_is_zero(&s));
+    CHECK_EQ(w.formats, 2);
+}
+
 static void a_writer_that_is_proved_dead_or_knows_nothing_writes_nothing(void)
 {
     for (int dies = 0; dies < 2; dies++) {
@@ -647,6 +688,8 @@ TEST_MAIN(TEST(a_snapshot_of_a_detached_volume_asks_no_writer),
           TEST(what_has_no_snapshots_says_so),
           TEST(a_format_that_fails_leaves_the_volume_as_it_was),
           TEST(an_overlay_that_is_refused_is_tried_again_or_ends_with_the_attachment),
+          TEST(a_detach_goes_before_an_overlay_for_which_the_node_is_busy),
+          TEST(a_job_that_is_left_over_is_done_once_more),
           TEST(a_writer_that_is_proved_dead_or_knows_nothing_writes_nothing),
           TEST(a_volume_that_is_being_snapshotted_is_busy),
           TEST(a_clone_stands_on_the_snapshot_and_outlives_everything),
