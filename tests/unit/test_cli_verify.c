@@ -7,6 +7,7 @@
 #include "../../tools/lunarctl/options.c"
 #include "../../tools/lunarctl/output.c"
 #include "../../tools/lunarctl/verify_findings.c"
+#include "../../tools/lunarctl/verify_layers.c"
 
 /* One volume, open on the first of two nodes. */
 static const struct uuid pool = {{9}};
@@ -19,6 +20,8 @@ static Lunar__Attachment attachment, *attachments[2] = {&attachment, &attachment
 static Lunar__Inspection inspections[2];
 static Lunar__InspectedMap maps[3], *map_list[3] = {&maps[0], &maps[1], &maps[2]};
 static Lunar__InspectedQsd qsd, *qsd_list[2] = {&qsd, &qsd};
+static Lunar__TreeLayer layers[3], *layer_list[3] = {&layers[0], &layers[1], &layers[2]};
+static size_t n_layers;
 static json_t *findings;
 
 static void add_entry(struct table *t, enum table_state state)
@@ -75,6 +78,7 @@ static void reset(void)
 {
     static char one[] = "node1", two[] = "node2", disk[] = "disk", ready[] = "ready",
                 granted[] = "granted";
+    n_layers = 0;
     host_init(0, one);
     host_init(1, two);
     lunar__status__init(&status);
@@ -99,7 +103,7 @@ static void reset(void)
 static const char *found_kinds(void)
 {
     static char text[512];
-    const struct verify_facts facts = {&status, volumes, 1, hosts, 2};
+    const struct verify_facts facts = {&status, volumes, 1, hosts, 2, layer_list, n_layers};
     json_decref(findings);
     findings = verify_find(&facts);
     text[0] = '\0';
@@ -113,6 +117,64 @@ static const char *found_kinds(void)
     return text;
 }
 
+static void layer_init(size_t i, const char *name, const char *parent, const char *role)
+{
+    lunar__tree_layer__init(&layers[i]);
+    layers[i].lv_name = (char *)(uintptr_t)name;
+    layers[i].parent = (char *)(uintptr_t)parent;
+    layers[i].role = (char *)(uintptr_t)role;
+    layers[i].volume = (char *)(uintptr_t)(strcmp(role, "leaf") == 0 ? "disk" : "");
+}
+
+/* A snapshot and the leaf on it, and the attachment's grant of both. */
+static void with_layers(void)
+{
+    reset();
+    n_layers = 2;
+    layer_init(0, "v00000000000000aa.0", "", "snapshot");
+    layer_init(1, "v00000000000000aa.1", "v00000000000000aa.0", "leaf");
+    for (int copy = 0; copy < 2; copy++) {
+        struct table_entry *e = &hosts[0].grants[copy].entries[0];
+        e->n_layers = 2;
+        e->layers[0] = (struct table_layer){0xaa, 1, 1};
+        e->layers[1] = (struct table_layer){0xaa, 0, 1};
+    }
+}
+
+static void layers_and_grants_must_agree(void)
+{
+    with_layers();
+    CHECK_STR(found_kinds(), "");
+    hosts[0].grants[0].entries[0].n_layers = hosts[0].grants[1].entries[0].n_layers = 1;
+    CHECK_STR(found_kinds(), "grant-of-another-chain");
+    with_layers();
+    for (int copy = 0; copy < 2; copy++)
+        hosts[0].grants[copy].entries[0].layers[0].index = 7;
+    CHECK_STR(found_kinds(), "grant-of-another-chain");
+    with_layers();
+    layers[1].parent = layers[1].lv_name + strlen(layers[1].lv_name);
+    CHECK_STR(found_kinds(), "grant-of-another-chain");
+}
+
+static void what_is_half_made_or_written_below_is_found(void)
+{
+    static const char *const states[][2] = {
+        {"new", "layer-half-made"}, {"freezing", "snapshot-half-made"}, {"deleting", "layer-left"}};
+    for (int i = 0; i < 3; i++) {
+        with_layers();
+        n_layers = 3;
+        layer_init(2, "v00000000000000bb.0", "", "frozen");
+        layers[2].state = (char *)(uintptr_t)states[i][0];
+        CHECK_STR(found_kinds(), states[i][1]);
+    }
+    with_layers();
+    n_layers = 3;
+    layer_init(2, "v00000000000000bb.0", "v00000000000000aa.1", "frozen");
+    CHECK_STR(found_kinds(), "written-below");
+    layers[2].parent = (char *)(uintptr_t) "v00000000000000bb.9";
+    CHECK_STR(found_kinds(), "layer-without-parent");
+}
+
 static void a_pool_at_rest_is_clean(void)
 {
     reset();
@@ -122,7 +184,7 @@ static void a_pool_at_rest_is_clean(void)
 static void grants_and_catalogue_must_agree(void)
 {
     reset();
-    const struct verify_facts none = {&status, volumes, 0, hosts, 2};
+    const struct verify_facts none = {&status, volumes, 0, hosts, 2, NULL, 0};
     json_decref(findings);
     findings = verify_find(&none);
     CHECK_STR(js_get_text(json_array_get(findings, 0), "kind"), "grant-without-volume");
@@ -306,7 +368,8 @@ static void what_is_gone_at_the_second_look_was_under_way(void)
     }
 }
 
-TEST_MAIN(TEST(a_pool_at_rest_is_clean), TEST(grants_and_catalogue_must_agree),
+TEST_MAIN(TEST(a_pool_at_rest_is_clean), TEST(layers_and_grants_must_agree),
+          TEST(what_is_half_made_or_written_below_is_found), TEST(grants_and_catalogue_must_agree),
           TEST(copies_of_the_grants_must_agree), TEST(reports_and_grants_must_agree),
           TEST(what_stands_must_be_reported_and_what_is_reported_must_stand),
           TEST(a_node_that_was_not_seen_is_a_finding_unless_it_is_gone),

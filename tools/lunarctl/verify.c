@@ -39,6 +39,8 @@ struct gathering {
     Lunar__Envelope *status, *nodes;
     Lunar__Envelope *pages[PAGES_MAX]; /* of the list of volumes */
     size_t n_pages;
+    Lunar__Envelope *trees[PAGES_MAX]; /* of that of layers */
+    size_t n_trees;
     Lunar__Envelope **inspections; /* one per host */
 };
 
@@ -91,6 +93,36 @@ static int ask_volumes(struct gathering *g)
             abort();
         for (size_t i = 0; i < v->n_volumes; i++)
             g->facts.volumes[g->facts.n_volumes++] = v->volumes[i];
+    }
+    return CLI_OK;
+}
+
+static int ask_layers(struct gathering *g)
+{
+    char after[64] = "";
+    bool more = true;
+
+    while (more && g->n_trees < PAGES_MAX) {
+        Lunar__TreeGet get = LUNAR__TREE_GET__INIT;
+        Lunar__Request request = LUNAR__REQUEST__INIT;
+        get.after = after;
+        request.op_case = LUNAR__REQUEST__OP_TREE_GET;
+        request.tree_get = &get;
+        Lunar__Envelope **page = &g->trees[g->n_trees];
+        int rc = request_call(g->cli, g->client, &request, LUNAR__RESPONSE__OP_TREE, page);
+        if (rc != CLI_OK)
+            return rc;
+        g->n_trees++;
+        const Lunar__Tree *t = (*page)->response->tree;
+        const char *last = t->n_layers ? t->layers[t->n_layers - 1]->lv_name : "";
+        more = t->more && strcmp(last, after) > 0;
+        snprintf(after, sizeof after, "%s", last);
+        g->facts.layers = reallocarray(g->facts.layers, g->facts.n_layers + t->n_layers + 1,
+                                       sizeof(Lunar__TreeLayer *));
+        if (!g->facts.layers)
+            abort();
+        for (size_t i = 0; i < t->n_layers; i++)
+            g->facts.layers[g->facts.n_layers++] = t->layers[i];
     }
     return CLI_OK;
 }
@@ -176,11 +208,14 @@ static void forget(struct gathering *g)
     }
     for (size_t i = 0; i < g->n_pages; i++)
         envelope_free(g->pages[i]);
+    for (size_t i = 0; i < g->n_trees; i++)
+        envelope_free(g->trees[i]);
     envelope_free(g->status);
     envelope_free(g->nodes);
     free(g->inspections);
     free(g->facts.hosts);
     free(g->facts.volumes);
+    free(g->facts.layers);
 }
 
 static int look(struct gathering *g, json_t **ret)
@@ -191,6 +226,8 @@ static int look(struct gathering *g, json_t **ret)
         rc = ask_nodes(g);
     if (rc == CLI_OK)
         rc = ask_volumes(g);
+    if (rc == CLI_OK)
+        rc = ask_layers(g);
     if (rc == CLI_OK && read_hosts(g, &err) < 0)
         rc = cli_fail(g->cli, err.code, &err);
     if (rc == CLI_OK)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `lunarctl verify` in two halves: verify.c gathers the facts, verify_findings.c compares them,
- * pure. */
+/* `lunarctl verify` in two halves: verify.c gathers the facts, verify_findings.c and
+ * verify_layers.c compare them, pure. */
 #ifndef LUNARCTL_VERIFY_H
 #define LUNARCTL_VERIFY_H
 
@@ -30,7 +30,25 @@ struct verify_facts {
     size_t n_volumes;
     struct verify_host *hosts;
     size_t n_hosts;
+    Lunar__TreeLayer **layers; /* sorted by LV name */
+    size_t n_layers;
 };
+
+struct verify_context {
+    const struct verify_facts *facts;
+    json_t *findings;
+};
+
+/* Adds a finding, with what to do about it. `h` and `volume` may be NULL: it is of a node, or of
+ * the pool. */
+void verify_found(const struct verify_context *c, const char *kind, const struct verify_host *h,
+                  const struct uuid *volume, const char *todo, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
+/* --- verify_layers.c --- */
+void verify_layers(const struct verify_context *c);
+/* A grant's layers are the volume's. */
+void verify_chain(const struct verify_context *c, const struct verify_host *h,
+                  const struct table_entry *e, const Lunar__Volume *v);
 
 /* An array of {kind, node, volume, text, do, why}; a new reference. What is under way shows as
  * findings, too: what counts is what is there twice. */

@@ -18,11 +18,6 @@
 
 static const char no_name[] = "";
 
-struct context {
-    const struct verify_facts *facts;
-    json_t *findings;
-};
-
 static const char *name_of(const struct verify_host *h)
 {
     return h && h->node ? h->node->name : no_name;
@@ -38,11 +33,8 @@ static const Lunar__Volume *volume_of(const struct verify_facts *f, const struct
     return NULL;
 }
 
-/* `volume` may be NULL: the finding is of a node, or of the pool. */
-static __attribute__((format(printf, 6, 7))) void found(const struct context *c, const char *kind,
-                                                        const struct verify_host *h,
-                                                        const struct uuid *volume, const char *todo,
-                                                        const char *format, ...)
+void verify_found(const struct verify_context *c, const char *kind, const struct verify_host *h,
+                  const struct uuid *volume, const char *todo, const char *format, ...)
 {
     const Lunar__Volume *v = volume ? volume_of(c->facts, volume) : NULL;
     json_t *o = json_object();
@@ -136,69 +128,73 @@ static bool readable(int rc)
     return rc == 0 || rc == LUNAR_E_NOT_FOUND;
 }
 
-static void check_tables(const struct context *c, const struct verify_host *h)
+static void check_tables(const struct verify_context *c, const struct verify_host *h)
 {
     for (int copy = 0; copy < 2; copy++)
         if (!readable(h->grants_rc[copy]))
-            found(c, "grants-damaged", h, NULL,
-                  "the coordinator writes it again within minutes; else look at the LUN's paths",
-                  "copy %c of its grants cannot be used: %s", copy ? 'B' : 'A',
-                  error_text(h->grants_rc[copy]));
+            verify_found(
+                c, "grants-damaged", h, NULL,
+                "the coordinator writes it again within minutes; else look at the LUN's paths",
+                "copy %c of its grants cannot be used: %s", copy ? 'B' : 'A',
+                error_text(h->grants_rc[copy]));
     if (!readable(h->report_rc))
-        found(c, "report-damaged", h, NULL,
-              "its agent writes it again within 32 s; else look at its log",
-              "its report cannot be used: %s", error_text(h->report_rc));
+        verify_found(c, "report-damaged", h, NULL,
+                     "its agent writes it again within 32 s; else look at its log",
+                     "its report cannot be used: %s", error_text(h->report_rc));
     bool both = h->grants_rc[0] == 0 && h->grants_rc[1] == 0;
     if (both && !same_entries(&h->grants[0], &h->grants[1]))
-        found(c, "grant-copies-differ", h, NULL,
-              "the coordinator writes both again within minutes; attach or detach again",
-              "copies A and B of its grants name different attachments");
+        verify_found(c, "grant-copies-differ", h, NULL,
+                     "the coordinator writes both again within minutes; attach or detach again",
+                     "copies A and B of its grants name different attachments");
 }
 
-static void check_grant(const struct context *c, const struct verify_host *h,
+static void check_grant(const struct verify_context *c, const struct verify_host *h,
                         const struct table_entry *e)
 {
     const Lunar__Volume *v = volume_of(c->facts, &e->volume_id);
     bool job = e->mode == TABLE_MODE_JOB;
 
     if (!v)
-        found(c, "grant-without-volume", h, &e->volume_id,
-              "the coordinator erases it once the node has confirmed; see its log",
-              "it is granted a volume that the catalogue does not have");
+        verify_found(c, "grant-without-volume", h, &e->volume_id,
+                     "the coordinator erases it once the node has confirmed; see its log",
+                     "it is granted a volume that the catalogue does not have");
     else if (!in_memory(v, h->host_id, &e->attachment_id))
-        found(c, "grant-not-in-memory", h, &e->volume_id,
-              "let the coordinator resign: its successor reads all grants anew",
-              "the LUN grants it what the coordinator does not know of");
+        verify_found(c, "grant-not-in-memory", h, &e->volume_id,
+                     "let the coordinator resign: its successor reads all grants anew",
+                     "the LUN grants it what the coordinator does not know of");
     if (v && job && strcmp(v->state, "ready") == 0)
-        found(c, "leftover-job", h, &e->volume_id,
-              "the coordinator erases it within 10 s of the node's answer; see its log",
-              "a job's grant on a volume that is made");
+        verify_found(c, "leftover-job", h, &e->volume_id,
+                     "the coordinator erases it within 10 s of the node's answer; see its log",
+                     "a job's grant on a volume that is made");
+    if (v)
+        verify_chain(c, h, e, v);
     if (e->term == TABLE_TERM_LEFT_OVER)
-        found(c, "grant-left-over", h, &e->volume_id, "detach it, or wait for the coordinator to",
-              "an older copy alone named this grant");
+        verify_found(c, "grant-left-over", h, &e->volume_id,
+                     "detach it, or wait for the coordinator to",
+                     "an older copy alone named this grant");
     if (e->generation != h->generation)
-        found(c, "grant-of-a-former-life", h, &e->volume_id,
-              "detach it; where the node is dead the coordinator takes it back by itself",
-              "granted to generation %llu, the node is at %llu", (unsigned long long)e->generation,
-              (unsigned long long)h->generation);
+        verify_found(c, "grant-of-a-former-life", h, &e->volume_id,
+                     "detach it; where the node is dead the coordinator takes it back by itself",
+                     "granted to generation %llu, the node is at %llu",
+                     (unsigned long long)e->generation, (unsigned long long)h->generation);
     else if (!job && is_alive(h) && reports_now(h) && !entry_of(&h->report, &e->attachment_id))
-        found(c, "granted-not-open", h, &e->volume_id,
-              "attach it there again, which goes on, or detach it",
-              "granted, but the node does not have it open");
+        verify_found(c, "granted-not-open", h, &e->volume_id,
+                     "attach it there again, which goes on, or detach it",
+                     "granted, but the node does not have it open");
 }
 
-static void check_report(const struct context *c, const struct verify_host *h,
+static void check_report(const struct verify_context *c, const struct verify_host *h,
                          const struct table_entry *e)
 {
     if (!entry_of(grants_of(h), &e->attachment_id) && readable(h->grants_rc[0]) &&
         readable(h->grants_rc[1]))
-        found(c, "report-without-grant", h, &e->volume_id,
-              "detach the volume; if it was used elsewhere meanwhile, check its data",
-              "the node has it open (or opening, closing) without a grant");
+        verify_found(c, "report-without-grant", h, &e->volume_id,
+                     "detach the volume; if it was used elsewhere meanwhile, check its data",
+                     "the node has it open (or opening, closing) without a grant");
     if (e->state == TABLE_STATE_CLOSING)
-        found(c, "stuck", h, &e->volume_id,
-              "detach it again; the agent's log says what is in its way",
-              "half open on the node: it could be neither built nor taken down");
+        verify_found(c, "stuck", h, &e->volume_id,
+                     "detach it again; the agent's log says what is in its way",
+                     "half open on the node: it could be neither built nor taken down");
 }
 
 /* --- across hosts --- */
@@ -211,27 +207,27 @@ static const struct verify_host *host_by_id(const struct verify_facts *f, uint32
     return NULL;
 }
 
-static void check_volume(const struct context *c, const Lunar__Volume *v)
+static void check_volume(const struct verify_context *c, const Lunar__Volume *v)
 {
     struct uuid id = uuid_from_pb(v->volume_id);
 
     if (v->n_attachments > 1)
-        found(c, "two-grants", NULL, &id, "detach all but one by `volume detach`",
-              "it is granted %zu times", v->n_attachments);
+        verify_found(c, "two-grants", NULL, &id, "detach all but one by `volume detach`",
+                     "it is granted %zu times", v->n_attachments);
     for (size_t i = 0; i < v->n_attachments; i++) {
         struct uuid attachment = uuid_from_pb(v->attachments[i]->attachment_id);
         const struct verify_host *h = host_by_id(c->facts, v->attachments[i]->host_id);
         if (!h || (!entry_of(grants_of(h), &attachment) && readable(h->grants_rc[0]) &&
                    readable(h->grants_rc[1])))
-            found(c, "grant-not-on-the-lun", h, &id,
-                  "the coordinator writes it within minutes; else let it resign",
-                  "the coordinator has granted it to '%s', the LUN does not say so",
-                  v->attachments[i]->node);
+            verify_found(c, "grant-not-on-the-lun", h, &id,
+                         "the coordinator writes it within minutes; else let it resign",
+                         "the coordinator has granted it to '%s', the LUN does not say so",
+                         v->attachments[i]->node);
     }
 }
 
 /* Two living nodes that have one volume open: the worst there is. */
-static void check_two_nodes(const struct context *c, const struct verify_host *h,
+static void check_two_nodes(const struct verify_context *c, const struct verify_host *h,
                             const struct table_entry *e)
 {
     for (size_t i = 0; i < c->facts->n_hosts; i++) {
@@ -240,9 +236,9 @@ static void check_two_nodes(const struct context *c, const struct verify_host *h
             continue;
         for (uint32_t k = 0; k < other->report.n_entries; k++)
             if (uuid_equal(&other->report.entries[k].volume_id, &e->volume_id))
-                found(c, "two-nodes", h, &e->volume_id,
-                      "stop its consumers on both nodes at once; detach; check its data",
-                      "node '%s' reports the same volume", name_of(other));
+                verify_found(c, "two-nodes", h, &e->volume_id,
+                             "stop its consumers on both nodes at once; detach; check its data",
+                             "node '%s' reports the same volume", name_of(other));
     }
 }
 
@@ -269,7 +265,7 @@ static size_t daemons_of(const Lunar__Inspection *in, const struct uuid *attachm
     return n;
 }
 
-static void check_open(const struct context *c, const struct verify_host *h,
+static void check_open(const struct verify_context *c, const struct verify_host *h,
                        const struct table_entry *e)
 {
     static const char *const kinds[] = {"L", "P", "H"};
@@ -278,53 +274,55 @@ static void check_open(const struct context *c, const struct verify_host *h,
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         const Lunar__InspectedMap *m = map_of(h->inspection, &e->attachment_id, kinds[i]);
         if (!m)
-            found(c, "open-without-map", h, &e->volume_id, "detach it and attach it again",
-                  "reported open, but its %s map does not stand", kinds[i]);
+            verify_found(c, "open-without-map", h, &e->volume_id, "detach it and attach it again",
+                         "reported open, but its %s map does not stand", kinds[i]);
         else if (!m->linear)
-            found(c, "error-map", h, &e->volume_id, "detach it and attach it again",
-                  "its %s map answers errors", kinds[i]);
+            verify_found(c, "error-map", h, &e->volume_id, "detach it and attach it again",
+                         "its %s map answers errors", kinds[i]);
         else if (m->suspended)
-            found(c, "suspended-map", h, &e->volume_id, "see the agent's log; detach it",
-                  "its %s map is suspended: I/O waits", kinds[i]);
+            verify_found(c, "suspended-map", h, &e->volume_id, "see the agent's log; detach it",
+                         "its %s map is suspended: I/O waits", kinds[i]);
     }
     size_t daemons = daemons_of(h->inspection, &e->attachment_id);
     if (v && daemons != !v->thick)
-        found(c, "daemons", h, &e->volume_id,
-              "see the agent's log; the agent starts one where none is",
-              "%zu storage daemons run for it", daemons);
+        verify_found(c, "daemons", h, &e->volume_id,
+                     "see the agent's log; the agent starts one where none is",
+                     "%zu storage daemons run for it", daemons);
 }
 
-static void check_maps(const struct context *c, const struct verify_host *h)
+static void check_maps(const struct verify_context *c, const struct verify_host *h)
 {
     for (size_t i = 0; i < h->inspection->n_maps; i++) {
         const Lunar__InspectedMap *m = h->inspection->maps[i];
         struct uuid id = uuid_from_pb(m->attachment_id);
         if (!entry_of(&h->report, &id))
-            found(c, *m->kind == 'J' ? "leftover-job-map" : "map-without-report", h, NULL,
-                  m->linear ? "restart the node's agent, which takes down what it does not know"
-                            : "restart the node's agent; the map reaches nothing",
-                  "%s stands, and the node's report does not know of it", m->name);
+            verify_found(c, *m->kind == 'J' ? "leftover-job-map" : "map-without-report", h, NULL,
+                         m->linear
+                             ? "restart the node's agent, which takes down what it does not know"
+                             : "restart the node's agent; the map reaches nothing",
+                         "%s stands, and the node's report does not know of it", m->name);
     }
     for (size_t i = 0; i < h->inspection->n_qsds; i++) {
         struct uuid id = uuid_from_pb(h->inspection->qsds[i]->attachment_id);
         if (!entry_of(&h->report, &id))
-            found(c, "daemon-without-report", h, NULL,
-                  "restart the node's agent, which takes down what it does not know",
-                  "storage daemon %u runs, and the node's report does not know of its attachment",
-                  h->inspection->qsds[i]->pid);
+            verify_found(
+                c, "daemon-without-report", h, NULL,
+                "restart the node's agent, which takes down what it does not know",
+                "storage daemon %u runs, and the node's report does not know of its attachment",
+                h->inspection->qsds[i]->pid);
     }
 }
 
 /* The reason may be another one at the second look: it is not compared. */
-static void not_inspected(const struct context *c, const struct verify_host *h)
+static void not_inspected(const struct verify_context *c, const struct verify_host *h)
 {
-    found(c, "not-inspected", h, NULL, "make the node answer, then verify again",
-          "what stands there could not be seen");
+    verify_found(c, "not-inspected", h, NULL, "make the node answer, then verify again",
+                 "what stands there could not be seen");
     json_t *last = json_array_get(c->findings, json_array_size(c->findings) - 1);
     js_set(last, "why", js_text(h->why_not));
 }
 
-static void check_node(const struct context *c, const struct verify_host *h)
+static void check_node(const struct verify_context *c, const struct verify_host *h)
 {
     bool gone = !h->node || strcmp(h->node->state, "LEFT") == 0 ||
                 strcmp(h->node->state, "FREE") == 0 || strcmp(h->node->state, "DEAD") == 0;
@@ -333,8 +331,8 @@ static void check_node(const struct context *c, const struct verify_host *h)
     if (!h->inspection || !reports_now(h))
         return;
     if (h->inspection->cut)
-        found(c, "not-inspected", h, NULL, "look there: dmsetup ls, ps",
-              "more stands there than a message takes");
+        verify_found(c, "not-inspected", h, NULL, "look there: dmsetup ls, ps",
+                     "more stands there than a message takes");
     check_maps(c, h);
     for (uint32_t i = 0; i < h->report.n_entries; i++)
         if (h->report.entries[i].state == TABLE_STATE_OPEN &&
@@ -346,15 +344,16 @@ static void check_node(const struct context *c, const struct verify_host *h)
 
 json_t *verify_find(const struct verify_facts *facts)
 {
-    struct context c = {facts, json_array()};
+    struct verify_context c = {facts, json_array()};
 
     /* That the pool fills up is no disagreement. */
     if (facts->status && *facts->status->condition &&
         strcmp(facts->status->condition, facts->status->space) != 0)
-        found(&c, "condition", NULL, NULL, "`lunarctl node list`, `lvs --foreign -o +tags`", "%s",
-              facts->status->condition);
+        verify_found(&c, "condition", NULL, NULL, "`lunarctl node list`, `lvs --foreign -o +tags`",
+                     "%s", facts->status->condition);
     for (size_t i = 0; i < facts->n_volumes; i++)
         check_volume(&c, facts->volumes[i]);
+    verify_layers(&c);
     for (size_t i = 0; i < facts->n_hosts; i++) {
         const struct verify_host *h = &facts->hosts[i];
         const struct table *grants = grants_of(h), *report = report_of(h);
