@@ -111,16 +111,17 @@ static int take_layers(Lunar__Layer *const *layers, size_t n, const struct named
 static int take_wanted(const struct held *h, const Lunar__Command *command, struct stack_spec *ret,
                        struct error *err)
 {
+    bool overlay = command->op_case == LUNAR__COMMAND__OP_OVERLAY;
+    const struct named_pvs pvs = {overlay ? command->overlay->pvs : command->resize->pvs,
+                                  overlay ? command->overlay->n_pvs : command->resize->n_pvs};
+
     stack_spec_copy(ret, &h->spec);
-    if (command->op_case == LUNAR__COMMAND__OP_OVERLAY)
-        return take_layers(command->overlay->layers, command->overlay->n_layers,
-                           &(struct named_pvs){command->overlay->pvs, command->overlay->n_pvs}, ret,
-                           err);
+    if (overlay)
+        return take_layers(command->overlay->layers, command->overlay->n_layers, &pvs, ret, err);
     ret->size = command->resize->size;
     if (ret->size == 0 || ret->size % DM_SECTOR || ret->size > (uint64_t)INT64_MAX)
         return error_set(err, LUNAR_E_INVALID, "a bad size");
-    return take_layers(command->resize->layers, command->resize->n_layers,
-                       &(struct named_pvs){command->resize->pvs, command->resize->n_pvs}, ret, err);
+    return take_layers(command->resize->layers, command->resize->n_layers, &pvs, ret, err);
 }
 
 /* ---- the steps ---- */

@@ -233,7 +233,7 @@ static int take_pv(const struct named_pvs *pvs, uint32_t index, uint32_t *ret, s
     *ret = 0;
     for (size_t i = 0; index > 0 && i < pvs->n && *ret == 0; i++)
         if (pvs->list[i]->index == index)
-            *ret = stack_pv_number(pvs->list[i]->uuid, pvs->list[i]->wwid);
+            *ret = stack_pv_number(pvs->list[i]->uuid);
     if (index > 0 && *ret == 0)
         return error_set(err, LUNAR_E_INVALID, "a segment on LUN %u, which is not named", index);
     return 0;

@@ -22,7 +22,7 @@
 
 struct wanted {
     uint32_t index;
-    char uuid[PV_UUID_SIZE], wwid[WWID_SIZE];
+    char uuid[PV_UUID_SIZE];
     uint64_t size;
 };
 
@@ -47,7 +47,7 @@ static int look_at(const struct probe *p, const struct wanted *pv, struct error 
     if (pv->index == 0)
         snprintf(path, sizeof path, "%s", p->a->device);
     else
-        rc = pv_find(pv->uuid, pv->wwid, path, err);
+        rc = pv_find(pv->uuid, path, err);
     int fd = rc < 0 ? rc : io_open(path, 0, err);
     if (fd < 0)
         return fd;
@@ -103,7 +103,6 @@ static void take_pv(struct probe *p, const Lunar__Pv *m)
     pv->index = m->index;
     pv->size = m->size;
     snprintf(pv->uuid, sizeof pv->uuid, "%s", m->uuid);
-    snprintf(pv->wwid, sizeof pv->wwid, "%s", m->wwid);
 }
 
 void probe_command(void *data, const struct uuid *command_id, const Lunar__ProbePv *m)

@@ -12,24 +12,23 @@ static struct stack_pv known[STACK_PVS_MAX];
 static atomic_uint n_known;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static uint32_t look_up(const char *uuid, const char *wwid, uint32_t n)
+static uint32_t look_up(const char *uuid, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
-        if (strcmp(known[i].uuid, uuid) == 0 && strcmp(known[i].wwid, wwid) == 0)
+        if (strcmp(known[i].uuid, uuid) == 0)
             return i + 1;
     return 0;
 }
 
-uint32_t stack_pv_number(const char *uuid, const char *wwid)
+uint32_t stack_pv_number(const char *uuid)
 {
-    if (strlen(uuid) != PV_UUID_SIZE - 1 || strlen(wwid) >= WWID_SIZE)
+    if (!pv_uuid_is_added(uuid))
         return 0;
     pthread_mutex_lock(&lock);
     uint32_t n = atomic_load(&n_known);
-    uint32_t number = look_up(uuid, wwid, n);
+    uint32_t number = look_up(uuid, n);
     if (number == 0 && n < STACK_PVS_MAX) {
         strcpy(known[n].uuid, uuid);
-        strcpy(known[n].wwid, wwid);
         number = n + 1;
         atomic_store(&n_known, number);
     }

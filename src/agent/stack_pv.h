@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * On which of the pool's LUNs a segment lies, told by one small number that is this process's own:
- * 0 is the first LUN, which the stack's spec names; the others are uuid and WWID, by which they are
+ * 0 is the first LUN, which the stack's spec names; the others are uuids, by which they are
  * found on this node whenever a table needs them.
  */
 #ifndef LUNAR_AGENT_STACK_PV_H
@@ -16,11 +16,10 @@
 
 struct stack_pv {
     char uuid[PV_UUID_SIZE];
-    char wwid[WWID_SIZE];
 };
-/* The number of that LUN, the same for the same; 0: uuid or WWID is none, or there are more than
- * anybody has. From any thread. */
-uint32_t stack_pv_number(const char *uuid, const char *wwid);
+/* The number of that LUN, the same for the same; 0: it is no uuid of an added LUN, or there are
+ * more than anybody has. From any thread. */
+uint32_t stack_pv_number(const char *uuid);
 /* For ever; NULL for 0 and for a number that was never given. From any thread. */
 const struct stack_pv *stack_pv_get(uint32_t number);
 

@@ -9,34 +9,15 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "agent/stack_pv.h"
 #include "base/io.h"
-#include "base/size.h"
-#include "diskrpc/wwid.h"
 
 static char last_paths[STACK_PVS_MAX][PV_PATH_SIZE]; /* by number - 1; "": never found */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-/* A name like /dev/sdc may mean another LUN by now. */
-static bool is_still(const char *path, const struct stack_pv *pv)
-{
-    struct pv_label label;
-    char wwid[WWID_SIZE];
-    int fd = path[0] ? io_open(path, 0, NULL) : -1;
-
-    if (fd < 0)
-        return false;
-    wwid_read(fd, wwid);
-    bool same = strcmp(wwid, pv->wwid) == 0 && pv_label_read(fd, &label, NULL) == 0 &&
-                strcmp(label.uuid, pv->uuid) == 0;
-    close(fd);
-    return same;
-}
 
 static int find_path(uint32_t number, char ret[PV_PATH_SIZE], struct error *err)
 {
@@ -47,9 +28,9 @@ static int find_path(uint32_t number, char ret[PV_PATH_SIZE], struct error *err)
     pthread_mutex_lock(&lock);
     snprintf(ret, PV_PATH_SIZE, "%s", last_paths[number - 1]);
     pthread_mutex_unlock(&lock);
-    if (is_still(ret, pv))
+    if (pv_is_at(ret, pv->uuid))
         return 0;
-    int rc = pv_find(pv->uuid, pv->wwid, ret, err);
+    int rc = pv_find(pv->uuid, ret, err);
     if (rc < 0)
         return rc;
     pthread_mutex_lock(&lock);

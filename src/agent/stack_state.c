@@ -36,10 +36,8 @@ static json_t *segment_to_json(const struct stack_segment *s)
     const struct stack_pv *pv = stack_pv_get(s->pv);
     json_t *json = json_pack("[I, I]", (json_int_t)s->lun_offset, (json_int_t)s->length);
 
-    if (pv) {
+    if (pv)
         json_array_append_new(json, json_string(pv->uuid));
-        json_array_append_new(json, json_string(pv->wwid));
-    }
     return json;
 }
 
@@ -194,14 +192,13 @@ static bool get_uuid(const json_t *from, const char *key, struct uuid *ret)
 static bool segment_from_json(const json_t *from, struct stack_segment *ret)
 {
     const char *uuid = json_string_value(json_array_get(from, 2));
-    const char *wwid = json_string_value(json_array_get(from, 3));
 
     if (!get_number(json_array_get(from, 0), INT64_MAX, &ret->lun_offset) ||
         !get_number(json_array_get(from, 1), INT64_MAX, &ret->length))
         return false;
     if (json_array_size(from) == 2)
         return true;
-    ret->pv = uuid && wwid ? stack_pv_number(uuid, wwid) : 0;
+    ret->pv = uuid ? stack_pv_number(uuid) : 0;
     return ret->pv != 0;
 }
 

@@ -227,6 +227,8 @@ void catalogue_deleting_args(const char *vg, const struct catalogue_volume *v,
 /* `from` is what stands there. */
 void catalogue_settings_args(const char *vg, const struct catalogue_settings *from,
                              const struct catalogue_settings *to, struct catalogue_args *ret);
+/* The LUN, whose label stands, is the VG's from now on. */
+void catalogue_add_pv_args(const char *vg, const char *uuid, struct catalogue_args *ret);
 /* The PV has the size of its device from now on. */
 void catalogue_resize_pv_args(const struct lvm_pv *pv, struct catalogue_args *ret);
 /* Removes up to CATALOGUE_REMOVE_MAX layers. */

@@ -243,6 +243,13 @@ void catalogue_settings_args(const char *vg, const struct catalogue_settings *fr
     add(ret, "%s", vg);
 }
 
+void catalogue_add_pv_args(const char *vg, const char *uuid, struct catalogue_args *ret)
+{
+    begin(ret, "vgextend");
+    add(ret, "%s", vg);
+    add(ret, LVM_PV_ARG "%s", uuid);
+}
+
 void catalogue_resize_pv_args(const struct lvm_pv *pv, struct catalogue_args *ret)
 {
     begin(ret, "pvresize");

@@ -292,6 +292,8 @@ static int check_before(struct committer *c, const char *command, uint64_t basis
         rc = check_disk(c, err);
     if (rc == 0)
         rc = store_copy(c, err);
+    if (rc == 0)
+        rc = lvm_see_pvs(c->config.lvm, c->known.text, err);
     if (rc == 0 && c->basis != basis)
         rc = error_set(err, LUNAR_E_METADATA,
                        "an earlier commit that was taken for failed has taken effect after all; "
@@ -514,6 +516,8 @@ int committer_open(const struct committer_config *config, struct committer **ret
         rc = choose(c, &stored, &view, err);
     if (rc == 0)
         rc = store_copy(c, err);
+    if (rc == 0)
+        rc = lvm_see_pvs(config->lvm, c->known.text, err);
     if (rc == 0)
         rc = stamp(c, err);
     metadata_drop(&stored);

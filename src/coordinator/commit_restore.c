@@ -18,6 +18,7 @@
 
 #include "base/io.h"
 #include "coordinator/commit_private.h"
+#include "coordinator/pv_text.h"
 
 static int write_file(const char *path, const char *text, struct error *err)
 {
@@ -28,18 +29,18 @@ static int write_file(const char *path, const char *text, struct error *err)
     return rc == 0 ? 0 : error_set(err, rc, "cannot write %s: %s", path, strerror(-rc));
 }
 
-/* The id of the first PV in the text. */
-static int find_pv_uuid(const char *text, char ret[PV_UUID_SIZE], struct error *err)
+/* The PV whose label and areas are to be made, if its device can be seen whole: the second area
+ * would else be made in the middle of it, among the volumes. */
+static int find_first(int fd, const char *text, struct pv_text *ret, struct error *err)
 {
-    static const char key[] = "\nid = \"";
-    const char *pvs = strstr(text, "\nphysical_volumes {");
-    const char *id = pvs ? strstr(pvs, key) : NULL;
-    size_t len = id ? strcspn(id + strlen(key), "\"") : 0;
-    if (len != PV_UUID_SIZE - 1)
-        return error_set(err, LUNAR_E_CORRUPT, "the stored metadata names no PV");
-    memcpy(ret, id + strlen(key), len);
-    ret[len] = 0;
-    return 0;
+    uint64_t bytes;
+    uint32_t sector;
+    int rc = pv_text_first(text, ret, err);
+    if (rc == 0)
+        rc = io_geometry(fd, &bytes, &sector, err);
+    return rc < 0 || bytes >= ret->device_size
+               ? rc
+               : pv_too_small("the pool's LUN", bytes, ret->device_size, err);
 }
 
 static int zero_label(int fd, struct error *err)
@@ -50,15 +51,16 @@ static int zero_label(int fd, struct error *err)
     return rc;
 }
 
-static int remake_headers(struct lvm *lvm, const char *path, const char *text, struct error *err)
+static int remake_headers(struct lvm *lvm, const char *path, const struct pv_text *pv,
+                          struct error *err)
 {
-    char uuid[PV_UUID_SIZE], size[32];
+    char size[32];
     const char *args[] = {"pvcreate",
                           "-qq",
                           "-y",
                           "-ff",
                           "--uuid",
-                          uuid,
+                          pv->uuid,
                           "--restorefile",
                           path,
                           "--metadatasize",
@@ -68,8 +70,7 @@ static int remake_headers(struct lvm *lvm, const char *path, const char *text, s
                           lvm_device(lvm),
                           NULL};
     snprintf(size, sizeof size, "%llub", LAYOUT_LVM_METADATA_SIZE);
-    int rc = find_pv_uuid(text, uuid, err);
-    return rc == 0 ? lvm_run(lvm, args, NULL, err) : rc;
+    return lvm_run(lvm, args, NULL, err);
 }
 
 int metadata_restore(struct lvm *lvm, int fd, const char *text, enum metadata_depth depth,
@@ -80,11 +81,16 @@ int metadata_restore(struct lvm *lvm, int fd, const char *text, enum metadata_de
         abort();
     const char *args[] = {"vgcfgrestore",   "-qq", "-y", "--force", "-f", path,
                           lvm_vg_name(lvm), NULL};
+    struct pv_text first;
     int rc = write_file(path, text, err);
+    if (rc == 0)
+        rc = lvm_see_pvs(lvm, text, err);
+    if (rc == 0 && depth >= METADATA_HEADERS)
+        rc = find_first(fd, text, &first, err);
     if (rc == 0 && depth >= METADATA_LABEL)
         rc = zero_label(fd, err);
     if (rc == 0 && depth >= METADATA_HEADERS)
-        rc = remake_headers(lvm, path, text, err);
+        rc = remake_headers(lvm, path, &first, err);
     if (rc == 0)
         rc = lvm_run(lvm, args, NULL, err);
     free(path);

@@ -2,10 +2,10 @@
 /*
  * lvm as a child process: the private configuration, one command, and what its outcome means.
  *
- * Happy path: lvm_open writes STATE_DIR/lvm/lvm.conf, which shows lvm one device and nothing else
- * of the machine (no device-mapper, no udev, no devices file, no backups, the pool's system id);
- * lvm_run executes one command there. Failure modes: exit status 5 and the like: LUNAR_E_EXEC, or
- * LUNAR_E_NO_SPACE where its words say so. A command that was killed, by us after its time or by
+ * Happy path: lvm_open writes STATE_DIR/lvm/lvm.conf, which shows lvm the pool's LUNs and nothing
+ * else of the machine (no device-mapper, no udev, no devices file, no backups, the pool's system
+ * id); lvm_run executes one command there. Failure modes: exit status 5 and the like: LUNAR_E_EXEC,
+ * or LUNAR_E_NO_SPACE where its words say so. A command that was killed, by us after its time or by
  * anybody, may have committed: LUNAR_E_INDETERMINATE. A command that cannot even die keeps the
  * leadership's lease by the socket it inherited, and no other command runs beside it.
  */
@@ -27,6 +27,7 @@
 #include "base/size.h"
 #include "coordinator/lvm_child.h"
 #include "coordinator/mem.h"
+#include "coordinator/pv_text.h"
 #include "diskrpc/pv.h"
 
 /* A report takes about 600 bytes per LV: 256 MiB are 400,000 LVs, far beyond what the metadata area
@@ -35,8 +36,14 @@
 #define LVM_ERR_MAX  ((size_t)64 << 10)
 #define LVM_ARGS_MAX 62
 
+struct added_pv {
+    char uuid[PV_UUID_SIZE];
+    char path[PV_PATH_SIZE];
+};
+
 struct lvm {
     char *device;
+    struct superblock superblock;
     char *dir;  /* STATE_DIR/lvm: LVM_SYSTEM_DIR */
     char *path; /* the program */
     char *env[5];
@@ -44,6 +51,8 @@ struct lvm {
     uint32_t extent_size;
     int inherit_fd;
     int timeout_ms;
+    struct added_pv pvs[LVM_PVS_MAX]; /* that lvm sees beside `device` */
+    uint32_t n_pvs;
     pid_t stuck; /* a killed child that has not died yet, or 0 */
 };
 
@@ -57,8 +66,8 @@ static const char configuration[] =
     "devices {\n"
     "  dir=\"/dev\" scan=[\"/dev\"] use_devicesfile=0 hints=\"none\" sysfs_scan=0\n"
     "  obtain_device_list_from_udev=0 external_device_info_source=\"none\"\n"
-    "  global_filter=[\"a|^%2$s$|\",\"a|^%3$s$|\",\"r|.*|\"]\n"
-    "  filter=[\"a|^%2$s$|\",\"a|^%3$s$|\",\"r|.*|\"]\n"
+    "  global_filter=[%2$s\"r|.*|\"]\n"
+    "  filter=[%2$s\"r|.*|\"]\n"
     "  multipath_component_detection=0 md_component_detection=0 scan_lvs=0 issue_discards=0\n"
     "  data_alignment_detection=0 data_alignment_offset_detection=0 md_chunk_alignment=0\n"
     "  default_data_alignment=1 data_alignment=0\n"
@@ -68,7 +77,7 @@ static const char configuration[] =
     "notify_dbus=0\n"
     "  use_aio=0 use_lvmlockd=0 use_lvmpolld=0 event_activation=0 system_id_source=\"lvmlocal\"\n"
     "}\n"
-    "local { system_id=\"%4$s\" }\n"
+    "local { system_id=\"%3$s\" }\n"
     "activation { udev_sync=0 udev_rules=0 monitoring=0 verify_udev_operations=0 }\n"
     "backup { backup=0 archive=0 backup_dir=\"%1$s/backup\" archive_dir=\"%1$s/archive\" }\n"
     "log { syslog=0 verbose=0 }\n";
@@ -87,11 +96,28 @@ static int path_check(const char *what, const char *path, struct error *err)
 }
 
 /* "." and "+" mean something in a regular expression; a bracket takes that from them. */
-static char *regex_quote(const char *path)
+static void write_accept(FILE *to, const char *path)
 {
-    char *ret = mem_array(3 * strlen(path) + 1, 1), *to = ret;
+    fputs("\"a|^", to);
     for (; *path; path++)
-        to += sprintf(to, strchr(".+", *path) ? "[%c]" : "%c", *path);
+        fprintf(to, strchr(".+", *path) ? "[%c]" : "%c", *path);
+    fputs("$|\",", to);
+}
+
+/* The devices that lvm may see; malloc'ed. */
+static char *accepted(const struct lvm *lvm, const char *real)
+{
+    char *ret = NULL;
+    size_t len;
+    FILE *to = open_memstream(&ret, &len);
+
+    if (!to)
+        abort();
+    write_accept(to, lvm->device);
+    write_accept(to, real);
+    for (uint32_t i = 0; i < lvm->n_pvs; i++)
+        write_accept(to, lvm->pvs[i].path);
+    fclose(to);
     return ret;
 }
 
@@ -134,24 +160,24 @@ static int file_replace(const char *path, const char *text, struct error *err)
     return rc == 0 ? 0 : error_set(err, rc, "cannot write %s: %s", path, strerror(-rc));
 }
 
-static int write_configuration(const struct lvm *lvm, const struct lvm_config *config,
-                               struct error *err)
+static int write_configuration(const struct lvm *lvm, struct error *err)
 {
-    char system_id[48], *text = NULL, *path = NULL, *real = realpath(config->device, NULL);
+    char system_id[48], *text = NULL, *path = NULL, *real = realpath(lvm->device, NULL);
     int rc;
     if (!real)
-        return error_set(err, -errno, "cannot find the device %s: %s", config->device,
+        return error_set(err, -errno, "cannot find the device %s: %s", lvm->device,
                          strerror(errno));
     rc = path_check("the device", real, err);
+    for (uint32_t i = 0; rc == 0 && i < lvm->n_pvs; i++)
+        rc = path_check("the device", lvm->pvs[i].path, err);
     if (rc == 0) {
-        char *given_regex = regex_quote(config->device), *real_regex = regex_quote(real);
-        pool_system_id(&config->superblock->pool_id, system_id);
-        if (asprintf(&text, configuration, lvm->dir, given_regex, real_regex, system_id) < 0 ||
+        char *accept = accepted(lvm, real);
+        pool_system_id(&lvm->superblock.pool_id, system_id);
+        if (asprintf(&text, configuration, lvm->dir, accept, system_id) < 0 ||
             asprintf(&path, "%s/lvm.conf", lvm->dir) < 0)
             abort();
         rc = file_replace(path, text, err);
-        free(given_regex);
-        free(real_regex);
+        free(accept);
     }
     free(text);
     free(path);
@@ -178,6 +204,7 @@ int lvm_open(const struct lvm_config *config, struct lvm **ret, struct error *er
     if (asprintf(&lvm->dir, "%s/lvm", config->state_dir) < 0)
         abort();
     lvm->device = mem_strdup(config->device);
+    lvm->superblock = *config->superblock;
     lvm->inherit_fd = config->inherit_fd;
     lvm->timeout_ms = LVM_TIMEOUT_S * 1000;
     lvm->extent_size = config->superblock->extent_size;
@@ -190,7 +217,7 @@ int lvm_open(const struct lvm_config *config, struct lvm **ret, struct error *er
     if (rc == 0)
         rc = make_dirs(lvm, config->state_dir, err);
     if (rc == 0)
-        rc = write_configuration(lvm, config, err);
+        rc = write_configuration(lvm, err);
     if (rc < 0) {
         lvm_close(lvm);
         error_prefix(err, "cannot prepare lvm");
@@ -326,10 +353,59 @@ bool lvm_is_stuck(struct lvm *lvm)
     return false;
 }
 
-/* The device that an argument LVM_PV_ARG stands for; malloc'ed. */
-static char *pv_path(const struct lvm *lvm, const char *uuid, struct error *err)
+static struct added_pv *find_added(struct lvm *lvm, const char *uuid)
+{
+    for (uint32_t i = 0; i < lvm->n_pvs; i++)
+        if (strcmp(lvm->pvs[i].uuid, uuid) == 0)
+            return &lvm->pvs[i];
+    return NULL;
+}
+
+/* Where an added LUN is now; lvm is shown it if it is new or has moved. */
+static int see_pv(struct lvm *lvm, const char *uuid, const char **ret_path, struct error *err)
+{
+    struct added_pv *pv = find_added(lvm, uuid);
+    char path[PV_PATH_SIZE];
+
+    if (!pv || !pv_is_at(pv->path, uuid)) {
+        int rc = pv_find(uuid, path, err);
+        if (rc < 0)
+            return rc;
+        if (!pv && lvm->n_pvs == LVM_PVS_MAX)
+            return error_set(err, LUNAR_E_UNSUPPORTED, "more than %u LUNs", LVM_PVS_MAX);
+        if (!pv)
+            pv = &lvm->pvs[lvm->n_pvs++];
+        snprintf(pv->uuid, sizeof pv->uuid, "%s", uuid);
+        snprintf(pv->path, sizeof pv->path, "%s", path);
+        rc = write_configuration(lvm, err);
+        if (rc < 0)
+            return rc;
+        log_info("pv_seen uuid=%s path=%s", uuid, path);
+    }
+    *ret_path = pv->path;
+    return 0;
+}
+
+int lvm_see_pvs(struct lvm *lvm, const char *text, struct error *err)
+{
+    struct pv_text pvs[LVM_PVS_MAX];
+    const char *path;
+    int n = pv_text_read(text, pvs, err), rc = n < 0 ? n : 0;
+
+    for (int i = 0; rc == 0 && i < n; i++)
+        if (pv_uuid_is_added(pvs[i].uuid))
+            rc = see_pv(lvm, pvs[i].uuid, &path, err);
+    return rc;
+}
+
+/* The device that an argument LVM_PV_ARG stands for; malloc'ed, NULL: *err says why. */
+static char *pv_path(struct lvm *lvm, const char *uuid, struct error *err)
 {
     struct pv_label label;
+    const char *path;
+
+    if (pv_uuid_is_added(uuid))
+        return see_pv(lvm, uuid, &path, err) < 0 ? NULL : mem_strdup(path);
     int fd = io_open(lvm->device, 0, err);
     int rc = fd < 0 ? fd : pv_label_read(fd, &label, err);
     if (fd >= 0)
@@ -346,7 +422,7 @@ static void free_args(char **argv)
 }
 
 /* "lvm" and its arguments, malloc'ed. */
-static int make_args(const struct lvm *lvm, const char *const *args, char **argv, struct error *err)
+static int make_args(struct lvm *lvm, const char *const *args, char **argv, struct error *err)
 {
     argv[0] = mem_strdup("lvm");
     for (size_t n = 0; args[n]; n++) {

@@ -37,13 +37,18 @@ void lvm_close(struct lvm *lvm);
 
 /* Runs `lvm ARGS...` (NULL-terminated). 0; LUNAR_E_EXEC with lvm's own words; LUNAR_E_NO_SPACE
  * where they mean that; LUNAR_E_INDETERMINATE after a time-out. *ret_stdout (may be NULL) is
- * malloc'ed. An argument LVM_PV_ARG and a PV's uuid stands for its device on this machine. */
+ * malloc'ed. An argument LVM_PV_ARG and a PV's uuid stands for its device on this machine, which
+ * lvm sees from then on. */
 #define LVM_PV_ARG "pv:"
 int lvm_run(struct lvm *lvm, const char *const *args, char **ret_stdout, struct error *err);
 /* Borrowed, as long as `lvm`: the VG's name, the private directory below state_dir, the device. */
 const char *lvm_vg_name(const struct lvm *lvm);
 const char *lvm_directory(const struct lvm *lvm);
 const char *lvm_device(const struct lvm *lvm);
+/* Shows lvm the LUNs that were added to the VG of that text, wherever they are on this machine now.
+ * LUNAR_E_NOT_FOUND: one is not here. Then nothing may be run that writes: lvm would go on without
+ * it and mark it as missing, for good. */
+int lvm_see_pvs(struct lvm *lvm, const char *text, struct error *err);
 /* A killed child of ours still hangs in its I/O: nothing can be run, and it may yet write. */
 bool lvm_is_stuck(struct lvm *lvm);
 /* Instead of LVM_TIMEOUT_S, for tests. */
@@ -58,10 +63,9 @@ struct lvm_segment {
 #define LVM_PVS_MAX 32u
 struct lvm_pv {
     char uuid[PV_UUID_SIZE];
-    uint32_t index; /* 0: the first; the others' stands in their tag lunar.pv */
-    bool numbered;  /* false: it has no such tag yet, and the index is made up for this report */
-    char wwid[WWID_SIZE]; /* of its tag lunar.pw; "": none there */
-    uint64_t size;        /* of its extents; the bytes that volumes can have */
+    uint32_t index; /* 0: the first; the others in order of their uuids. Of this report alone: what
+                       stays is the uuid */
+    uint64_t size;  /* of its extents; the bytes that volumes can have */
     uint64_t free;
     uint64_t pe_start;
     uint64_t device_size; /* of the device, as this machine sees it now */
@@ -103,5 +107,10 @@ void lvm_report_free(struct lvm_report *report);
  * caller wipes what the operator allowed to be wiped. */
 int lvm_format(const char *device, const char *state_dir, const struct superblock *superblock,
                struct error *err);
+
+/* `pool extend`: makes an orphan PV with that uuid on a device that is blank, without metadata
+ * areas. Blocking. */
+int lvm_make_pv(const char *device, const char *state_dir, const struct superblock *superblock,
+                const char *uuid, struct error *err);
 
 #endif

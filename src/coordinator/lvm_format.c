@@ -197,3 +197,29 @@ int lvm_format(const char *device, const char *state_dir, const struct superbloc
         error_prefix(err, "cannot make the pool's volume group");
     return rc;
 }
+
+int lvm_make_pv(const char *device, const char *state_dir, const struct superblock *superblock,
+                const char *uuid, struct error *err)
+{
+    const struct lvm_config config = {
+        .device = device, .state_dir = state_dir, .superblock = superblock, .inherit_fd = -1};
+    const char *args[] = {"pvcreate",
+                          "-qq",
+                          "-y",
+                          "--uuid",
+                          uuid,
+                          "--norestorefile",
+                          "--dataalignment",
+                          "1m",
+                          "--pvmetadatacopies",
+                          "0",
+                          device,
+                          NULL};
+    struct lvm *lvm;
+    int rc = lvm_open(&config, &lvm, err);
+    if (rc < 0)
+        return rc;
+    rc = lvm_run(lvm, args, NULL, err);
+    lvm_close(lvm);
+    return rc;
+}

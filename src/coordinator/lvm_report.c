@@ -321,7 +321,7 @@ int lvm_report(struct lvm *lvm, struct lvm_report *ret, struct error *err)
         "--configreport",
         "pv",
         "-o",
-        "pv_name,pv_uuid,pe_start,pv_size,pv_free,dev_size,pv_mda_count,pv_tags,pv_missing",
+        "pv_name,pv_uuid,pe_start,pv_size,pv_free,dev_size,pv_mda_count,pv_missing",
         "--configreport",
         "lv",
         "-o",

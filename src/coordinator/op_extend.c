@@ -1,24 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Extending the pool (`lunarctl pool extend`): its LUNs have grown.
+ * Extending the pool (`lunarctl pool extend`): its LUNs have grown, or it gets another one.
  *
- * Happy path: the catalogue is read anew, with the size of each LUN as this node sees it now. A LUN
- * that has grown is asked about on every usable node (ProbePv), and when all see its new size, one
- * commit (pvresize) makes the new space LVM's. Then the next LUN.
+ * Happy path of a LUN that has grown: the catalogue is read anew, with the size of each LUN as this
+ * node sees it now. A LUN that has grown is asked about on every usable node (ProbePv), and when
+ * all see its new size, one commit (pvresize) makes the new space LVM's. Then the next LUN.
+ *
+ * Happy path of another LUN: lunarctl has made an empty PV of it, whose uuid fits the LUN's WWID
+ * (diskrpc/pv.h). Every usable node is asked whether it finds that, and when all do, one commit
+ * (vgextend) makes it the VG's: there is no half of it.
  *
  * Why it is enough to ask who is usable now. What an extent behind the old end needs is a table on
  * the node that maps it, and a node that does not see the new size cannot load such a table: the
  * kernel refuses a target beyond the device's end, and the agent says before that what to do. So
  * nothing is ever written in a wrong place, whoever was silent or joins later; it is only that
  * volumes with such extents cannot be attached there, and growing ones wait, until somebody has the
- * node look again. To ask beforehand spares that where it can be spared. A standby coordinator that
- * does not see the new size cannot read the second metadata area, which moves to the new end, so it
- * does not lead (SAFETY 4).
+ * node look again. The same holds of a LUN that a node does not find: its uuid with another WWID, a
+ * copy, is not taken for it. To ask beforehand spares that where it can be spared. A standby
+ * coordinator that does not see the new size cannot read the second metadata area, which moves to
+ * the new end, so it does not lead (SAFETY 4).
  *
  * The place where that area was is given to volumes from then on. A write of a dead leader that
  * comes as late as that would hit them, as its late writes to volumes would, and is kept off by the
  * same things: children that die with their coordinator (SAFETY 1), proof of death, reservations
- * (SAFETY 13).
+ * (SAFETY 13). In a pool with reservations every member would have to register on the other LUN
+ * before it is used, and a takeover to preempt there: that is not done yet, so it is refused.
  *
  * Failure modes: a node does not see it, or does not answer: refused, with all such nodes and their
  * words. This node sees less than LVM has: refused, since pvresize would shrink the PV. The leader
@@ -39,7 +45,7 @@
 enum extend_state {
     EXTEND_LOOK,   /* the catalogue is being read anew */
     EXTEND_PROBE,  /* nodes are asked */
-    EXTEND_COMMIT, /* the PV is being resized */
+    EXTEND_COMMIT, /* the PV is being resized or added */
 };
 
 /* One node's answer. */
@@ -54,6 +60,7 @@ struct extension {
     uint64_t token; /* of the commit that is awaited */
     uint64_t asked_ms;
     struct uuid command_id;
+    bool adds;        /* another LUN; else what has grown */
     struct lvm_pv pv; /* that is being asked about */
     struct probe *probes;
     uint32_t n_probes, n_answered;
@@ -125,7 +132,13 @@ static void commit(struct leader *l)
     struct extension *x = l->extension;
     x->state = EXTEND_COMMIT;
     x->token = l->next_token++;
-    catalogue_resize_pv_args(&x->pv, &args);
+    if (x->adds) {
+        char vg[POOL_NAME_SIZE + 6];
+        pool_vg_name(l->sb->pool_name, vg);
+        catalogue_add_pv_args(vg, x->pv.uuid, &args);
+    } else {
+        catalogue_resize_pv_args(&x->pv, &args);
+    }
     l->io->commit(l->data, x->token, &args);
 }
 
@@ -189,29 +202,86 @@ static void next(struct leader *l)
     end(l);
 }
 
+static const struct lvm_pv *find_pv(const struct leader *l, const char *uuid)
+{
+    for (uint32_t i = 0; i < l->catalogue->n_pvs; i++)
+        if (strcmp(l->catalogue->pvs[i].uuid, uuid) == 0)
+            return &l->catalogue->pvs[i];
+    return NULL;
+}
+
+static void added(struct leader *l)
+{
+    log_info("pool_extended pv=%s", l->extension->pv.uuid);
+    reply_status(l, &l->extension->waiter);
+    end(l);
+}
+
+/* What the metadata says counts, not the status. */
 static void after_commit(struct leader *l, int rc, const struct error *err)
 {
     struct extension *x = l->extension;
-    const struct lvm_pv *now = NULL;
+    const struct lvm_pv *now = find_pv(l, x->pv.uuid);
+    bool done = now && (x->adds || now->size > x->pv.size);
 
-    for (uint32_t i = 0; i < l->catalogue->n_pvs; i++)
-        if (strcmp(l->catalogue->pvs[i].uuid, x->pv.uuid) == 0)
-            now = &l->catalogue->pvs[i];
-    bool grew = now && now->size > x->pv.size; /* what the metadata says counts, not the status */
-    if (!grew) {
-        fail(l, rc < 0 ? rc : LUNAR_E_METADATA, rc < 0 ? err->text : "lvm did not resize the PV");
+    if (!done) {
+        fail(l, rc < 0 ? rc : LUNAR_E_METADATA,
+             rc < 0 ? err->text : "lvm changed nothing, though it says so");
+    } else if (x->adds) {
+        added(l);
+    } else {
+        x->grown += now->size - x->pv.size;
+        next(l);
+    }
+}
+
+/* What lunarctl has made of the device, as the coordinator needs it. 0, or what to answer. */
+static int check_pv(const struct leader *l, const Lunar__PoolExtend *m, struct error *err)
+{
+    const Lunar__Pv *pv = m->pv;
+
+    if (!pv || !pv_uuid_fits(pv->uuid, pv->wwid))
+        return error_set(err, LUNAR_E_INVALID, "%s has not been prepared", m->device);
+    if (l->sb->flags & SUPERBLOCK_FLAG_PR)
+        return error_set(err, LUNAR_E_UNSUPPORTED,
+                         "this pool fences with persistent reservations, which lunar makes on one "
+                         "LUN alone as yet: have the array make that one larger");
+    if (!pv->wwid[0] && !(l->sb->flags & SUPERBLOCK_FLAG_TEST))
+        return error_set(err, LUNAR_E_INVALID,
+                         "%s has no WWID, so that a copy of it could not be told from it: only a "
+                         "test pool takes it",
+                         m->device);
+    if (l->catalogue->n_pvs >= LVM_PVS_MAX)
+        return error_set(err, LUNAR_E_FULL, "a pool has %u LUNs at most", LVM_PVS_MAX);
+    return 0;
+}
+
+static void start(struct leader *l, const Lunar__PoolExtend *m)
+{
+    struct extension *x = l->extension;
+    struct error err = ERROR_INIT;
+
+    if (!m->device[0]) {
+        look(l);
         return;
     }
-    x->grown += now->size - x->pv.size;
-    next(l);
+    int rc = check_pv(l, m, &err);
+    if (rc < 0) {
+        fail(l, rc, err.text);
+        return;
+    }
+    struct lvm_pv pv = {.index = l->catalogue->n_pvs, .device_size = m->pv->size};
+    snprintf(pv.uuid, sizeof pv.uuid, "%s", m->pv->uuid);
+    x->adds = true;
+    x->pv = pv;
+    if (find_pv(l, pv.uuid))
+        added(l); /* by the same request, whose answer was lost */
+    else
+        probe(l, &pv);
 }
 
 void extend_request(struct leader *l, const struct waiter *w, const Lunar__PoolExtend *m)
 {
-    if (m->device[0]) {
-        reply_error(l, w, LUNAR_E_UNSUPPORTED, "this coordinator cannot add LUNs to a pool yet");
-        return;
-    }
     if (l->extension && uuid_equal(&l->extension->waiter.request_id, &w->request_id)) {
         l->extension->waiter = *w; /* the same request over another road */
         return;
@@ -227,7 +297,7 @@ void extend_request(struct leader *l, const struct waiter *w, const Lunar__PoolE
     x->waiter = *w;
     x->probes = probes;
     l->extension = x;
-    look(l);
+    start(l, m);
 }
 
 bool extend_commit_done(struct leader *l, uint64_t token, int rc, const struct error *err)

@@ -16,7 +16,6 @@ void pv_message(const struct lvm_pv *pv, Lunar__Pv *ret)
     lunar__pv__init(ret);
     ret->index = pv->index;
     ret->uuid = text(pv->uuid);
-    ret->wwid = text(pv->wwid);
     ret->size = pv->size;
     ret->free = pv->free;
 }

@@ -99,13 +99,23 @@ int pv_label_read(int fd, struct pv_label *ret, struct error *err)
     return rc;
 }
 
-static bool has_label(const char *path, const char *uuid)
+static bool has_label(int fd, const char *uuid)
 {
     struct pv_label label;
-    int fd = io_open(path, 0, NULL);
-    bool found = fd >= 0 && pv_label_read(fd, &label, NULL) == 0 && strcmp(label.uuid, uuid) == 0;
-    if (fd >= 0)
-        close(fd);
+    return pv_label_read(fd, &label, NULL) == 0 && strcmp(label.uuid, uuid) == 0;
+}
+
+/* A name like /dev/sdc may mean another LUN than it did. */
+bool pv_is_at(const char *path, const char *uuid)
+{
+    char wwid[WWID_SIZE];
+    int fd = path[0] ? io_open(path, 0, NULL) : -1;
+
+    if (fd < 0)
+        return false;
+    wwid_read(fd, wwid);
+    bool found = pv_uuid_fits(uuid, wwid) && has_label(fd, uuid);
+    close(fd);
     return found;
 }
 
@@ -121,40 +131,40 @@ static bool device_number(const char *name, unsigned *ret_major, unsigned *ret_m
     return found;
 }
 
-static bool is_it(const char *name, const char *uuid, const char *wwid, char ret[PV_PATH_SIZE])
+static bool is_it(const char *name, const char *uuid, char ret[PV_PATH_SIZE])
 {
-    char has[WWID_SIZE];
+    char wwid[WWID_SIZE];
     unsigned major_number, minor_number;
 
     if (!device_number(name, &major_number, &minor_number))
         return false;
-    wwid_of_device(major_number, minor_number, has);
-    if (strcmp(has, wwid) != 0)
+    wwid_of_device(major_number, minor_number, wwid);
+    if (!pv_uuid_fits(uuid, wwid)) /* before anything of it is opened or read */
         return false;
     snprintf(ret, PV_PATH_SIZE, "/dev/%s", name);
     for (char *p = ret + 5; *p; p++)
         if (*p == '!') /* sysfs' way to write a slash */
             *p = '/';
-    return has_label(ret, uuid);
+    return pv_is_at(ret, uuid);
 }
 
-int pv_find(const char *uuid, const char *wwid, char ret[PV_PATH_SIZE], struct error *err)
+int pv_find(const char *uuid, char ret[PV_PATH_SIZE], struct error *err)
 {
     const struct dirent *entry;
     bool found = false;
     DIR *dir = opendir("/sys/class/block");
 
     while (!found && dir && (entry = readdir(dir)))
-        found = entry->d_name[0] != '.' && is_it(entry->d_name, uuid, wwid, ret);
+        found = entry->d_name[0] != '.' && is_it(entry->d_name, uuid, ret);
     if (dir)
         closedir(dir);
     if (found)
         return 0;
     return error_set(
         err, LUNAR_E_NOT_FOUND,
-        "this node has no device with the LVM uuid %s on a LUN with the WWID '%s': have "
-        "the LUN presented to it and the node look for it",
-        uuid, wwid);
+        "this node has no LUN with the LVM uuid %s: have it presented to the node, and "
+        "the node look for it (a copy that an array has made is not taken)",
+        uuid);
 }
 
 int pv_too_small(const char *path, uint64_t have, uint64_t want, struct error *err)

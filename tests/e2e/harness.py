@@ -67,12 +67,13 @@ class Cluster:
     """A private cluster. Use as a context manager."""
 
     def __init__(self, name, nodes=3, lun_size="4G", build="build/release", net_cut=True, keep=False,
-                 io_timeout=N, watchdog_timeout=W, logs=None, iscsi=None, sanlock=True):
+                 io_timeout=N, watchdog_timeout=W, logs=None, iscsi=None, sanlock=True, second_lun=None):
         # Unique, so that two runs on one machine do not take each other's nodes down; --keep wants a known one.
         self.name = name if keep else f"{name}-{os.getpid()}"
         self.nodes, self.build, self.keep = nodes, TOP / build, keep
         self.lun_size, self.net_cut, self.sanlock = lun_size, net_cut, sanlock
         self.io_timeout, self.watchdog_timeout = io_timeout, watchdog_timeout
+        self.second_lun = second_lun
         self.iscsi, self.device = iscsi, "/dev/sda" if iscsi else DEVICE  # None, "fast" or "slow"
         self.logs = pathlib.Path(logs or f"/tmp/lunar-logs-{os.getuid()}/{self.name}")
 
@@ -91,6 +92,7 @@ class Cluster:
         args = ["up", "--nodes", self.nodes, "--lun-size", self.lun_size, "--no-sanlock", "--io-timeout",
                 self.io_timeout, "--watchdog-timeout", self.watchdog_timeout]
         args += ["--net-cut"] if self.net_cut else []
+        args += ["--second-lun", self.second_lun] if self.second_lun else []
         self.vm(*args, *(["--iscsi", self.iscsi] if self.iscsi else []), timeout=900)
 
     def close(self):

@@ -203,7 +203,7 @@ char *vg_json(const struct vg *vg)
             "\"}],\"pv\":[{\"pv_name\":\"/dev/lun\",\"pe_start\":\"%llu\","
             "\"pv_uuid\":\"SIMULA-TED0-PHYS-ICAL-VOLU-ME00-000001\",\"pv_size\":\"%" PRIu64
             "\",\"pv_free\":\"%" PRIu64 "\",\"dev_size\":\"%" PRIu64
-            "\",\"pv_mda_count\":\"2\",\"pv_tags\":\"\",\"pv_missing\":\"\"}],"
+            "\",\"pv_mda_count\":\"2\",\"pv_missing\":\"\"}],"
             "\"lv\":[],\"pvseg\":[],\"seg\":[",
             VG_PE_START, f->vg_size, fake_lvm_free_bytes(f), (uint64_t)WORLD_LUN_SIZE);
     for (uint32_t i = 0; i < f->n_lvs; i++)

@@ -4,6 +4,7 @@
 #include "support/fake_lvm.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +17,6 @@ void fake_lvm_init(struct fake_lvm *f)
     f->n_pvs = 1;
     f->pvs[0] =
         (struct lvm_pv){.uuid = FAKE_PV_UUID "0",
-                        .numbered = true,
                         .size = f->vg_size,
                         .pe_start = f->next_offset,
                         .device_size = f->next_offset + f->vg_size + LAYOUT_LVM_METADATA_SIZE};
@@ -37,6 +37,23 @@ static int resize(struct fake_lvm *f, const char *const *argv)
     }
     assert(!"no such PV");
     return -1;
+}
+
+/* A LUN of the size that a test has set. */
+static int add_pv(struct fake_lvm *f, const char *const *argv, struct error *err)
+{
+    if (!f->new_lun_size)
+        return error_set(err, LUNAR_E_NOT_FOUND, "this node has no such LUN");
+    assert(f->n_pvs < sizeof f->pvs / sizeof *f->pvs);
+    struct lvm_pv *pv = &f->pvs[f->n_pvs];
+    *pv = (struct lvm_pv){.index = f->n_pvs++,
+                          .size = f->new_lun_size,
+                          .free = f->new_lun_size,
+                          .pe_start = 1u << 20,
+                          .device_size = f->new_lun_size + (1u << 20)};
+    snprintf(pv->uuid, sizeof pv->uuid, "%s", argv[4] + strlen(LVM_PV_ARG));
+    f->vg_size += pv->size;
+    return 0;
 }
 
 static void lv_free(struct lvm_lv *lv)
@@ -219,6 +236,7 @@ int fake_lvm_run(struct fake_lvm *f, const char *const *argv, struct error *err)
              : strcmp(argv[0], "lvchange") == 0 ? change(f, argv, err)
              : strcmp(argv[0], "lvremove") == 0 ? drop(f, argv, err)
              : strcmp(argv[0], "pvresize") == 0 ? resize(f, argv)
+             : strcmp(argv[0], "vgextend") == 0 ? add_pv(f, argv, err)
                                                 : -1;
         assert(rc != -1);
         f->seqno += rc == 0;

@@ -18,6 +18,7 @@ struct fake_lvm {
     uint32_t n_vg_tags;
     struct lvm_pv pvs[4];
     uint32_t n_pvs;
+    uint64_t new_lun_size; /* that vgextend finds; 0: none */
     uint64_t next_offset;
     int fail_with; /* code of the next command; 0: it works */
     bool fail_after;

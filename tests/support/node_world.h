@@ -177,7 +177,7 @@ static inline void attach_with_map(const struct ids *ids, uint32_t map_generatio
     segment.length = segment_length;
     segment.pv = segment_pv;
     pv.index = named_pv;
-    pv.uuid = (char *)(uintptr_t) "aaaaaa-bbbb-cccc-dddd-eeee-ffff-000009";
+    pv.uuid = (char *)(uintptr_t) "LUNAR1-bbbb-cccc-dddd-eeee-ffff-000009";
     m.pvs = &pvs;
     m.n_pvs = named_pv ? 1 : 0;
     layer.map_generation = map_generation;

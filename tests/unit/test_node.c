@@ -499,7 +499,7 @@ static void a_segment_lies_on_the_lun_that_the_command_names(void)
     CHECK(w.task);
     const struct stack_pv *pv = stack_pv_get(w.task->spec->layers[0].segments[0].pv);
     CHECK(pv);
-    CHECK_STR(pv->uuid, "aaaaaa-bbbb-cccc-dddd-eeee-ffff-000009");
+    CHECK_STR(pv->uuid, "LUNAR1-bbbb-cccc-dddd-eeee-ffff-000009");
 }
 
 static void a_segment_on_a_lun_that_is_not_named_is_refused(void)

@@ -125,7 +125,7 @@ static void what_is_saved_is_loaded(void)
 static void a_segment_on_another_lun_comes_back_on_that_lun(void)
 {
     struct stack got;
-    uint32_t pv = stack_pv_number("aaaaaa-bbbb-cccc-dddd-eeee-ffff-000001", "naa.6001405");
+    uint32_t pv = stack_pv_number("LUNAR1-bbbb-cccc-dddd-eeee-ffff-000001");
 
     set_up();
     leaf_segments[1].pv = pv;
@@ -144,13 +144,13 @@ static void a_segment_on_another_lun_comes_back_on_that_lun(void)
 
 static void a_lun_has_one_number_and_nonsense_has_none(void)
 {
-    uint32_t a = stack_pv_number("aaaaaa-bbbb-cccc-dddd-eeee-ffff-000002", "naa.1");
+    uint32_t a = stack_pv_number("LUNAR1-bbbb-cccc-dddd-eeee-ffff-000002");
     CHECK(a > 0);
-    CHECK_EQ(stack_pv_number("aaaaaa-bbbb-cccc-dddd-eeee-ffff-000002", "naa.1"), a);
-    CHECK(stack_pv_number("aaaaaa-bbbb-cccc-dddd-eeee-ffff-000002", "naa.2") != a); /* a copy */
-    CHECK(stack_pv_number("aaaaaa-bbbb-cccc-dddd-eeee-ffff-000003", "naa.1") != a);
-    CHECK_STR(stack_pv_get(a)->uuid, "aaaaaa-bbbb-cccc-dddd-eeee-ffff-000002");
-    CHECK_EQ(stack_pv_number("", "naa.1"), 0);
+    CHECK_EQ(stack_pv_number("LUNAR1-bbbb-cccc-dddd-eeee-ffff-000002"), a);
+    CHECK(stack_pv_number("LUNAR1-bbbb-cccc-dddd-eeee-ffff-000003") != a);
+    CHECK_STR(stack_pv_get(a)->uuid, "LUNAR1-bbbb-cccc-dddd-eeee-ffff-000002");
+    CHECK_EQ(stack_pv_number(""), 0);
+    CHECK_EQ(stack_pv_number("aaaaaa-bbbb-cccc-dddd-eeee-ffff-000002"), 0);
     CHECK(!stack_pv_get(0) && !stack_pv_get(STACK_PVS_MAX + 1));
 }
 

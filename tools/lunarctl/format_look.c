@@ -19,6 +19,7 @@
 #include "base/size.h"
 #include "cli.h"
 #include "coordinator/mda.h"
+#include "diskrpc/pv.h"
 #include "fencing/membership.h"
 
 #define EXTENTS_MIN 8u /* a pool with less room than this is a mistake in the device's name */
@@ -96,6 +97,19 @@ static int refuse_pool(const struct format *f, const struct superblock *old, str
         f->device.path, old->pool_name, uuid_format(&old->pool_id, id), date);
 }
 
+/* An added LUN has no leases by which to tell whether its pool lives. */
+static int refuse_added(const struct format *f, struct error *err)
+{
+    struct pv_label label;
+    int rc = pv_label_read(f->device.fd, &label, NULL);
+    if (rc < 0 || !label.used || !pv_uuid_is_added(label.uuid))
+        return 0;
+    return error_set(err, LUNAR_E_IN_USE,
+                     "%s belongs to a lunar pool, to which it was added (LVM uuid %s), and --force "
+                     "does not override that. If that pool is no more: pvremove -ff %s",
+                     f->device.path, label.uuid, f->device.path);
+}
+
 /*
  * What --force can override, is overridden here. *ret_old: a layout under which leases may live,
  * with its timeouts.
@@ -116,6 +130,8 @@ static int examine(struct format *f, struct superblock *old, bool *ret_has_old, 
     if (status < 0 && status > LUNAR_E_BASE)
         return error_set(err, status, "%s", read_err.text);
     int rc = device_probe(&f->device, &found, err);
+    if (rc == 0)
+        rc = refuse_added(f, err);
     if (rc < 0)
         return rc;
     if (status == 0 && old->state == SUPERBLOCK_FORMATTING)

@@ -45,10 +45,12 @@ static const struct command commands[] = {
      "created; what exists is left alone. The settings stand in the LVM metadata, in tags of the "
      "VG.",
      cmd_pool_set},
-    {"pool", "extend", "", "Take what the pool's LUNs have grown by",
-     "After the array has made a LUN larger and every node has looked at it again. The coordinator "
-     "asks\n"
-     "each node; if one does not see the new size, it is named and nothing is changed.",
+    {"pool", "extend", "[DEVICE]", "Take what the pool's LUNs have grown by, or another LUN",
+     "Without DEVICE: after the array has made a LUN larger and every node has looked at it "
+     "again.\n"
+     "With DEVICE: another LUN, on which nothing may be, becomes the pool's. Either way the "
+     "coordinator\n"
+     "asks each node; if one does not see it, it is named and the pool is not changed.",
      cmd_pool_extend},
     {"node", "list", "", "List the pool's nodes",
      "States are sanlock's: LIVE, FAIL (lease expired, not yet proved dead), DEAD, FREE, UNKNOWN; "

@@ -25,11 +25,9 @@ static void print_pvs(const json_t *pvs)
         return;
     json_array_foreach(pvs, i, pv)
     {
-        const char *wwid = js_get_text(pv, "wwid");
-        printf("%-12s %" PRIu64 ": %s, %s free, %s%s%s\n", i == 0 ? "LUNs" : "",
+        printf("%-12s %" PRIu64 ": %s, %s free, %s\n", i == 0 ? "LUNs" : "",
                js_get_u64(pv, "index"), size_format(js_get_u64(pv, "size"), size),
-               size_format(js_get_u64(pv, "free"), free_text), js_get_text(pv, "uuid"),
-               *wwid ? ", WWID " : "", wwid);
+               size_format(js_get_u64(pv, "free"), free_text), js_get_text(pv, "uuid"));
     }
 }
 

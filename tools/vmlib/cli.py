@@ -150,6 +150,11 @@ def do_lun_slow(args):
     lun.slow(node_of(args), args.iops, args.disk)
 
 
+def do_lun_grow(args):
+    from . import life, lun
+    lun.grow(node_of(args), life.parse_size(args.size), args.disk)
+
+
 def do_net(args):
     from . import life
     network, _, word = args.word.partition("-")
@@ -257,6 +262,8 @@ COMMANDS = {
     "lun-heal": (do_lun, "undo lun-hang and lun-error; hung I/O goes on", [NODE], add_disk),
     "lun-slow": (do_lun_slow, "limit a node's LUN I/O to IOPS per second; 0: no limit",
                  [NODE, ("iops", {"type": int, "metavar": "IOPS"})], add_disk),
+    "lun-grow": (do_lun_grow, "the LUN has SIZE for this node from now on, as after a rescan",
+                 [NODE, ("size", {"metavar": "SIZE"})], add_disk),
     "net-cut": (do_net, "isolate a node from the others (exec still works)", [NODES], None),
     "net-heal": (do_net, "undo net-cut", [NODES], None),
     "san-cut": (do_net, "cut a machine off the storage network of up --iscsi", [NODES], None),

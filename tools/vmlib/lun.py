@@ -78,3 +78,11 @@ def slow(node, iops, disk=1):
     need_disk(node)
     with Qmp(node) as qmp:
         set_limit(qmp, disk, **{"iops-total": iops})
+
+
+def grow(node, size, disk=1):
+    """The LUN has that many bytes for this node from now on; its guest's virtio disk notices by itself. The file is one for
+    all nodes, but each QEMU has to be told."""
+    need_disk(node)
+    with Qmp(node) as qmp:
+        qmp.command("block_resize", **{"node-name": f"lun{suffix(disk)}", "size": size})
