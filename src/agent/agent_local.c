@@ -67,6 +67,8 @@ static void add_volume(void *data, const struct node_volume *v)
     m->device = (char *)(uintptr_t)v->device;
     m->qsd_pid = v->qsd_pid;
     m->qsd_restarts = v->qsd_restarts;
+    m->space = v->space;
+    m->space_asked = v->space_asked;
     l->list[l->n++] = m;
 }
 

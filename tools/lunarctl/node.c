@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/size.h"
 #include "diskrpc/message.h"
 #include "fencing/leases.h"
 
@@ -177,10 +178,24 @@ int cmd_node_fence(struct cli *cli, int argc, char **argv)
     return rc;
 }
 
+/* What a leaf that grows has on the LUN, and what is asked for. */
+static const char *space_text(const json_t *volume, char *ret, size_t size)
+{
+    char has[SIZE_TEXT_SIZE], asked[SIZE_TEXT_SIZE];
+    uint64_t space = js_get_u64(volume, "space"), wants = js_get_u64(volume, "space_asked");
+
+    size_format(space, has);
+    if (wants)
+        snprintf(ret, size, "%s (asks for %s)", has, size_format(wants, asked));
+    else
+        snprintf(ret, size, "%s", space ? has : "");
+    return ret;
+}
+
 static void print_agent_volumes(const json_t *volumes)
 {
-    static const char *const headers[] = {"VOLUME", "STATE",     "DEVICE",
-                                          ">QSD",   ">RESTARTS", "ATTACHMENT"};
+    static const char *const headers[] = {"VOLUME",    "STATE", "DEVICE",    ">QSD",
+                                          ">RESTARTS", "SPACE", "ATTACHMENT"};
     struct text_table *t;
     size_t i;
     json_t *v;
@@ -188,15 +203,16 @@ static void print_agent_volumes(const json_t *volumes)
     if (json_array_size(volumes) == 0)
         return;
     printf("\n");
-    t = text_table_new(headers, 6);
+    t = text_table_new(headers, 7);
     json_array_foreach(volumes, i, v)
     {
-        char pid[24] = "", restarts[24];
+        char pid[24] = "", restarts[24], space[80];
         if (js_get_u64(v, "qsd_pid"))
             snprintf(pid, sizeof pid, "%" PRIu64, js_get_u64(v, "qsd_pid"));
         snprintf(restarts, sizeof restarts, "%" PRIu64, js_get_u64(v, "qsd_restarts"));
         text_table_row(t, (const char *[]){js_get_text(v, "name"), js_get_text(v, "state"),
                                            js_get_text(v, "device"), pid, restarts,
+                                           space_text(v, space, sizeof space),
                                            js_get_text(v, "attachment_id")});
     }
     text_table_print(t, 0);
