@@ -171,10 +171,8 @@ static void grown(struct node *n, struct held *h)
     struct space *s = &h->space;
     uint64_t bytes = stack_layer_bytes(s->grown);
 
-    log_info("space_grown name=\"%s\" layer=%u from=%" PRIu64 " to=%" PRIu64 " threshold=%" PRIu64
-             " ms=%" PRIu64,
-             h->spec.name, s->index, s->growth.size, bytes, s->task.threshold,
-             n->now_ms - s->asked_ms);
+    log_info("space_grown name=\"%s\" layer=%u from=%" PRIu64 " to=%" PRIu64 " threshold=%" PRIu64,
+             h->spec.name, s->index, s->growth.size, bytes, s->task.threshold);
     growth_grown(&s->growth, bytes, n->now_ms);
     take_map(h, s->grown);
     layer_free(s->grown);
