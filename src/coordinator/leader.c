@@ -260,7 +260,8 @@ void leader_result(struct leader *leader, uint32_t host_id, const Lunar__Result 
     struct op *op;
 
     leader->now_ms = now_ms;
-    if (inspect_result(leader, host_id, result) || extend_result(leader, host_id, result))
+    if (inspect_result(leader, host_id, result) || extend_result(leader, host_id, result) ||
+        pv_watch_result(leader, host_id, result))
         return;
     if (result->error && result->error->code < 0)
         error_set(&err, result->error->code, "%s", result->error->text);
@@ -317,6 +318,7 @@ void leader_node(struct leader *leader, uint32_t host_id, const struct channel_s
     if (changed) {
         inspect_node_changed(leader, host_id);
         extend_node_changed(leader, host_id);
+        pv_watch_node(leader, host_id);
     }
     if (changed && !n->leaving)
         resume_ops(leader, host_id);
@@ -448,6 +450,7 @@ void leader_tick(struct leader *leader, uint64_t now_ms)
     grow_resume(leader);
     pool_watch(leader);
     extend_tick(leader);
+    pv_watch_tick(leader);
     if (now_ms - leader->reconciled_ms >= LEADER_RECONCILE_MS) {
         leader->reconciled_ms = now_ms;
         reconcile(leader);

@@ -127,6 +127,9 @@ struct node {
     bool grants_unsure;    /* the last write of them failed: write again before anything is built on
                               them */
     uint64_t first_heard_ms;
+    struct uuid lun_question; /* whether it sees the LUNs that were added; zero: not asked */
+    uint64_t lun_asked_ms;
+    char lun_trouble[300]; /* what it said if not; "" is well */
 
     /* What the lease's timestamp shows, in our clock. */
     uint64_t timestamp;
@@ -298,6 +301,13 @@ void extend_node_changed(struct leader *l, uint32_t host_id);
 void extend_tick(struct leader *l);
 void extend_free(struct leader *l);
 
+/* --- pv_watch.c --- */
+void pv_watch_node(struct leader *l, uint32_t host_id); /* another run of its agent is there */
+bool pv_watch_result(struct leader *l, uint32_t host_id, const Lunar__Result *result);
+void pv_watch_tick(struct leader *l);
+/* Which node does not see a LUN; left alone if none is known. */
+void pv_watch_condition(const struct leader *l, char *ret, size_t size);
+
 /* --- nodes and grants --- */
 /* Not leaving, heard of late, and alive for sure: sanlock says LIVE, or its page moved in this term
  * while sanlock has no opinion yet. An old page alone is no life sign: a job given to a dead node
@@ -387,6 +397,7 @@ void reply_tree(struct leader *l, const struct waiter *w, const Lunar__TreeGet *
 int command_send(struct leader *l, const struct op *op, const struct catalogue_volume *v);
 int command_inspect(struct leader *l, uint32_t host_id, const struct uuid *command_id);
 /* Whether the node sees that PV with the size that its device has here. */
+int command_probe_added(struct leader *l, uint32_t host_id, const struct uuid *command_id);
 int command_probe(struct leader *l, uint32_t host_id, const struct uuid *command_id,
                   const struct lvm_pv *pv);
 

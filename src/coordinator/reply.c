@@ -274,6 +274,7 @@ static void add_conditions(struct leader *l, char *condition, size_t size)
         if (l->nodes[h].seen && strcmp(node_state(l, h), "SILENT") == 0)
             snprintf(condition, size, "node '%.200s' is silent: is its lunar-agent running?",
                      node_name(l, h));
+    pv_watch_condition(l, condition, size);
     count_dead(l, condition, size);
     if (l->catalogue->n_foreign > 0)
         snprintf(condition, size, "the VG holds LVs that are not lunar's; they are left alone");
@@ -418,6 +419,22 @@ int command_probe(struct leader *l, uint32_t host_id, const struct uuid *command
     one.size = pv->device_size;
     m.pvs = &list;
     m.n_pvs = 1;
+    command.op_case = LUNAR__COMMAND__OP_PROBE_PV;
+    command.probe_pv = &m;
+    return send_to_node(l, host_id, command_id, &command);
+}
+
+int command_probe_added(struct leader *l, uint32_t host_id, const struct uuid *command_id)
+{
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__ProbePv m = LUNAR__PROBE_PV__INIT;
+    struct pv_list pvs = {.n = 0};
+
+    pv_list_all(l->catalogue, &pvs);
+    for (size_t i = 0; i < pvs.n; i++)
+        pvs.pvs[i].size += l->catalogue->pvs[i].pe_start; /* what is in use of the device */
+    m.pvs = pvs.list;
+    m.n_pvs = pvs.n;
     command.op_case = LUNAR__COMMAND__OP_PROBE_PV;
     command.probe_pv = &m;
     return send_to_node(l, host_id, command_id, &command);

@@ -13,7 +13,7 @@ MIB, GIB = 1 << 20, 1 << 30
 SECOND = "/dev/vdc"
 NODES = (1, 2, 3)
 
-c = Cluster("e2e-extend", build="build/dev", lun_size="1G", second_lun="2G")
+c = Cluster("e2e-extend", build="build/dev", lun_size="1G", second_lun="1G")
 
 
 def status():
@@ -53,14 +53,14 @@ def where_nothing_has_grown_nothing_is_done():
 def a_grown_lun_is_refused_until_every_node_sees_it():
     before = status()
     for n in (1, 2):
-        c.vm("lun-grow", n, "2G")
+        c.vm("lun-grow", n, "1280M")
     leader, _ = c.leader()
     words = c.refused(1, "pool", "extend")
     expect("'node3'" in words and "rescan" in words and "'node2'" not in words, f"leader node{leader}: {words}")
     expect(status()["vg_seqno"] == before["vg_seqno"], "something was committed")
-    c.vm("lun-grow", 3, "2G")
+    c.vm("lun-grow", 3, "1280M")
     after = c.ctl(1, "pool", "extend")
-    expect(after["vg_size"] == before["vg_size"] + GIB, f"{before['vg_size']} -> {after['vg_size']}")
+    expect(after["vg_size"] == before["vg_size"] + 256 * MIB, f"{before['vg_size']} -> {after['vg_size']}")
 
 
 def the_next_leader_takes_the_grown_lun():

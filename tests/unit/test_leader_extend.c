@@ -320,6 +320,40 @@ static void a_command_names_the_luns_that_its_segments_lie_on(void)
     settle();
 }
 
+static const char *condition(void)
+{
+    struct waiter from = client();
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__StatusGet m = LUNAR__STATUS_GET__INIT;
+    r.op_case = LUNAR__REQUEST__OP_STATUS_GET;
+    r.status_get = &m;
+    ask(&from, &r);
+    return w.answer->response->status->condition;
+}
+
+static void a_node_that_comes_without_a_lun_is_in_the_condition_until_it_sees_it(void)
+{
+    world_reset();
+    struct waiter from = client();
+    Lunar__PoolExtend m = another("naa.6001405");
+    w.lvm.new_lun_size = 4 * GIB;
+    ask_extend(&from, &m);
+    settle();
+    w.blind_node = 2;
+    node_seen(2, 1, 2, 0); /* a new run of its agent */
+    settle();
+    CHECK(strstr(condition(), "'node2' does not see"));
+    w.blind_node = 0;
+    for (int i = 0; i < 61; i++) {
+        w.now += 1000;
+        for (uint32_t h = 1; h <= 3; h++)
+            leader_heard(w.leader, h, w.now);
+        leader_tick(w.leader, w.now);
+        settle();
+    }
+    CHECK(!strstr(condition(), "does not see"));
+}
+
 TEST_MAIN(TEST(what_a_lun_has_grown_by_is_taken_when_all_nodes_see_it),
           TEST(nodes_are_asked_about_the_size_that_the_device_has_here),
           TEST(where_nothing_has_grown_nothing_is_asked_or_changed),
@@ -335,4 +369,5 @@ TEST_MAIN(TEST(what_a_lun_has_grown_by_is_taken_when_all_nodes_see_it),
           TEST(safety_22_a_lun_whose_uuid_is_of_another_wwid_is_refused),
           TEST(a_lun_without_wwid_is_for_test_pools),
           TEST(safety_13_a_pool_with_reservations_gets_no_other_lun),
-          TEST(a_command_names_the_luns_that_its_segments_lie_on))
+          TEST(a_command_names_the_luns_that_its_segments_lie_on),
+          TEST(a_node_that_comes_without_a_lun_is_in_the_condition_until_it_sees_it))
