@@ -4,9 +4,8 @@
  * leader.h.
  *
  * Happy path: leader_new -> leader_set_grants per node -> leader_start -> requests. Failure modes:
- * a commit whose outcome is unknown is judged by the fresh catalogue; a catalogue that cannot be
- * had leaves the old one, and the operation fails; a node that restarts is sent its outstanding
- * commands again; an answer for an operation that is no more is ignored.
+ * a commit whose outcome is unknown is judged by the fresh catalogue; a node that restarts is sent
+ * its outstanding commands again; an answer for an operation that is no more is ignored.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -388,8 +387,6 @@ void leader_commit_done(struct leader *leader, uint64_t token, int rc, const str
     leader->now_ms = now_ms;
     if (fresh)
         leader_catalogue(leader, fresh, now_ms);
-    if (!fresh && rc == 0)
-        rc = LUNAR_E_INDETERMINATE;
     if (!op) {
         (void)(grow_commit_done(leader, token, rc, err) ||
                pool_commit_done(leader, token, rc, err) ||
