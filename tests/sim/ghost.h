@@ -31,6 +31,8 @@ void ghost_metadata_built(const struct process *p, const char *base, const char 
 void ghost_metadata_restored(const struct process *p, const char *want, const char *text);
 /* The coordinator took `text` for the truth: its copy is in the reserved area. */
 void ghost_metadata_accepted(const struct process *p, const char *text);
+/* The machine is about to map that longer layer. */
+void ghost_layer_grown(const struct machine *m, const struct stack_layer *layer);
 /* The LV's tags in the accepted truth. */
 enum ghost_volume {
     GHOST_VOLUME_ABSENT,

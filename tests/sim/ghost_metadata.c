@@ -6,11 +6,13 @@
  * coordinator took for it by storing its copy in the reserved area; each such text must descend
  * from the one before. So no commit that was answered is ever lost, whatever lands late. Each step
  * of the truth must be one that was asked for: nothing vanishes that nobody wanted deleted, and one
- * request makes one volume.
+ * request makes one volume. What a node is given for a layer that grows is in the truth by then:
+ * extents of a commit that may yet be undone could be given to somebody else.
  */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/crc32c.h"
 #include "coordinator/tags.h"
@@ -36,7 +38,8 @@ struct volume {
 
 static struct text texts[TEXTS_MAX];
 static uint32_t n_texts;
-static uint64_t head; /* the accepted one */
+static uint64_t head;   /* the accepted one */
+static struct vg truth; /* what it says */
 /* Whose it is, and what it was when that process was elected. */
 static const struct process *head_of;
 static uint64_t head_before;
@@ -213,7 +216,36 @@ void ghost_metadata_accepted(const struct process *p, const char *text)
         sim_violation("metadata-is-linear", "%s took a damaged text for the truth", p->name);
     sim_trace("ghost: the truth is seqno %llu", (unsigned long long)vg.lvm.seqno);
     take_truth(&vg);
-    vg_free(&vg);
+    vg_free(&truth);
+    truth = vg;
+}
+
+/* Where byte `at` of the layer lies; UINT64_MAX: behind its end. */
+static uint64_t truth_at(const struct lvm_lv *lv, uint64_t at)
+{
+    for (uint32_t i = 0; i < lv->n_segments; at -= lv->segments[i++].length)
+        if (at < lv->segments[i].length)
+            return lv->segments[i].lun_offset + at;
+    return UINT64_MAX;
+}
+
+void ghost_layer_grown(const struct machine *m, const struct stack_layer *layer)
+{
+    char name[32];
+    const struct lvm_lv *lv = NULL;
+    uint64_t at = 0;
+
+    snprintf(name, sizeof name, "v%016llx.%u", (unsigned long long)layer->volume_short,
+             layer->index);
+    for (uint32_t i = 0; i < truth.lvm.n_lvs; i++)
+        if (strcmp(truth.lvm.lvs[i].name, name) == 0)
+            lv = &truth.lvm.lvs[i];
+    for (uint32_t i = 0; lv && i < layer->n_segments; i++) /* no LV: others judge that */
+        for (uint64_t in = 0; in < layer->segments[i].length; in += FAKE_EXTENT, at += FAKE_EXTENT)
+            if (truth_at(lv, at) != layer->segments[i].lun_offset + in)
+                sim_violation("growth-is-committed",
+                              "%s is given extents for %s that the truth does not give it", m->name,
+                              name);
 }
 
 int __real_mdcopy_store(int fd, const struct layout *layout, const struct uuid *pool_id,

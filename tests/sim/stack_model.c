@@ -495,6 +495,7 @@ int stack_grow(const char *root, const struct stack_life *life, struct stack *st
         rc = permitted(life, &stack->spec, &permit, err);
     if (rc < 0)
         return rc;
+    ghost_layer_grown(here(), layer);
     struct mapped *x = find(here(), &attachment);
     if (x)
         take_segments(&x->spec, layer);

@@ -141,6 +141,32 @@ static void it_does_not_wait_for_an_operation_on_the_volume(void)
     CHECK_EQ(grown(), 256 * MIB);
 }
 
+static bool overlay_is_next(void)
+{
+    return w.n_queue > 0 && w.queue[0].kind == P_COMMAND &&
+           w.queue[0].envelope->command->op_case == LUNAR__COMMAND__OP_OVERLAY;
+}
+
+/* The snapshot waits for the node, and the node's writer may wait for space. */
+static void while_a_snapshot_is_made_the_former_leaf_and_the_new_one_grow(void)
+{
+    world_reset();
+    struct held h = held("a");
+    struct waiter from = client();
+    ask_snapshot(&from, &h.volume, "s");
+    while (!overlay_is_next() && outside_step())
+        ;
+    CHECK(overlay_is_next());
+    w.nodes_silent = true;
+    settle();
+    for (uint32_t index = 0; index < 2; index++) {
+        ask_grow_of(&h.agent, &h.volume, &h.attachment, index, 256 * MIB);
+        settle();
+        CHECK_EQ(grown(), 256 * MIB);
+        CHECK_EQ(w.answer->response->grown_layer->layer->index, index);
+    }
+}
+
 static void a_new_leader_goes_on_when_it_is_asked_again(void)
 {
     world_reset();
@@ -401,6 +427,7 @@ TEST_MAIN(TEST(a_layer_grows_by_one_commit_and_the_answer_is_its_whole_map),
           TEST(a_size_that_is_there_is_answered_at_once),
           TEST(nothing_is_answered_before_the_commit),
           TEST(it_does_not_wait_for_an_operation_on_the_volume),
+          TEST(while_a_snapshot_is_made_the_former_leaf_and_the_new_one_grow),
           TEST(a_new_leader_goes_on_when_it_is_asked_again),
           TEST(an_attach_tells_the_thin_leafs_full_size),
           TEST(only_the_life_that_has_the_grant_may_ask), TEST(a_dead_life_is_given_nothing),
