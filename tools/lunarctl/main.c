@@ -94,7 +94,7 @@ static const struct command commands[] = {
      "here, --pool or --socket chooses.",
      cmd_coordinator_resign},
     {"volume", "create", "NAME", "Create a volume",
-     "Thin by default: holds 128 MiB of writes as yet. The same name and size again "
+     "Thin by default: it takes space of the pool as it is written. The same name and size again "
      "is not an\n"
      "error, so an attempt whose outcome is unknown may be repeated.",
      cmd_volume_create},
