@@ -75,6 +75,16 @@ struct consumer *consumer_open(struct machine *m, const struct stack_spec *spec)
     return c;
 }
 
+void consumer_move(struct consumer *c, const struct stack_spec *spec)
+{
+    assert(consumer_is_drained(c));
+    ghost_writer_moved(c->map, &spec->layers[0]);
+    for (uint32_t i = 0; i < PLACES; i++) {
+        c->places[i] = place(spec, i);
+        c->wrote[i] = 0;
+    }
+}
+
 /* --- a write --- */
 
 void consumer_stick(struct consumer *c, uint64_t until_us)

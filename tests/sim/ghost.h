@@ -43,6 +43,10 @@ enum ghost_volume {
 enum ghost_volume ghost_volume_state(const struct uuid *volume);
 /* Since when a volume of that name is ready without a break, of one id; UINT64_MAX: it is not. */
 uint64_t ghost_ready_since(const char *name);
+/* In the accepted truth a snapshot, or what others stand upon: nobody may write it (SAFETY 16). */
+bool ghost_is_frozen(uint64_t offset);
+/* A snapshot of that id is ready in the accepted truth. */
+bool ghost_snapshot_is_ready(const struct uuid *snapshot);
 /* Nothing half-made is left, and nothing at all if `empty`. */
 bool ghost_metadata_is_settled(bool empty, char *why, size_t size);
 
@@ -53,7 +57,7 @@ bool ghost_is_granted(uint32_t host, uint64_t generation, const struct uuid *att
 void ghost_mapped(void); /* something new is mapped: checks for two writers */
 void ghost_detached(const struct machine *m, const struct stack_spec *spec, uint64_t mapped_us);
 void ghost_formatted(const struct stack_spec *spec);
-bool ghost_is_formatted(const struct uuid *volume);
+bool ghost_is_formatted(uint64_t volume_short, uint32_t index);
 /* When a table first gave it, at the latest at the last takeover but one; 0: none did. */
 uint64_t ghost_given_us(uint32_t host, const struct uuid *attachment);
 bool ghost_nothing_granted(char *why, size_t size);
@@ -62,6 +66,8 @@ void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *byt
 /* --- who writes (ghost_writers.c) --- */
 /* A map that reaches the LUN is about to be made: its number, from 1. */
 uint64_t ghost_writer_mapped(const struct machine *m, const struct stack_spec *spec);
+/* The machine writes another layer through it from now on. */
+void ghost_writer_moved(uint64_t map, const struct stack_layer *leaf);
 /* A write through that map lands. False: it is a stray one that is excused, and has no effect. */
 bool ghost_writer_landed(uint64_t map, uint64_t offset);
 /* The machine stood still as a whole and goes on. */
@@ -106,6 +112,7 @@ void ghost_messages_check(void); /* after each event: cheap */
 
 /* --- requests (workload.c) --- */
 bool ghost_delete_requested(const struct uuid *volume);
+bool ghost_unsnap_requested(const struct uuid *snapshot);
 /* A detach that names it was answered with success. */
 bool ghost_detach_answered(const struct uuid *attachment);
 /* A detach that names it is under way, or was until after `since_us`. */

@@ -104,8 +104,10 @@ void ghost_dead_moved(const struct process *p, uint32_t to, const struct table_e
         for (int copy = 0; h != to && copy < COPIES; copy++) {
             const struct table *t = &newest[h][copy];
             for (uint32_t i = 0; t->slot != 0 && t->term == term && i < t->n_entries; i++)
-                /* One that is left over was confirmed gone, and gives nobody anything. */
-                if (uuid_equal(&t->entries[i].volume_id, &e->volume_id) &&
+                /* One that is left over was confirmed gone, and gives nobody anything. A job on the
+                 * next layer of a volume is beside its attachment. */
+                if (!(e->mode == TABLE_MODE_JOB && t->entries[i].mode == TABLE_MODE_ATTACH) &&
+                    uuid_equal(&t->entries[i].volume_id, &e->volume_id) &&
                     t->entries[i].term != TABLE_TERM_LEFT_OVER &&
                     t->entries[i].generation > mark_of(t) &&
                     ghost_given_us(h, &t->entries[i].attachment_id) >= since_us)

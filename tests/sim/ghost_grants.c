@@ -15,7 +15,7 @@
 #include "sim/ghost.h"
 
 #define GRANTED_MAX   4096u
-#define FORMATTED_MAX 512u
+#define FORMATTED_MAX 2048u
 
 struct granted {
     uint32_t host;
@@ -27,31 +27,34 @@ struct granted {
 static struct granted granted[GRANTED_MAX];
 static uint32_t n_granted;
 static struct {
-    struct uuid volume;
+    uint64_t volume_short;
+    uint32_t index;
     bool opened;
 } formatted[FORMATTED_MAX];
 static uint32_t n_formatted;
 
-static uint32_t formatted_index(const struct uuid *volume)
+static uint32_t formatted_index(uint64_t volume_short, uint32_t index)
 {
     uint32_t i = 0;
-    while (i < n_formatted && !uuid_equal(&formatted[i].volume, volume))
+    while (i < n_formatted &&
+           (formatted[i].volume_short != volume_short || formatted[i].index != index))
         i++;
     return i;
 }
 
-bool ghost_is_formatted(const struct uuid *volume)
+bool ghost_is_formatted(uint64_t volume_short, uint32_t index)
 {
-    return formatted_index(volume) < n_formatted;
+    return formatted_index(volume_short, index) < n_formatted;
 }
 
 void ghost_formatted(const struct stack_spec *spec)
 {
-    uint32_t i = formatted_index(&spec->volume_id);
-    if (i < n_formatted)
+    const struct stack_layer *leaf = &spec->layers[0];
+    if (ghost_is_formatted(leaf->volume_short, leaf->index))
         return;
     assert(n_formatted < FORMATTED_MAX);
-    formatted[n_formatted++].volume = spec->volume_id;
+    formatted[n_formatted].volume_short = leaf->volume_short;
+    formatted[n_formatted++].index = leaf->index;
 }
 
 /* --- mapping --- */
@@ -82,7 +85,7 @@ void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool 
     uint32_t host = sanlock_host_id(m);
     const struct granted *g = find(host, &spec->attachment_id);
     enum ghost_volume state = ghost_volume_state(&spec->volume_id);
-    uint32_t f = formatted_index(&spec->volume_id);
+    uint32_t f = formatted_index(spec->layers[0].volume_short, spec->layers[0].index);
     char id[UUID_TEXT_SIZE];
 
     if (ghost_is_excused(m, host, sanlock_generation(m)) || !lun_lets_write(m, sim_now_us()))
@@ -122,18 +125,24 @@ struct pair {
     const struct mapped_view *one;
 };
 
+static bool share_extents(const struct stack_layer *a, const struct stack_layer *b)
+{
+    for (uint32_t s = 0; s < a->n_segments; s++)
+        for (uint32_t t = 0; t < b->n_segments; t++) {
+            const struct stack_segment *x = &a->segments[s], *y = &b->segments[t];
+            if (x->lun_offset < y->lun_offset + y->length &&
+                y->lun_offset < x->lun_offset + x->length)
+                return true;
+        }
+    return false;
+}
+
+/* What a writes, b has mapped, be it to read (SAFETY 15). */
 static bool overlap(const struct stack_spec *a, const struct stack_spec *b)
 {
-    for (uint32_t i = 0; i < a->n_layers; i++)
-        for (uint32_t k = 0; k < b->n_layers; k++)
-            for (uint32_t s = 0; s < a->layers[i].n_segments; s++)
-                for (uint32_t t = 0; t < b->layers[k].n_segments; t++) {
-                    const struct stack_segment *x = &a->layers[i].segments[s];
-                    const struct stack_segment *y = &b->layers[k].segments[t];
-                    if (x->lun_offset < y->lun_offset + y->length &&
-                        y->lun_offset < x->lun_offset + x->length)
-                        return true;
-                }
+    for (uint32_t k = 0; k < b->n_layers; k++)
+        if (share_extents(&a->layers[0], &b->layers[k]))
+            return true;
     return false;
 }
 

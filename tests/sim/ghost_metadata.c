@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Invariants of LVM's metadata (SAFETY 4, 6, 17).
+ * Invariants of LVM's metadata (SAFETY 4, 6, 16, 17).
  *
  * Every text that lvm makes has a parent: the text that it read. The truth is the text that a
  * coordinator took for it by storing its copy in the reserved area; each such text must descend
  * from the one before. So no commit that was answered is ever lost, whatever lands late. Each step
  * of the truth must be one that was asked for: nothing vanishes that nobody wanted deleted, and one
- * request makes one volume. What a node is given for a layer that grows is in the truth by then:
+ * request makes one volume. The same for snapshots: once ready, one is there until somebody wants
+ * it deleted. And every layer adds up to something, at each step.
+ * What a node is given for a layer that grows is in the truth by then:
  * extents of a commit that may yet be undone could be given to somebody else.
  */
 #include <assert.h>
@@ -22,6 +24,7 @@
 
 #define TEXTS_MAX   16384u
 #define VOLUMES_MAX 512u
+#define FROZEN_MAX  1024u
 
 struct text {
     uint64_t hash, parent; /* hashes; parent 0: the first one */
@@ -36,6 +39,19 @@ struct volume {
     bool was_ready;
 };
 
+struct snapshot {
+    struct uuid id;
+    bool there, ready, was_ready;
+};
+
+static struct snapshot snapshots[VOLUMES_MAX];
+static uint32_t n_snapshots;
+static struct {
+    uint64_t start, length;
+} frozen[FROZEN_MAX];
+static uint32_t n_frozen;
+/* Of the truth: what is left, and what is not at rest. */
+static uint32_t n_layers, n_garbage, n_changing, n_freezing;
 static struct text texts[TEXTS_MAX];
 static uint32_t n_texts;
 static uint64_t head;   /* the accepted one */
@@ -130,13 +146,12 @@ static void check_request(const struct volume *v)
     }
 }
 
-static struct volume *volume_new(const struct uuid *id, const struct lvm_lv *lv)
+static struct volume *volume_new(const struct catalogue_volume *from)
 {
     assert(n_volumes < VOLUMES_MAX);
     struct volume *v = &volumes[n_volumes++];
-    *v = (struct volume){.id = *id};
-    tags_uuid(lv, "q", &v->request);
-    tag_unescape(tags_value(lv, "n"), v->name, sizeof v->name);
+    *v = (struct volume){.id = from->id, .request = from->request_id};
+    snprintf(v->name, sizeof v->name, "%s", from->name);
     check_request(v);
     return v;
 }
@@ -159,36 +174,116 @@ static void move(struct volume *v, enum ghost_volume to)
     if (v->state != GHOST_VOLUME_READY && to == GHOST_VOLUME_READY) {
         v->was_ready = true;
         v->ready_us = sim_now_us();
-        if (!ghost_is_formatted(&v->id))
-            broken(v, "formatted-before-ready", "it is ready and was never formatted");
     }
     v->state = to;
 }
 
-static enum ghost_volume state_of(const struct lvm_lv *lv)
+static enum ghost_volume state_of(const struct catalogue_volume *v)
 {
-    return tags_has(lv, "lunar.del")   ? GHOST_VOLUME_DELETING
-           : tags_has(lv, "lunar.new") ? GHOST_VOLUME_NEW
-                                       : GHOST_VOLUME_READY;
+    return catalogue_volume_is_deleting(v) ? GHOST_VOLUME_DELETING
+           : catalogue_volume_is_new(v)    ? GHOST_VOLUME_NEW
+                                           : GHOST_VOLUME_READY;
 }
 
-static void take_truth(const struct vg *vg)
+static void take_volumes(const struct catalogue *c)
 {
     bool seen[VOLUMES_MAX] = {false};
-    for (uint32_t i = 0; i < vg->lvm.n_lvs; i++) {
-        const struct lvm_lv *lv = &vg->lvm.lvs[i];
-        struct uuid id;
-        bool ours = tags_uuid(lv, "v", &id);
-        assert(ours);
-        struct volume *v = find(&id);
+
+    n_changing = n_freezing = 0;
+    for (uint32_t i = 0; i < c->n_volumes; i++) {
+        const struct catalogue_volume *from = &c->volumes[i];
+        struct volume *v = find(&from->id);
         if (!v)
-            v = volume_new(&id, lv);
-        move(v, state_of(lv));
+            v = volume_new(from);
+        move(v, state_of(from));
         seen[v - volumes] = true;
+        n_changing += from->overlay != NULL;
+        n_freezing += from->former != NULL;
     }
     for (uint32_t i = 0; i < n_volumes; i++)
         if (!seen[i])
             move(&volumes[i], GHOST_VOLUME_ABSENT);
+}
+
+static void take_frozen(const struct catalogue_layer *layer)
+{
+    for (uint32_t s = 0; s < layer->n_segments; s++) {
+        assert(n_frozen < FROZEN_MAX);
+        frozen[n_frozen].start = layer->segments[s].lun_offset;
+        frozen[n_frozen++].length = layer->segments[s].length;
+    }
+}
+
+static void take_layers(const struct catalogue *c)
+{
+    n_layers = c->n_layers;
+    n_frozen = n_garbage = 0;
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        const struct catalogue_layer *layer = &c->layers[i];
+        n_garbage += layer->garbage;
+        if (layer->role == CATALOGUE_SNAPSHOT || layer->role == CATALOGUE_FROZEN)
+            take_frozen(layer);
+        if (!layer->is_new && !ghost_is_formatted(layer->volume_short, layer->index))
+            sim_violation("formatted-before-ready", "layer %s is ready and was never formatted",
+                          layer->lv_name);
+    }
+}
+
+bool ghost_is_frozen(uint64_t offset)
+{
+    for (uint32_t i = 0; i < n_frozen; i++)
+        if (offset >= frozen[i].start && offset - frozen[i].start < frozen[i].length)
+            return true;
+    return false;
+}
+
+static struct snapshot *find_snapshot(const struct uuid *id)
+{
+    for (uint32_t i = 0; i < n_snapshots; i++)
+        if (uuid_equal(&snapshots[i].id, id))
+            return &snapshots[i];
+    return NULL;
+}
+
+bool ghost_snapshot_is_ready(const struct uuid *snapshot)
+{
+    const struct snapshot *s = find_snapshot(snapshot);
+    return s && s->there && s->ready;
+}
+
+static void take_snapshots(const struct catalogue *c)
+{
+    for (uint32_t i = 0; i < n_snapshots; i++)
+        snapshots[i].there = snapshots[i].ready = false;
+    for (uint32_t i = 0; i < c->n_snapshots; i++) {
+        struct snapshot *s = find_snapshot(&c->snapshots[i].id);
+        if (!s) {
+            assert(n_snapshots < VOLUMES_MAX);
+            s = &snapshots[n_snapshots++];
+            *s = (struct snapshot){.id = c->snapshots[i].id};
+        }
+        s->there = true;
+        s->ready = c->snapshots[i].ready;
+        s->was_ready |= s->ready;
+    }
+    for (uint32_t i = 0; i < n_snapshots; i++)
+        if (snapshots[i].was_ready && !snapshots[i].ready &&
+            !ghost_unsnap_requested(&snapshots[i].id))
+            sim_violation("no-acknowledged-snapshot-is-lost",
+                          "a snapshot that was ready is not, and nobody deleted it");
+}
+
+static void take_truth(struct vg *vg)
+{
+    struct catalogue *c = fake_lvm_catalogue(&vg->lvm);
+
+    if (c->n_foreign > 0)
+        sim_violation("layers-add-up", "%s", c->foreign[0]);
+    take_volumes(c);
+    take_layers(c);
+    take_snapshots(c);
+    catalogue_free(c);
+    free(c);
 }
 
 void ghost_metadata_accepted(const struct process *p, const char *text)
@@ -278,5 +373,10 @@ bool ghost_metadata_is_settled(bool empty, char *why, size_t size)
                                                 : "half-deleted");
         return false;
     }
-    return true;
+    /* One that is freezing may wait for a detach, where an earlier one has failed half-way. */
+    if (n_changing == 0 && n_garbage == 0 && ((n_layers == 0 && n_freezing == 0) || !empty))
+        return true;
+    snprintf(why, size, "%u volumes are changing, %u freezing, %u of %u layers are garbage",
+             n_changing, n_freezing, n_garbage, n_layers);
+    return false;
 }

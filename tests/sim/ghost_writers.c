@@ -4,7 +4,8 @@
  * given to somebody else since (SAFETY 8 to 11, 19).
  *
  * Each map that reaches the LUN has a number, and each byte belongs to the last map of it. A write
- * that lands where a later map stands is a stray one, whoever made either of them.
+ * that lands where a later map stands is a stray one, whoever made either of them; and so is one
+ * that lands in what is a snapshot by now (SAFETY 16).
  *
  * One thing is excused, as SAFETY 8 says: a machine that stood still as a whole past the moment at
  * which others could prove it dead. What it had in flight, and what it does until it is stopped,
@@ -64,13 +65,17 @@ uint64_t ghost_writer_mapped(const struct machine *m, const struct stack_spec *s
         (ghost_is_excused(m, maps[number].host, maps[number].generation) &&
          !ghost_is_granted(maps[number].host, maps[number].generation, &spec->attachment_id)))
         return number; /* it has nothing by right: every write of it is a stray one */
-    for (uint32_t i = 0; i < spec->n_layers; i++)
-        for (uint32_t s = 0; s < spec->layers[i].n_segments; s++) {
-            const struct stack_segment *x = &spec->layers[i].segments[s];
-            assert(n_ranges < RANGES_MAX);
-            ranges[n_ranges++] = (struct range){x->lun_offset, x->length, number};
-        }
+    ghost_writer_moved(number, &spec->layers[0]);
     return number;
+}
+
+void ghost_writer_moved(uint64_t map, const struct stack_layer *leaf)
+{
+    for (uint32_t s = 0; s < leaf->n_segments; s++) {
+        const struct stack_segment *x = &leaf->segments[s];
+        assert(n_ranges < RANGES_MAX);
+        ranges[n_ranges++] = (struct range){x->lun_offset, x->length, map};
+    }
 }
 
 static uint64_t owner_of(uint64_t offset)
@@ -86,7 +91,7 @@ bool ghost_writer_landed(uint64_t map, uint64_t offset)
     uint64_t owner = owner_of(offset);
     const struct map *who = &maps[map], *whose = &maps[owner];
 
-    if (owner == map)
+    if (owner == map && !ghost_is_frozen(offset))
         return true;
     if (!lun_has_reservations() && ghost_is_excused(who->machine, who->host, who->generation)) {
         sim_trace("a write of %s, which woke up dead, lands at %llu", who->machine->name,
@@ -94,6 +99,10 @@ bool ghost_writer_landed(uint64_t map, uint64_t offset)
         n_strays++;
         return false;
     }
+    if (owner == map)
+        sim_violation("snapshots-are-not-written",
+                      "a write of %s lands at %llu, in what is a snapshot by now",
+                      who->machine->name, (unsigned long long)offset);
     sim_violation("no-stray-writes",
                   "a write of %s (host %u generation %llu) lands at %llu, which was mapped by %s "
                   "(host %u generation %llu) since",

@@ -268,7 +268,8 @@ static void run_all(const struct settings *s, struct totals *t)
 /* --- the summary --- */
 
 /* What a run of many seeds must at least have done, per seed, to prove anything. */
-static const double least_per_seed[CLIENT_OPS] = {1.0, 1.0, 0.2, 1.5, 0.7, 0.3, 0.5};
+static const double least_per_seed[CLIENT_OPS] = {1.0, 1.0, 0.2, 1.0, 0.5,  0.3,
+                                                  0.5, 0.3, 0.2, 0.2, 0.05, 0.5};
 
 static bool is_vacuous(const struct settings *s, const struct totals *t)
 {

@@ -433,6 +433,36 @@ static bool has_leaf(const struct stack_spec *spec, const struct stack_layer *le
            spec->layers[0].volume_short == leaf->volume_short;
 }
 
+/* As QMP's blockdev-snapshot: what is in flight to the former leaf ends first. */
+static int switch_writer(const struct uuid *attachment, const struct stack_layer *leaf,
+                         struct error *err)
+{
+    uint64_t end = sim_now_us() + DRAIN_LIMIT_US;
+
+    for (;;) {
+        struct mapped *x = find(here(), attachment);
+        if (!x || x->error)
+            return error_set(err, LUNAR_E_STALE, "it was torn down meanwhile");
+        if (!x->qsd_alive)
+            return error_set(err, LUNAR_E_BUSY, "the storage daemon is down");
+        if (has_leaf(&x->spec, leaf))
+            return 0;
+        consumer_run(x->io, false);
+        if (consumer_is_drained(x->io)) {
+            push_layer(&x->spec, leaf);
+            consumer_move(x->io, &x->spec);
+            let_write(x);
+            ghost_mapped();
+            return 0;
+        }
+        if (sim_now_us() >= end) {
+            let_write(x);
+            return error_set(err, LUNAR_E_INDETERMINATE, "what is in flight does not end");
+        }
+        fiber_sleep(DRAIN_POLL_US);
+    }
+}
+
 int stack_overlay(const char *root, const struct stack_life *life, struct stack *stack,
                   const struct stack_layer *layers, uint32_t n, struct error *err)
 {
@@ -449,19 +479,13 @@ int stack_overlay(const char *root, const struct stack_life *life, struct stack 
         int rc = permitted(life, &stack->spec, &permit, err);
         if (rc < 0)
             return rc;
-        x = find(here(), &attachment);
-        if (x)
-            push_layer(&x->spec, &layers[0]);
-        guard_permit_give_back(permit);
-        if (!x)
-            return error_set(err, LUNAR_E_STALE, "it was torn down meanwhile");
+        guard_permit_give_back(permit); /* the leaf is mapped, and nobody writes it yet */
     }
-    if (!has_leaf(&stack->spec, &layers[0]))
-        push_layer(&stack->spec, &layers[0]);
     int rc = step("blockdev-snapshot", err);
-    x = find(here(), &attachment);
-    if (rc == 0 && (!x || !x->qsd_alive))
-        rc = error_set(err, LUNAR_E_BUSY, "the storage daemon is down");
+    if (rc == 0)
+        rc = switch_writer(&attachment, &layers[0], err);
+    if (rc == 0 && !has_leaf(&stack->spec, &layers[0]))
+        push_layer(&stack->spec, &layers[0]);
     return rc;
 }
 
@@ -554,12 +578,24 @@ int stack_recover(const char *root, const struct uuid *pool_id, bool teardown_al
     return rc;
 }
 
+/* Who has the layer here that is to be formatted: the volume may be open, for it is its next one.
+ */
+static struct mapped *find_layer(const struct stack_spec *spec)
+{
+    for (struct mapped *x = all; x; x = x->next)
+        for (uint32_t i = 0; x->machine == here() && i < x->spec.n_layers; i++)
+            if (x->spec.layers[i].index == spec->layers[0].index &&
+                x->spec.layers[i].volume_short == spec->layers[0].volume_short)
+                return x;
+    return NULL;
+}
+
 int stack_format(const char *root, const struct stack_life *life, const struct stack_spec *spec,
                  struct error *err)
 {
     (void)root;
     int rc = stack_spec_check(spec, err);
-    struct mapped *x = rc == 0 ? find_volume(spec) : NULL;
+    struct mapped *x = rc == 0 ? find_layer(spec) : NULL;
 
     if (rc < 0)
         return rc;

@@ -14,6 +14,13 @@
 
 #include "sim/ghost.h"
 
+/* What everybody knows of a snapshot's name. */
+static struct {
+    char text[8];
+    uint32_t of;            /* the volume's name */
+    struct uuid id, volume; /* zero: not known */
+} snapshot_names[SNAPSHOT_NAMES] = {{.text = "s0"}, {.text = "s1"}, {.text = "s2"}, {.text = "s3"}};
+
 static struct request *all; /* newest first */
 static uint32_t n_requests;
 static char last_state[16]; /* of the volume in the last answer; "" if none */
@@ -31,6 +38,14 @@ bool ghost_delete_requested(const struct uuid *volume)
 {
     for (const struct request *r = all; r; r = r->next)
         if (r->op == CLIENT_DELETE && r->sent_us > 0 && uuid_equal(&r->volume, volume))
+            return true;
+    return false;
+}
+
+bool ghost_unsnap_requested(const struct uuid *snapshot)
+{
+    for (const struct request *r = all; r; r = r->next)
+        if (r->op == CLIENT_UNSNAP && r->sent_us > 0 && uuid_equal(&r->snapshot, snapshot))
             return true;
     return false;
 }
@@ -86,27 +101,6 @@ static struct request *ping_new(void)
     return r;
 }
 
-struct request *request_random(void)
-{
-    uint32_t name = (uint32_t)sim_random(STREAM_CLIENTS, FINALE_NAME);
-    const struct volume_name *v = &workload_names[name];
-    uint64_t dice = sim_random(STREAM_CLIENTS, 100);
-
-    if (dice < 12)
-        return ping_new();
-    if (dice < 14)
-        return request_new(CLIENT_LIST, name);
-    if (dice < 23)
-        return request_new(CLIENT_GET, name);
-    if (uuid_is_zero(&v->volume) || dice < 28)
-        return request_new(CLIENT_CREATE, name);
-    if (!uuid_is_zero(&v->attachment) && dice < 65)
-        return request_new(CLIENT_DETACH, name);
-    if (dice < 80)
-        return attach_new(name);
-    return request_new(CLIENT_DELETE, name);
-}
-
 /* Some volumes are thick; one name always means one size and kind. */
 static uint64_t size_of(uint32_t name)
 {
@@ -118,9 +112,133 @@ static bool is_thick(uint32_t name)
     return name % 2 == 1;
 }
 
+static struct request *of_snapshot(enum client_op op, uint32_t name, uint32_t snapshot)
+{
+    struct request *r = request_new(op, name);
+    r->snapshot_name = snapshot;
+    r->snapshot = snapshot_names[snapshot].id;
+    return r;
+}
+
+/* Of thin volumes, to thin ones that are larger. */
+static struct request *snapshot_random(void)
+{
+    uint32_t s = (uint32_t)sim_random(STREAM_CLIENTS, SNAPSHOT_NAMES);
+    uint32_t name = 2 * (uint32_t)sim_random(STREAM_CLIENTS, (FINALE_NAME + 1) / 2);
+    uint64_t dice = sim_random(STREAM_CLIENTS, 100);
+    bool known = !uuid_is_zero(&snapshot_names[s].id);
+    bool there = !uuid_is_zero(&workload_names[name].volume);
+    struct request *r;
+
+    if (dice < 10)
+        return of_snapshot(CLIENT_SNAPSHOTS, name, s);
+    if (there && (!known || dice < 35))
+        return of_snapshot(CLIENT_SNAPSHOT, name, s);
+    if (known && dice < 55)
+        return of_snapshot(CLIENT_UNSNAP, snapshot_names[s].of, s);
+    if (known && dice < 80 && snapshot_names[s].of < name)
+        return of_snapshot(CLIENT_CLONE, name, s);
+    if (known && dice < 90) {
+        r = of_snapshot(CLIENT_ROLLBACK, snapshot_names[s].of, s);
+        r->volume = snapshot_names[s].volume;
+        return r;
+    }
+    if (there && name + 2 < FINALE_NAME) {
+        r = request_new(CLIENT_CLONE, name + 2);
+        r->source = workload_names[name].volume;
+        return r;
+    }
+    return of_snapshot(CLIENT_SNAPSHOTS, name, s);
+}
+
+/* A clone, every other time, where there is something to clone. */
+static struct request *create_new(uint32_t name)
+{
+    if (is_thick(name) || name == 0 || sim_random(STREAM_CLIENTS, 2))
+        return request_new(CLIENT_CREATE, name);
+    for (uint32_t s = 0; s < SNAPSHOT_NAMES; s++)
+        if (!uuid_is_zero(&snapshot_names[s].id) && snapshot_names[s].of < name)
+            return of_snapshot(CLIENT_CLONE, name, s);
+    struct request *r = request_new(CLIENT_CLONE, name);
+    r->source = workload_names[name - 2].volume;
+    r->op = uuid_is_zero(&r->source) ? CLIENT_CREATE : CLIENT_CLONE;
+    return r;
+}
+
+struct request *request_random(void)
+{
+    if (sim_random(STREAM_CLIENTS, 100) < 20)
+        return snapshot_random();
+    uint32_t name = (uint32_t)sim_random(STREAM_CLIENTS, FINALE_NAME);
+    const struct volume_name *v = &workload_names[name];
+    uint64_t dice = sim_random(STREAM_CLIENTS, 100);
+
+    if (dice < 12)
+        return ping_new();
+    if (dice < 14)
+        return request_new(CLIENT_LIST, name);
+    if (dice < 23)
+        return request_new(CLIENT_GET, name);
+    if (uuid_is_zero(&v->volume) || dice < 28)
+        return create_new(name);
+    if (!uuid_is_zero(&v->attachment) && dice < 65)
+        return request_new(CLIENT_DETACH, name);
+    if (dice < 80)
+        return attach_new(name);
+    return request_new(CLIENT_DELETE, name);
+}
+
 static uint8_t ping_byte(const struct request *r, uint32_t i)
 {
     return (uint8_t)(r->number * 31 + i * 7 + (i >> 8));
+}
+
+static void pack_snapshot_op(const struct request *r, Lunar__Request *m)
+{
+    static Lunar__SnapshotCreate snapshot;
+    static Lunar__SnapshotDelete unsnap;
+    static Lunar__SnapshotList list;
+    static Lunar__VolumeRollback rollback;
+    static Lunar__VolumeCreate clone;
+
+    lunar__snapshot_create__init(&snapshot);
+    lunar__snapshot_delete__init(&unsnap);
+    lunar__snapshot_list__init(&list);
+    lunar__volume_rollback__init(&rollback);
+    lunar__volume_create__init(&clone);
+    switch (r->op) {
+    case CLIENT_SNAPSHOT:
+        snapshot.volume_id = uuid_to_pb(&r->volume);
+        snapshot.name = snapshot_names[r->snapshot_name].text;
+        m->op_case = LUNAR__REQUEST__OP_SNAPSHOT_CREATE;
+        m->snapshot_create = &snapshot;
+        break;
+    case CLIENT_UNSNAP:
+        unsnap.snapshot_id = uuid_to_pb(&r->snapshot);
+        m->op_case = LUNAR__REQUEST__OP_SNAPSHOT_DELETE;
+        m->snapshot_delete = &unsnap;
+        break;
+    case CLIENT_CLONE:
+        clone.name = workload_names[r->name].text;
+        clone.size = size_of(r->name);
+        if (uuid_is_zero(&r->source))
+            clone.source_snapshot_id = uuid_to_pb(&r->snapshot);
+        else
+            clone.source_volume_id = uuid_to_pb(&r->source);
+        m->op_case = LUNAR__REQUEST__OP_VOLUME_CREATE;
+        m->volume_create = &clone;
+        break;
+    case CLIENT_ROLLBACK:
+        rollback.volume_id = uuid_to_pb(&r->volume);
+        rollback.snapshot_id = uuid_to_pb(&r->snapshot);
+        m->op_case = LUNAR__REQUEST__OP_VOLUME_ROLLBACK;
+        m->volume_rollback = &rollback;
+        break;
+    default:
+        list.name = snapshot_names[r->snapshot_name].text;
+        m->op_case = LUNAR__REQUEST__OP_SNAPSHOT_LIST;
+        m->snapshot_list = &list;
+    }
 }
 
 static void pack_op(const struct request *r, Lunar__Request *m, uint8_t *payload)
@@ -177,10 +295,13 @@ static void pack_op(const struct request *r, Lunar__Request *m, uint8_t *payload
         m->op_case = LUNAR__REQUEST__OP_VOLUME_DETACH;
         m->volume_detach = &detach;
         break;
-    default:
+    case CLIENT_DELETE:
         remove_.volume_id = uuid_to_pb(&r->volume);
         m->op_case = LUNAR__REQUEST__OP_VOLUME_DELETE;
         m->volume_delete = &remove_;
+        break;
+    default:
+        pack_snapshot_op(r, m);
     }
 }
 
@@ -221,6 +342,11 @@ static void check_error(const struct request *r, const Lunar__Response *response
     int code = response->error->code;
     if (code > LUNAR_E_BASE || error_retryable(code) || code == LUNAR_E_METADATA ||
         code == LUNAR_E_NO_SPACE || code == LUNAR_E_IN_USE)
+        return;
+    /* One name may be a plain volume or a clone; volumes and snapshots come and go. */
+    bool copies = r->op == CLIENT_SNAPSHOT || r->op == CLIENT_CLONE || r->op == CLIENT_ROLLBACK;
+    if ((code == LUNAR_E_EXISTS && (copies || r->op == CLIENT_CREATE)) ||
+        (code == LUNAR_E_NOT_FOUND && copies))
         return;
     if (code == LUNAR_E_NOT_FOUND && (r->op == CLIENT_GET || r->op == CLIENT_ATTACH)) {
         uint64_t since = ghost_ready_since(workload_names[r->name].text);
@@ -337,6 +463,64 @@ static void check_delete(const struct request *r)
     memset(&workload_names[r->name].attachment, 0, sizeof r->attachment);
 }
 
+static void learn_snapshot(uint32_t name, const Lunar__Snapshot *s)
+{
+    snapshot_names[name].id = uuid_from_pb(s->snapshot_id);
+    snapshot_names[name].volume = uuid_from_pb(s->volume_id);
+    for (uint32_t i = 0; i < WORKLOAD_NAMES; i++)
+        if (strcmp(workload_names[i].text, s->volume) == 0)
+            snapshot_names[name].of = i;
+}
+
+static void forget_snapshot(uint32_t name)
+{
+    memset(&snapshot_names[name].id, 0, sizeof snapshot_names[name].id);
+}
+
+static void check_snapshot(const struct request *r, const Lunar__Response *response)
+{
+    if (response->op_case != LUNAR__RESPONSE__OP_SNAPSHOT ||
+        strcmp(response->snapshot->name, snapshot_names[r->snapshot_name].text) != 0 ||
+        strcmp(response->snapshot->state, "ready") != 0)
+        wrong(r, "answers-match-requests", "no snapshot of that name that is ready came back");
+    struct uuid id = uuid_from_pb(response->snapshot->snapshot_id);
+    if (!ghost_snapshot_is_ready(&id) && !ghost_unsnap_requested(&id) &&
+        response->term == ghost_term())
+        wrong(r, "no-acknowledged-snapshot-is-lost",
+              "taken, says the answer, but the metadata does not have it ready");
+    learn_snapshot(r->snapshot_name, response->snapshot);
+}
+
+static void check_snapshots(const struct request *r, const Lunar__Response *response)
+{
+    if (response->op_case != LUNAR__RESPONSE__OP_SNAPSHOTS || response->snapshots->n_snapshots > 1)
+        wrong(r, "answers-match-requests", "not one snapshot, and not none");
+    forget_snapshot(r->snapshot_name);
+    if (response->snapshots->n_snapshots == 1)
+        learn_snapshot(r->snapshot_name, response->snapshots->snapshots[0]);
+}
+
+/* False: it is of no snapshot. */
+static bool check_snapshot_op(const struct request *r, const Lunar__Response *response)
+{
+    switch (r->op) {
+    case CLIENT_SNAPSHOT:
+        check_snapshot(r, response);
+        return true;
+    case CLIENT_SNAPSHOTS:
+        check_snapshots(r, response);
+        return true;
+    case CLIENT_UNSNAP:
+        if (ghost_snapshot_is_ready(&r->snapshot))
+            wrong(r, "answers-match-requests", "deleted, says the answer, but it is ready");
+        if (uuid_equal(&snapshot_names[r->snapshot_name].id, &r->snapshot))
+            forget_snapshot(r->snapshot_name);
+        return true;
+    default:
+        return false;
+    }
+}
+
 void request_check(struct request *r, const Lunar__Response *response)
 {
     last_code = response->error ? response->error->code : 0;
@@ -347,7 +531,10 @@ void request_check(struct request *r, const Lunar__Response *response)
             memset(&workload_names[r->name].volume, 0, sizeof r->volume);
         return;
     }
-    if (r->op == CLIENT_GET || r->op == CLIENT_CREATE || r->op == CLIENT_ATTACH) {
+    if (check_snapshot_op(r, response))
+        return;
+    if (r->op == CLIENT_GET || r->op == CLIENT_CREATE || r->op == CLIENT_ATTACH ||
+        r->op == CLIENT_CLONE) {
         check_volume(r, response);
         learn(r->name, response->volume);
     }
@@ -360,6 +547,7 @@ void request_check(struct request *r, const Lunar__Response *response)
             wrong(r, "answers-match-requests", "no list came back");
         break;
     case CLIENT_CREATE:
+    case CLIENT_CLONE:
         check_create(r, response);
         break;
     case CLIENT_ATTACH:
@@ -380,6 +568,7 @@ void request_check(struct request *r, const Lunar__Response *response)
 
 enum finale_step {
     FINALE_EMPTY,
+    FINALE_UNSNAP,
     FINALE_CREATE,
     FINALE_ATTACH,
     FINALE_PING,
@@ -411,6 +600,15 @@ static struct request *empty_name(uint32_t name)
     return request_new(uuid_is_zero(&v->attachment) ? CLIENT_DELETE : CLIENT_DETACH, name);
 }
 
+/* The same of a snapshot's name. */
+static struct request *empty_snapshot(uint32_t name)
+{
+    bool looked = last && last->op == CLIENT_SNAPSHOTS && last->snapshot_name == name;
+    if (!looked || last_code != 0)
+        return of_snapshot(CLIENT_SNAPSHOTS, 0, name);
+    return uuid_is_zero(&snapshot_names[name].id) ? NULL : of_snapshot(CLIENT_UNSNAP, 0, name);
+}
+
 static struct request *next_of_finale(void)
 {
     bool ok = last && last_code == 0;
@@ -421,6 +619,15 @@ static struct request *next_of_finale(void)
     case FINALE_EMPTY:
         while (finale_name < FINALE_NAME) {
             if ((r = empty_name(finale_name)))
+                return r;
+            finale_name++;
+        }
+        step = FINALE_UNSNAP;
+        finale_name = 0;
+        return next_of_finale();
+    case FINALE_UNSNAP:
+        while (finale_name < SNAPSHOT_NAMES) {
+            if ((r = empty_snapshot(finale_name)))
                 return r;
             finale_name++;
         }

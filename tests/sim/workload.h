@@ -7,6 +7,7 @@
 
 #define WORKLOAD_NAMES 6u
 #define FINALE_NAME    (WORKLOAD_NAMES - 1) /* not used before */
+#define SNAPSHOT_NAMES 4u
 
 struct request {
     struct request *next;
@@ -15,6 +16,9 @@ struct request {
     enum client_op op;
     uint32_t name; /* index */
     struct uuid volume, attachment;
+    uint32_t snapshot_name; /* index */
+    struct uuid snapshot;
+    struct uuid source;   /* a clone's, if that is a volume */
     struct machine *node; /* attach */
     bool named_node;
     uint32_t ping_len;

@@ -88,7 +88,9 @@ uint32_t guard_model_fences(const struct machine *m);
 struct consumer;
 struct consumer *consumer_open(struct machine *m, const struct stack_spec *spec); /* not on yet */
 void consumer_run(struct consumer *c, bool on);
-void consumer_write(struct consumer *c);                    /* once */
+void consumer_write(struct consumer *c); /* once */
+/* It writes that leaf from now on; what it wrote before is drained. */
+void consumer_move(struct consumer *c, const struct stack_spec *spec);
 void consumer_error(struct consumer *c);                    /* its L map is an error table now */
 void consumer_stick(struct consumer *c, uint64_t until_us); /* its writes end no sooner */
 bool consumer_is_stuck(const struct consumer *c);
@@ -125,6 +127,11 @@ enum client_op {
     CLIENT_ATTACH,
     CLIENT_DETACH,
     CLIENT_DELETE,
+    CLIENT_SNAPSHOT,
+    CLIENT_UNSNAP,
+    CLIENT_CLONE,
+    CLIENT_ROLLBACK,
+    CLIENT_SNAPSHOTS, /* lists the one of that name */
     CLIENT_OPS
 };
 const char *client_op_name(enum client_op op);
