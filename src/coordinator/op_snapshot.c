@@ -44,6 +44,12 @@ static int check_held(struct leader *l, const struct catalogue_volume *v, struct
     if (e->mode == TABLE_MODE_JOB || e->term == TABLE_TERM_LEFT_OVER)
         return error_set(err, LUNAR_E_BUSY, "node '%s' still works on the volume; try again",
                          node_name(l, host));
+    uint32_t other = 0;
+    if (grant_conflict(l, &v->id, host, &other))
+        return error_set(err, LUNAR_E_BUSY,
+                         "the grants of node '%s' name the volume, too: detach it there first "
+                         "(lunarctl verify)",
+                         node_name(l, other));
     if (!node_usable(l, host))
         return error_set(err, LUNAR_E_NOT_JOINED,
                          "node '%s' has the volume and does not answer; a snapshot needs it, or "
@@ -189,13 +195,44 @@ static struct table_entry *writer(struct leader *l, const struct op *op, uint32_
     return e && !life_is_over(l, *ret_host, e->generation) ? e : NULL;
 }
 
+/* Anybody but who was asked to switch may have the volume open: an entry that a late write or a
+ * report has brought back. What its node would say is not known. */
+static bool may_be_elsewhere(const struct leader *l, const struct op *op)
+{
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
+        const struct node *n = &l->nodes[h];
+        for (uint32_t i = 0; n->has_grants && i < n->grants.n_entries; i++) {
+            const struct table_entry *e = &n->grants.entries[i];
+            bool asked = op->state == OP_STATE_OVERLAY && h == op->host_id &&
+                         uuid_equal(&e->attachment_id, &op->attachment_id);
+            if (e->mode == TABLE_MODE_ATTACH && uuid_equal(&e->volume_id, &op->volume_id) &&
+                !asked && !life_is_over(l, h, e->generation))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Nobody writes X any more. */
+static void freeze(struct leader *l, struct op *op, const struct catalogue_volume *v)
+{
+    if (!may_be_elsewhere(l, op)) {
+        commit_frozen(l, op, v);
+        return;
+    }
+    op_fail(op, LUNAR_E_BUSY,
+            "the grants of another node name the volume, too: detach it there first (lunarctl "
+            "verify); then the snapshot is completed");
+    op_finish(l, op);
+}
+
 /* The catalogue has flipped: whoever has the volume must switch; then X is written no more. */
 static void switch_over(struct leader *l, struct op *op, const struct catalogue_volume *v)
 {
     const struct table_entry *e = writer(l, op, &op->host_id);
 
     if (!e) {
-        commit_frozen(l, op, v);
+        freeze(l, op, v);
         return;
     }
     op->attachment_id = e->attachment_id;
@@ -223,7 +260,7 @@ static void grant_chain(struct leader *l, struct op *op, const struct catalogue_
     if (!e && v->overlay) {
         flip(l, op, v);
     } else if (!e) {
-        commit_frozen(l, op, v);
+        freeze(l, op, v);
     } else if (grant_prepend(l, op->host_id, e, v->overlay ? &v->overlay->layer : &v->layers[0])) {
         op->attachment_id = e->attachment_id;
         op_write_grants(l, op, OP_STATE_CHAIN_GRANT);
@@ -279,7 +316,7 @@ static void after_overlay(struct leader *l, struct op *op, const struct catalogu
                           const struct error *err)
 {
     if (rc == 0 || rc == LUNAR_E_NOT_FOUND) {
-        commit_frozen(l, op, v);
+        freeze(l, op, v);
         return;
     }
     bool again = rc == LUNAR_E_INDETERMINATE || rc == LUNAR_E_STALE || rc == LUNAR_E_BUSY;
@@ -298,7 +335,7 @@ void snapshot_life_ended(struct leader *l, struct op *op)
     const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
 
     if (v && v->former) {
-        commit_frozen(l, op, v);
+        freeze(l, op, v);
         return;
     }
     op_fail(op, LUNAR_E_METADATA, "the volume is not in the metadata any more");

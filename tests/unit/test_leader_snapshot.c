@@ -254,6 +254,41 @@ static void a_writer_that_is_proved_dead_or_knows_nothing_writes_nothing(void)
     }
 }
 
+/* An entry that a report or a late write brought back: its node knows nothing of it, which says
+ * nothing of who really writes. */
+static void what_one_of_two_nodes_says_makes_no_snapshot_ready(void)
+{
+    for (int late = 0; late < 2; late++) {
+        world_reset();
+        struct uuid id = made("disk");
+        struct waiter from = client();
+        CHECK_EQ(attached(&id, "node2"), 0);
+        if (late) { /* it comes back in the middle */
+            ask_snapshot(&from, &id, "s");
+            while (w.n_queue > 0 &&
+                   (w.queue[0].kind != P_COMMAND ||
+                    w.queue[0].envelope->command->op_case != LUNAR__COMMAND__OP_OVERLAY))
+                outside_step();
+        }
+        struct table_entry *e = table_add(&w.grants[1]);
+        *e = w.grants[2].entries[0];
+        e->attachment_id = uuid_random();
+        elect();
+        ask_snapshot(&from, &id, "s");
+        settle();
+        CHECK_EQ(w.code, LUNAR_E_BUSY);
+        w.now += LEADER_RECONCILE_MS;
+        leader_tick(w.leader, w.now);
+        settle(); /* the world checks that what node 2 writes is no snapshot */
+        struct uuid stray = w.grants[1].entries[0].attachment_id;
+        ask_detach_of(&from, &id, &stray);
+        settle();
+        struct uuid s = snapshot_of(&id, "s");
+        CHECK(!uuid_is_zero(&s));
+        CHECK_EQ(w.overlays, 1);
+    }
+}
+
 static void a_volume_that_is_being_snapshotted_is_busy(void)
 {
     world_reset();
@@ -691,6 +726,7 @@ TEST_MAIN(TEST(a_snapshot_of_a_detached_volume_asks_no_writer),
           TEST(a_detach_goes_before_an_overlay_for_which_the_node_is_busy),
           TEST(a_job_that_is_left_over_is_done_once_more),
           TEST(a_writer_that_is_proved_dead_or_knows_nothing_writes_nothing),
+          TEST(what_one_of_two_nodes_says_makes_no_snapshot_ready),
           TEST(a_volume_that_is_being_snapshotted_is_busy),
           TEST(a_clone_stands_on_the_snapshot_and_outlives_everything),
           TEST(a_clone_of_a_volume_freezes_what_it_is_now),
