@@ -220,7 +220,10 @@ void node_message(struct node *node, uint64_t term, const Lunar__Envelope *envel
 
 int node_set_leaving(struct node *node, struct error *err)
 {
-    const struct held *h = TAILQ_FIRST(&node->held);
+    struct held *h;
+    TAILQ_FOREACH (h, &node->held, link)
+        h->job.cancel = true; /* merges: another node begins again */
+    h = TAILQ_FIRST(&node->held);
     if (h)
         return error_set(err, LUNAR_E_IN_USE, "volume '%s' is attached here; detach it first",
                          h->spec.name);

@@ -30,6 +30,7 @@ enum node_task_kind {
     NODE_TASK_OVERLAY,  /* these two beside the open state of a volume */
     NODE_TASK_RESIZE,
     NODE_TASK_GROW, /* and this one beside those two */
+    NODE_TASK_MERGE,
 };
 
 /* Work for a blocking thread; the node's memory until node_task_done. */
@@ -40,6 +41,7 @@ struct node_task {
     struct stack_spec *spec;   /* attach, format; overlay, resize: as it is to be */
     struct stack *stack;       /* all others: in; attach: out */
     struct stack_layer *layer; /* grow: the longer map */
+    struct qsd_job *job;       /* merge */
     uint64_t threshold;        /* grow: the daemon is told it before, so far as it answers: what it
                                   has begun until then is drained by the growth, or lies behind it */
 };

@@ -92,8 +92,12 @@ static void run(struct node *n, struct held *h, enum held_step step, enum node_t
 {
     h->step = step;
     h->token = n->next_token++;
-    h->task = (struct node_task){
-        .kind = kind, .token = h->token, .term = h->term, .spec = &h->spec, .stack = h->stack};
+    h->task = (struct node_task){.kind = kind,
+                                 .token = h->token,
+                                 .term = h->term,
+                                 .spec = &h->spec,
+                                 .stack = h->stack,
+                                 .job = &h->job};
     if (kind == NODE_TASK_DETACH)
         h->stack = NULL; /* the task's: it frees it when all is gone */
     n->tasks_out++;
@@ -138,7 +142,7 @@ void held_report_done(struct node *n, struct held *h, int rc, const struct error
     case HELD_OPENING_REPORT:
         if (rc == 0) {
             run(n, h, HELD_OPENING_TASK,
-                h->mode == TABLE_MODE_JOB ? NODE_TASK_FORMAT : NODE_TASK_ATTACH);
+                h->mode == TABLE_MODE_JOB ? h->job_kind : NODE_TASK_ATTACH);
             return;
         }
         if (h->may_stand) {
@@ -338,6 +342,13 @@ static bool older_map(const struct held *h, const struct stack_spec *spec)
            spec->layers[0].map_generation < h->spec.layers[0].map_generation;
 }
 
+/* What an opening command is about. */
+struct opening {
+    enum table_mode mode;
+    enum node_task_kind job_kind;
+    uint64_t speed; /* of a merge */
+};
+
 /* The attachment is here already: joined, answered, or told why not. */
 static void open_again(struct node *n, struct held *h, uint64_t term, const struct uuid *command_id,
                        const struct stack_spec *spec)
@@ -362,7 +373,7 @@ static void open_again(struct node *n, struct held *h, uint64_t term, const stru
 }
 
 static void open_command(struct node *n, uint64_t term, const struct uuid *command_id,
-                         enum table_mode mode, struct stack_spec *spec)
+                         const struct opening *o, struct stack_spec *spec)
 {
     struct held *h = held_by_attachment(n, &spec->attachment_id);
 
@@ -377,7 +388,7 @@ static void open_command(struct node *n, uint64_t term, const struct uuid *comma
         stack_spec_free(spec);
         return;
     }
-    h = in_the_way(n, spec, mode);
+    h = in_the_way(n, spec, o->mode);
     if (h || n->leaving) {
         held_send_result(n, command_id, h ? LUNAR_E_BUSY : LUNAR_E_NOT_JOINED,
                          h ? "the volume is open here under another attachment"
@@ -389,7 +400,9 @@ static void open_command(struct node *n, uint64_t term, const struct uuid *comma
     h = calloc(1, sizeof *h);
     if (!h)
         abort();
-    h->mode = mode;
+    h->mode = o->mode;
+    h->job_kind = o->job_kind;
+    h->job.speed = o->speed;
     h->volume_id = spec->volume_id;
     h->attachment_id = spec->attachment_id;
     h->command_id = *command_id;
@@ -401,13 +414,13 @@ static void open_command(struct node *n, uint64_t term, const struct uuid *comma
 }
 
 static void attach_command(struct node *n, uint64_t term, const struct uuid *command_id,
-                           const Lunar__Attach *m, enum table_mode mode)
+                           const Lunar__Attach *m, const struct opening *o)
 {
     struct error err = ERROR_INIT;
     struct stack_spec spec;
 
     if (take_spec(n, m, &spec, &err) == 0) {
-        open_command(n, term, command_id, mode, &spec);
+        open_command(n, term, command_id, o, &spec);
         return;
     }
     stack_spec_free(&spec);
@@ -429,7 +442,26 @@ static void format_command(struct node *n, uint64_t term, const struct uuid *com
     as_attach.layers = &layer;
     as_attach.n_pvs = m->n_pvs;
     as_attach.pvs = m->pvs;
-    attach_command(n, term, command_id, &as_attach, TABLE_MODE_JOB);
+    attach_command(n, term, command_id, &as_attach,
+                   &(struct opening){TABLE_MODE_JOB, NODE_TASK_FORMAT, 0});
+}
+
+/* The layers alone matter; size and name are what any spec has. */
+static void merge_command(struct node *n, uint64_t term, const struct uuid *command_id,
+                          const Lunar__Merge *m)
+{
+    Lunar__Attach as_attach = LUNAR__ATTACH__INIT;
+
+    as_attach.volume_id = m->volume_id;
+    as_attach.attachment_id = m->attachment_id;
+    as_attach.name = (char *)(uintptr_t) "(merge)";
+    as_attach.size = DM_SECTOR;
+    as_attach.n_layers = m->n_layers;
+    as_attach.layers = m->layers;
+    as_attach.n_pvs = m->n_pvs;
+    as_attach.pvs = m->pvs;
+    attach_command(n, term, command_id, &as_attach,
+                   &(struct opening){TABLE_MODE_JOB, NODE_TASK_MERGE, m->speed});
 }
 
 static void detach_command(struct node *n, const struct uuid *command_id, const Lunar__Detach *m)
@@ -455,6 +487,7 @@ static void detach_command(struct node *n, const struct uuid *command_id, const 
                h->step == HELD_GONE_REPORT) {
         h->command_id = *command_id;
     } else {
+        h->job.cancel = true; /* a merge hears it */
         held_send_result(n, command_id, LUNAR_E_BUSY, "it is being opened here; try again", "");
     }
 }
@@ -471,13 +504,17 @@ void held_command(struct node *n, uint64_t term, const Lunar__Command *command)
 
     switch (command->op_case) {
     case LUNAR__COMMAND__OP_ATTACH:
-        attach_command(n, term, &id, command->attach, TABLE_MODE_ATTACH);
+        attach_command(n, term, &id, command->attach,
+                       &(struct opening){TABLE_MODE_ATTACH, NODE_TASK_ATTACH, 0});
         break;
     case LUNAR__COMMAND__OP_DETACH:
         detach_command(n, &id, command->detach);
         break;
     case LUNAR__COMMAND__OP_FORMAT_JOB:
         format_command(n, term, &id, command->format_job);
+        break;
+    case LUNAR__COMMAND__OP_MERGE:
+        merge_command(n, term, &id, command->merge);
         break;
     case LUNAR__COMMAND__OP_OVERLAY:
     case LUNAR__COMMAND__OP_RESIZE:

@@ -13,6 +13,9 @@ void node_fence(struct node *node, const char *words)
     if (node->fenced)
         return;
     node->fenced = true;
+    struct held *h;
+    TAILQ_FOREACH (h, &node->held, link)
+        h->job.cancel = true; /* merges */
     relay_refuse_all(node, LUNAR_E_FENCED, words);
     relay_set_waiting(node);
 }

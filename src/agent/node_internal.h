@@ -73,7 +73,9 @@ struct held {
     bool close_wanted; /* a detach came while its QSD was being restarted, it grew or was changed */
     struct change change;
     struct space space;
-    bool may_stand; /* a job: an attempt before this one may have left its map */
+    enum node_task_kind job_kind; /* of a job */
+    struct qsd_job job;           /* a merge's order and progress */
+    bool may_stand;               /* a job: an attempt before this one may have left its map */
 };
 
 /* The LUNs that a message names beside the first one. */

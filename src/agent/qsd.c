@@ -29,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -182,11 +183,17 @@ struct launch {
     char tmpdir[512]; /* "TMPDIR=..." */
     char **environment;
     int listen_fds[2];
+    pid_t dies_with; /* 0: it outlives us */
 };
 
 static void child_exec(const struct launch *launch)
 {
     setsid();
+    if (launch->dies_with) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != launch->dies_with)
+            _exit(127);
+    }
     int null = open("/dev/null", O_RDONLY);
     int out = open(launch->log_path, O_WRONLY | O_CREAT | O_APPEND, 0600);
     dup2(null, 0);
@@ -252,6 +259,7 @@ static int launch_daemon(const struct qsd_config *config, const char *socket_pat
     int rc = launch.listen_fds[1] = listen_on(events_path, err);
     if (rc >= 0) {
         launch.environment = environment_with(launch.tmpdir);
+        launch.dies_with = config->job ? getpid() : 0;
         rc = launch_run(&launch, ret, err);
         free(launch.environment);
         close(launch.listen_fds[1]);
@@ -302,7 +310,7 @@ static int clean_leftovers(const struct qsd_config *config, struct error *err)
 {
     char path[512];
 
-    if (vdpa_present(config->name))
+    if (config->job || vdpa_present(config->name))
         return 0;
     inflight_log_path(config, path, sizeof path);
     unlink(path);
@@ -316,7 +324,7 @@ static int start(const struct qsd_config *config, struct qsd *ret,
     char socket_path[512];
 
     assert(strlen(config->name) > 0 && strlen(config->name) <= SERIAL_MAX);
-    int rc = vduse_check(err);
+    int rc = config->job ? 0 : vduse_check(err);
     if (rc < 0)
         return rc;
     if (qsd_adopt(config, ret, NULL) == 0) {
@@ -345,6 +353,12 @@ int qsd_start(const struct qsd_config *config, struct qsd *ret, struct error *er
 {
     assert(config->n_layers > 0);
     return start(config, ret, qsd_graph_build, err);
+}
+
+int qsd_start_job(const struct qsd_config *config, struct qsd *ret, struct error *err)
+{
+    assert(config->job && config->n_layers > 0);
+    return start(config, ret, qsd_graph_build_chain, err);
 }
 
 int qsd_start_failing(const struct qsd_config *config, struct qsd *ret, struct error *err)

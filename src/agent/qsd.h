@@ -53,6 +53,8 @@ struct qsd_config {
     const char *name;               /* VDUSE name, at most 20 bytes (virtio serial) */
     const struct qsd_layer *layers; /* leaf first */
     uint32_t n_layers;
+    bool job;          /* exports nothing, dies with the thread that started it */
+    uint32_t writable; /* which of them is; the others are never written (SAFETY 15) */
     uint64_t
         size; /* virtual size; a leaf that says less is grown to it, one that says more refused */
 };
@@ -67,8 +69,10 @@ struct qsd {
  * LUNAR_E_UNSUPPORTED without VDUSE in the kernel. If the vdpa device is there (its former server
  * died), the daemon takes over what waits. */
 int qsd_start(const struct qsd_config *config, struct qsd *ret, struct error *err);
-/* The same, but every request is answered EIO: it drains a disk whose server died (SAFETY 10).
- * Layers are ignored. */
+/* Layers and nothing above them, for a job. */
+int qsd_start_job(const struct qsd_config *config, struct qsd *ret, struct error *err);
+/* The same as qsd_start, but every request is answered EIO: it drains a disk whose server died
+ * (SAFETY 10). Layers are ignored. */
 int qsd_start_failing(const struct qsd_config *config, struct qsd *ret, struct error *err);
 /* Finds a running one by its pid file; LUNAR_E_NOT_FOUND if it is gone. Does not speak to it. */
 int qsd_adopt(const struct qsd_config *config, struct qsd *ret, struct error *err);
@@ -95,6 +99,18 @@ bool qsd_alive(const struct qsd *qsd);
 void qsd_socket_path(const struct qsd_config *config, char *ret, size_t size);
 /* <run_dir>/events.sock, of a monitor for qsd_events.h alone */
 void qsd_events_path(const struct qsd_config *config, char *ret, size_t size);
+
+/* A job's order and its state, shared with whoever watches or cancels it. */
+struct qsd_job {
+    uint64_t speed; /* bytes per second; 0: as fast as it goes */
+    _Atomic bool cancel;
+    _Atomic uint64_t done, total; /* bytes */
+};
+/* Copies what layers[0] holds into layers[1] (`writable` is 1) with a daemon of its own, which
+ * exports nothing and dies with the calling thread; takes as long as it takes. 0: layers[1] shows
+ * what both showed together, and that is flushed. LUNAR_E_BUSY: cancelled; LUNAR_E_INDETERMINATE:
+ * the daemon may be writing still. Begun again after any failure, it copies all of it once more. */
+int qsd_merge(const struct qsd_config *config, struct qsd_job *job, struct error *err);
 
 /* vdpa bus, by netlink or the `vdpa` tool. `ret_disk` is "/dev/vdX" found by the serial.
  * Idempotent. */

@@ -111,7 +111,7 @@ json_t *qsd_graph_image(const struct qsd_layer *layer, const struct qsd_layer *b
                      "unmap", "read-only", read_only, "cache", "direct", 1);
 }
 
-/* Lower layers are read-only: whoever else uses them must never see them change (SAFETY 15). */
+/* All but one are read-only: whoever else uses them must never see them change (SAFETY 15). */
 static int add_layers(struct qmp *qmp, const struct qsd_config *config, uint64_t *ret_size,
                       struct error *err)
 {
@@ -119,9 +119,10 @@ static int add_layers(struct qmp *qmp, const struct qsd_config *config, uint64_t
 
     for (uint32_t i = 0; rc == 0 && i < config->n_layers; i++) {
         const struct qsd_layer *layer = &config->layers[i];
-        rc = run(qmp, "blockdev-add", qsd_graph_device(layer, i > 0, i < NATIVE_LAYERS), err);
+        bool read_only = i != config->writable;
+        rc = run(qmp, "blockdev-add", qsd_graph_device(layer, read_only, i < NATIVE_LAYERS), err);
         if (rc == 0)
-            rc = run(qmp, "blockdev-add", qsd_graph_image(layer, NULL, i > 0), err);
+            rc = run(qmp, "blockdev-add", qsd_graph_image(layer, NULL, read_only), err);
         if (rc < 0)
             error_prefix(err, "layer %" PRIu32 " (%s)", i, layer->path);
         if (rc == 0 && i == 0)
@@ -135,8 +136,8 @@ static int link_layers(struct qmp *qmp, const struct qsd_config *config, struct 
     json_t *options = json_array();
 
     for (uint32_t i = 0; i + 1 < config->n_layers; i++)
-        json_array_append_new(options,
-                              qsd_graph_image(&config->layers[i], &config->layers[i + 1], i > 0));
+        json_array_append_new(options, qsd_graph_image(&config->layers[i], &config->layers[i + 1],
+                                                       i != config->writable));
     if (json_array_size(options) == 0) {
         json_decref(options);
         return 0;
@@ -192,6 +193,14 @@ int qsd_graph_build(struct qmp *qmp, const struct qsd_config *config, struct err
     if (rc == 0)
         rc = add_export(qmp, config->name, err);
     return rc;
+}
+
+int qsd_graph_build_chain(struct qmp *qmp, const struct qsd_config *config, struct error *err)
+{
+    uint64_t size;
+    int rc = add_layers(qmp, config, &size, err);
+
+    return rc < 0 ? rc : link_layers(qmp, config, err);
 }
 
 /* null-co alone would acknowledge writes; blkdebug above it fails every read, write, discard and

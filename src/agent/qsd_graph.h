@@ -6,6 +6,8 @@
 #include "agent/qsd.h"
 
 int qsd_graph_build(struct qmp *qmp, const struct qsd_config *config, struct error *err);
+/* The layers alone, linked, and nothing over them. */
+int qsd_graph_build_chain(struct qmp *qmp, const struct qsd_config *config, struct error *err);
 /* A disk of the same size that answers everything with EIO. */
 int qsd_graph_build_failing(struct qmp *qmp, const struct qsd_config *config, struct error *err);
 

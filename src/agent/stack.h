@@ -146,6 +146,11 @@ int stack_recover(const char *root, const struct uuid *pool_id, bool teardown_al
                   void (*adopted)(void *data, struct stack *stack), void *data, struct error *err);
 void stack_free(struct stack *stack); /* memory and pidfd alone; nothing is torn down */
 
+/* Merge: what layers[0] of the spec holds goes into layers[1]; see qsd_merge.
+ * LUNAR_E_INDETERMINATE: a map of it stands still. */
+int stack_merge(const char *root, const struct stack_life *life, const struct stack_spec *spec,
+                struct qsd_job *job, struct error *err);
+
 /* FormatJob: maps the layer under a job name, zeroes the head (thick: all of it), runs qemu-img
  * create, unmaps. */
 int stack_format(const char *root, const struct stack_life *life, const struct stack_spec *spec,

@@ -148,7 +148,7 @@ int stack_format(const char *root, const struct stack_life *life, const struct s
     int rc = stack_spec_check(spec, err);
     if (rc < 0)
         return rc;
-    stack_job_name(spec, name);
+    stack_job_name(spec, 0, name);
     rc = check_idle(spec, name, err);
     if (rc == 0)
         rc = stack_map_layer(life, spec, 0, 'J', name, false, err);

@@ -6,9 +6,10 @@
  * Names. VDUSE and serial: "v" and the volume's short id in 16 digits. Device-mapper:
  * "lunar-<vduse>-h", "-p", "-l<index>"
  * ("-l<index>-v<16 hex>" for a layer of another volume, below a clone), "-t<index>-<hex>" for the
- * tail of a layer that begins at that many MiB, "lunar-job-<vduse>-<index>". Uuids:
- * "LUNAR-<kind>-<pool short>-<attachment>-<name>", kinds L, T, P, H and J: with pool and attachment
- * in it, what stands in the kernel can be told apart and torn down without any file.
+ * tail of a layer that begins at that many 4 KiB blocks, "lunar-job-<vduse>-<index>" (and "-v<16
+ * hex>" as above). Uuids: "LUNAR-<kind>-<pool short>-<attachment>-<name>", kinds L, T, P, H and J:
+ * with pool and attachment in it, what stands in the kernel can be told apart and torn down without
+ * any file.
  */
 #ifndef LUNAR_AGENT_STACK_INTERNAL_H
 #define LUNAR_AGENT_STACK_INTERNAL_H
@@ -25,7 +26,7 @@ void stack_vduse_name(const struct stack_spec *spec, char ret[STACK_VDUSE_SIZE])
 /* kind 'H' or 'P' */
 void stack_handle_name(const struct stack_spec *spec, char kind, char ret[DM_NAME_SIZE]);
 void stack_layer_name(const struct stack_spec *spec, uint32_t i, char ret[DM_NAME_SIZE]);
-void stack_job_name(const struct stack_spec *spec, char ret[DM_NAME_SIZE]);
+void stack_job_name(const struct stack_spec *spec, uint32_t i, char ret[DM_NAME_SIZE]);
 void stack_dm_uuid(const struct stack_spec *spec, char kind, const char *name,
                    char ret[DM_UUID_SIZE]);
 void stack_run_dir(const char *root, const struct uuid *attachment, char ret[STACK_PATH_SIZE]);
@@ -49,6 +50,8 @@ int stack_state_save(const char *root, const struct stack *stack, struct error *
  * stack_spec_free(&ret->spec) after success. */
 int stack_state_load(const char *root, const struct uuid *attachment, struct stack *ret,
                      struct error *err);
+/* The folder alone, for a job. */
+int stack_run_dir_make(const char *root, const struct uuid *attachment, struct error *err);
 /* Removes the folder with all that is in it (flat). Absent is fine. */
 int stack_state_remove(const char *root, const struct uuid *attachment, struct error *err);
 

@@ -32,10 +32,14 @@ void stack_layer_name(const struct stack_spec *spec, uint32_t i, char ret[DM_NAM
                  layer->index, layer->volume_short);
 }
 
-void stack_job_name(const struct stack_spec *spec, char ret[DM_NAME_SIZE])
+void stack_job_name(const struct stack_spec *spec, uint32_t i, char ret[DM_NAME_SIZE])
 {
-    snprintf(ret, DM_NAME_SIZE, "lunar-job-v%016" PRIx64 "-%" PRIu32, uuid_short(&spec->volume_id),
-             spec->layers[0].index);
+    const struct stack_layer *layer = &spec->layers[i];
+    uint64_t own = uuid_short(&spec->volume_id);
+    int n = snprintf(ret, DM_NAME_SIZE, "lunar-job-v%016" PRIx64 "-%" PRIu32, own, layer->index);
+
+    if (layer->volume_short != own)
+        snprintf(ret + n, DM_NAME_SIZE - (size_t)n, "-v%016" PRIx64, layer->volume_short);
 }
 
 void stack_dm_uuid(const struct stack_spec *spec, char kind, const char *name,

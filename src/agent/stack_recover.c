@@ -204,9 +204,8 @@ static void list_attachments(const struct recovery *r, struct uuid_list *list)
             list_add(list, &r->devices[i].attachment);
 }
 
-/* A job's worker died with its agent; error under the map ends what it still had on its way to the
- * LUN. */
-static int remove_jobs(const struct recovery *r, struct error *err)
+static int each_job(const struct recovery *r, int (*run)(const char *name, struct error *err),
+                    struct error *err)
 {
     int rc = 0;
 
@@ -214,9 +213,7 @@ static int remove_jobs(const struct recovery *r, struct error *err)
         const struct stack_device *device = &r->devices[i];
         if (device->kind != 'J' || device->pool_short != uuid_short(r->pool_id))
             continue;
-        rc = dm_wipe(device->name, err);
-        if (rc == 0)
-            rc = dm_remove(device->name, err);
+        rc = run(device->name, err);
     }
     return rc;
 }
@@ -232,7 +229,9 @@ int stack_recover(const char *root, const struct uuid *pool_id, bool teardown_al
     if (rc < 0)
         return rc;
     list_attachments(&r, &list);
-    rc = remove_jobs(&r, err);
+    /* A job's worker died with its agent; error under the map ends what it still had on its way to
+     * the LUN. A merge's daemon that lives yet has the maps open: it goes with its folder. */
+    rc = each_job(&r, dm_wipe, err);
     for (size_t i = 0; i < list.n; i++) {
         struct error why = ERROR_INIT;
         int one = recover_one(&r, &list.ids[i], &why);
@@ -241,6 +240,8 @@ int stack_recover(const char *root, const struct uuid *pool_id, bool teardown_al
         if (one < 0 && rc == 0)
             rc = error_set(err, one, "%s", why.text);
     }
+    if (rc == 0)
+        rc = each_job(&r, dm_remove, err);
     free(list.ids);
     free(r.devices);
     return rc;

@@ -131,6 +131,14 @@ static int make_folders(const char *path, struct error *err)
     }
 }
 
+int stack_run_dir_make(const char *root, const struct uuid *attachment, struct error *err)
+{
+    char folder[STACK_PATH_SIZE];
+
+    stack_run_dir(root, attachment, folder);
+    return make_folders(folder, err);
+}
+
 int stack_state_save(const char *root, const struct stack *stack, struct error *err)
 {
     char folder[STACK_PATH_SIZE];

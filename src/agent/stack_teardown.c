@@ -216,8 +216,6 @@ static int run_teardown(const struct teardown *t, struct error *err)
     if (rc == 0)
         rc = each_of_kind(t, 'J', dm_wipe, err); /* the same for a job, which has nothing else */
     if (rc == 0)
-        rc = each_of_kind(t, 'J', dm_remove, err);
-    if (rc == 0)
         rc = ensure_served(t, err);
     if (rc == 0)
         rc = each_of_kind(t, 'P', dm_wipe, err);
@@ -233,6 +231,8 @@ static int run_teardown(const struct teardown *t, struct error *err)
         rc = end_daemon(t, err);
     if (rc == 0)
         rc = each_of_kind(t, 'L', dm_remove, err);
+    if (rc == 0)
+        rc = each_of_kind(t, 'J', dm_remove, err); /* its daemon held it open */
     if (rc == 0)
         rc = stack_tails_remove(t->attachment, err);
     if (rc == 0)

@@ -322,6 +322,14 @@ struct catalogue_layer *catalogue_layer_by_name(struct catalogue *c, const char 
     return bsearch(&key, c->layers, c->n_layers, sizeof key, by_layer_name);
 }
 
+const struct catalogue_layer *catalogue_layer_by_id(const struct catalogue *c,
+                                                    uint64_t volume_short, uint32_t index)
+{
+    struct catalogue_layer key;
+    snprintf(key.lv_name, sizeof key.lv_name, "v%016" PRIx64 ".%" PRIu32, volume_short, index);
+    return c->n_layers ? bsearch(&key, c->layers, c->n_layers, sizeof key, by_layer_name) : NULL;
+}
+
 bool catalogue_volume_is_new(const struct catalogue_volume *v)
 {
     return v->layers[0].is_new;

@@ -8,6 +8,7 @@
  * set: v=<volume uuid>        whose layer it is      p=<LV or ->      the layer below
  *   r=leaf|frozen|snap     role                   g=<n>            map generation
  *   new                    not formatted yet (SAFETY 17)
+ *   m                      merged into the layer below: p may be put in its place everywhere
  * of a leaf, besides:
  *   n=<escaped name>  s=<virtual size>  k=thin|thick  q=<uuid of the creating request>
  *   del                    the volume's deletion has begun
@@ -64,6 +65,7 @@ struct catalogue_layer {
     uint32_t parent; /* in catalogue.layers; CATALOGUE_NO_LAYER: the bottom */
     uint32_t users;  /* layers that name it as their parent */
     uint32_t depth;  /* of its chain, itself counted */
+    bool merged;     /* the layer below holds all of it, too: nothing is to stand on it any more */
     bool garbage;    /* nobody needs it: to be removed, when no grant names it */
 };
 
@@ -153,6 +155,8 @@ struct catalogue_volume *catalogue_by_id(struct catalogue *c, const struct uuid 
 struct catalogue_snapshot *catalogue_snapshot_by_name(struct catalogue *c, const char *name);
 struct catalogue_snapshot *catalogue_snapshot_by_id(struct catalogue *c, const struct uuid *id);
 struct catalogue_layer *catalogue_layer_by_name(struct catalogue *c, const char *lv_name);
+const struct catalogue_layer *catalogue_layer_by_id(const struct catalogue *c,
+                                                    uint64_t volume_short, uint32_t index);
 bool catalogue_volume_is_new(const struct catalogue_volume *v);
 bool catalogue_volume_is_deleting(const struct catalogue_volume *v);
 /* A snapshot or a rollback of it is under way: its next leaf is being made, or its former one has
@@ -208,6 +212,15 @@ struct catalogue_leaf {
 };
 void catalogue_create_args(const char *vg, const struct catalogue_leaf *leaf, uint64_t extent_size,
                            struct catalogue_args *ret);
+/* What a layer's LV can need that holds all of a volume, with a sixteenth for clusters that killed
+ * daemons have leaked. */
+uint64_t catalogue_merged_max(uint64_t virtual_size, uint64_t extent_size);
+void catalogue_merged_args(const char *vg, const struct catalogue_layer *layer,
+                           struct catalogue_args *ret);
+/* `layer` stood on `from` and stands on `to` instead. */
+void catalogue_reparent_args(const char *vg, const struct catalogue_layer *layer,
+                             const struct catalogue_layer *from, const struct catalogue_layer *to,
+                             struct catalogue_args *ret);
 /* To `size` bytes, absolute: the same again changes nothing (SAFETY 6). */
 void catalogue_extend_args(const char *vg, const struct catalogue_layer *layer, uint64_t size,
                            struct catalogue_args *ret);

@@ -138,6 +138,32 @@ void catalogue_create_args(const char *vg, const struct catalogue_leaf *leaf, ui
     add(ret, "%s", vg);
 }
 
+uint64_t catalogue_merged_max(uint64_t virtual_size, uint64_t extent_size)
+{
+    uint64_t size = qcow2_size_max(virtual_size);
+    return round_up(size + size / 16, extent_size);
+}
+
+void catalogue_merged_args(const char *vg, const struct catalogue_layer *layer,
+                           struct catalogue_args *ret)
+{
+    begin(ret, "lvchange");
+    add(ret, "--addtag");
+    add(ret, "lunar.m");
+    add(ret, "%s/%s", vg, layer->lv_name);
+}
+
+void catalogue_reparent_args(const char *vg, const struct catalogue_layer *layer,
+                             const struct catalogue_layer *from, const struct catalogue_layer *to,
+                             struct catalogue_args *ret)
+{
+    begin(ret, "lvchange");
+    add(ret, "--deltag");
+    add(ret, "lunar.p=%s", from->lv_name);
+    add_tag(ret, "p", to->lv_name);
+    add(ret, "%s/%s", vg, layer->lv_name);
+}
+
 void catalogue_extend_args(const char *vg, const struct catalogue_layer *layer, uint64_t size,
                            struct catalogue_args *ret)
 {

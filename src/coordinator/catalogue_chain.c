@@ -103,16 +103,18 @@ static void fill_layer(const struct candidate *c, struct catalogue_layer *ret)
 {
     const struct lvm_lv *lv = c->lv;
 
-    *ret = (struct catalogue_layer){.volume_short = uuid_short(&c->volume),
-                                    .index = c->index,
-                                    .map_generation = c->map_generation,
-                                    .size = lv->size,
-                                    .is_new = c->is_new,
-                                    .deleting = tags_has(lv, "lunar.del"),
-                                    .n_segments = lv->n_segments,
-                                    .role = c->role,
-                                    .parent = CATALOGUE_NO_LAYER,
-                                    .depth = c->depth};
+    *ret =
+        (struct catalogue_layer){.volume_short = uuid_short(&c->volume),
+                                 .index = c->index,
+                                 .map_generation = c->map_generation,
+                                 .size = lv->size,
+                                 .is_new = c->is_new,
+                                 .deleting = tags_has(lv, "lunar.del"),
+                                 .n_segments = lv->n_segments,
+                                 .merged = c->role == CATALOGUE_FROZEN && tags_has(lv, "lunar.m"),
+                                 .role = c->role,
+                                 .parent = CATALOGUE_NO_LAYER,
+                                 .depth = c->depth};
     snprintf(ret->lv_name, sizeof ret->lv_name, "%s", lv->name);
     ret->segments = mem_array(lv->n_segments, sizeof *ret->segments);
     if (lv->n_segments)

@@ -27,6 +27,7 @@ struct leader *leader_new(const struct leader_config *config)
     l->data = config->data;
     l->catalogue = config->catalogue;
     l->next_token = 1;
+    l->merge_speed = LEADER_MERGE_SPEED;
     l->nodes = calloc(l->sb->layout.max_nodes + 1, sizeof *l->nodes);
     if (!l->nodes)
         abort();
@@ -122,6 +123,7 @@ static void reconcile(struct leader *leader)
     }
     leader->garbage_waits = false;
     garbage_collect(leader);
+    merge_layers(leader);
 }
 
 void leader_start(struct leader *leader, uint64_t now_ms)
@@ -247,6 +249,7 @@ static void step(struct leader *l, struct op *op, int rc, const struct error *er
         [OP_CREATE] = create_step, [OP_DELETE] = delete_step,     [OP_ATTACH] = attach_step,
         [OP_DETACH] = detach_step, [OP_SNAPSHOT] = snapshot_step, [OP_ROLLBACK] = rollback_step,
         [OP_UNSNAP] = unsnap_step, [OP_GARBAGE] = garbage_step,   [OP_EXPAND] = expand_step,
+        [OP_MERGE] = merge_step,
     };
     steps[op->kind](l, op, rc, err);
 }
@@ -396,6 +399,7 @@ void leader_commit_done(struct leader *leader, uint64_t token, int rc, const str
     op->token = 0;
     step(leader, op, rc, err);
     garbage_collect(leader);
+    merge_layers(leader);
 }
 
 void leader_grants_done(struct leader *leader, uint64_t token, int rc, const struct error *err,

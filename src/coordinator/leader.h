@@ -34,6 +34,8 @@
 /* With so many operations under way no orphaned grants are looked into: clients come first. */
 #define LEADER_RECONCILE_OPS_MAX 1024u
 #define LEADER_WAITERS_MAX       16u
+/* Bytes per second that the merging of layers may take from the LUN: guests come first. */
+#define LEADER_MERGE_SPEED (64ull << 20)
 
 /* Who wants an answer. */
 struct waiter {

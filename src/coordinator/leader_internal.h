@@ -24,6 +24,7 @@ enum op_kind {
     OP_UNSNAP,  /* deletes a snapshot; its volume_id is the snapshot's id */
     OP_GARBAGE, /* its volume_id is zero */
     OP_EXPAND,
+    OP_MERGE, /* its volume_id is the job's own */
     OP_KINDS
 };
 
@@ -42,6 +43,8 @@ enum op_kind {
  *   unsnap: START, COMMIT_FROZEN
  *   garbage: START, COMMIT_REMOVE
  *   expand: START, COMMIT_SIZE, RESIZE; of a detached volume without RESIZE
+ *   merge: START, COMMIT_EXTEND, WAIT_NODE, GRANT, COMMAND, UNGRANT, COMMIT_MERGED,
+ *     COMMIT_REPARENT for each layer above
  */
 enum op_state {
     OP_STATE_START,
@@ -59,6 +62,9 @@ enum op_state {
     OP_STATE_COMMIT_REMOVE,
     OP_STATE_COMMIT_SIZE,
     OP_STATE_RESIZE,
+    OP_STATE_COMMIT_EXTEND,
+    OP_STATE_COMMIT_MERGED,
+    OP_STATE_COMMIT_REPARENT,
     OP_STATE_DONE,
     OP_STATES
 };
@@ -170,8 +176,11 @@ struct leader {
     uint64_t next_token;
     uint64_t now_ms; /* of the event being handled */
     uint64_t reconciled_ms;
-    uint32_t reconcile_at; /* host id whose grants are looked at next */
-    bool garbage_waits;    /* its removal failed: not before the next reconciliation */
+    uint32_t reconcile_at;   /* host id whose grants are looked at next */
+    uint64_t merge_speed;    /* bytes per second */
+    uint32_t merge_failures; /* in a row */
+    uint64_t merge_not_before_ms;
+    bool garbage_waits; /* its removal failed: not before the next reconciliation */
 };
 
 /* --- ops.c --- */
@@ -243,6 +252,8 @@ void unsnap_step(struct leader *l, struct op *op, int rc, const struct error *er
 /* --- op_garbage.c --- */
 /* Removes what nobody needs, if there is any and no grant names it. */
 void garbage_collect(struct leader *l);
+/* An operation is about to build upon the layer. */
+bool op_builds_upon(const struct leader *l, const struct catalogue_layer *layer);
 void garbage_step(struct leader *l, struct op *op, int rc, const struct error *err);
 
 void delete_request(struct leader *l, const struct waiter *w, const struct uuid *volume_id);
@@ -255,6 +266,10 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
  * cannot be asked now. */
 bool detach_resume(struct leader *l, uint32_t host, const struct table_entry *e);
 void detach_step(struct leader *l, struct op *op, int rc, const struct error *err);
+
+/* --- op_merge.c --- */
+void merge_layers(struct leader *l); /* begins the next one, if there is one to be begun */
+void merge_step(struct leader *l, struct op *op, int rc, const struct error *err);
 
 /* --- op_inspect.c --- */
 void inspect_request(struct leader *l, const struct waiter *w, const Lunar__NodeInspect *m);

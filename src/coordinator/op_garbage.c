@@ -18,7 +18,7 @@ struct batch {
     uint32_t n;
 };
 
-static bool is_built_upon(const struct leader *l, const struct catalogue_layer *layer)
+bool op_builds_upon(const struct leader *l, const struct catalogue_layer *layer)
 {
     const struct op *op;
     TAILQ_FOREACH (op, &l->ops, link)
@@ -57,7 +57,7 @@ static void choose(struct leader *l, const struct catalogue_layer **garbage, uin
     qsort(garbage, n, sizeof *garbage, deepest_first);
     for (uint32_t i = 0; i < n && ret->n < CATALOGUE_REMOVE_MAX; i++) {
         const struct catalogue_layer *layer = garbage[i];
-        bool stay = stays[layer - l->catalogue->layers] || is_built_upon(l, layer) ||
+        bool stay = stays[layer - l->catalogue->layers] || op_builds_upon(l, layer) ||
                     grant_any_names(l, layer);
         if (!stay)
             ret->layers[ret->n++] = layer;

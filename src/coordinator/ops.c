@@ -94,10 +94,23 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
             [OP_STATE_COMMIT_SIZE] = BIT(RESIZE) | BIT(DONE),
             [OP_STATE_RESIZE] = BIT(DONE),
         },
+    [OP_MERGE] =
+        {
+            [OP_STATE_START] =
+                BIT(COMMIT_EXTEND) | BIT(WAIT_NODE) | BIT(COMMIT_REPARENT) | BIT(DONE),
+            [OP_STATE_COMMIT_EXTEND] = BIT(WAIT_NODE) | BIT(DONE),
+            [OP_STATE_WAIT_NODE] = BIT(GRANT) | BIT(DONE),
+            [OP_STATE_GRANT] = BIT(COMMAND) | BIT(UNGRANT) | BIT(DONE),
+            [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(DONE),
+            [OP_STATE_UNGRANT] = BIT(COMMIT_MERGED) | BIT(DONE),
+            [OP_STATE_COMMIT_MERGED] = BIT(COMMIT_REPARENT) | BIT(DONE),
+            [OP_STATE_COMMIT_REPARENT] = BIT(COMMIT_REPARENT) | BIT(DONE),
+        },
 };
 
-static const char *const kind_names[OP_KINDS] = {
-    "create", "delete", "attach", "detach", "snapshot", "rollback", "unsnap", "garbage", "expand"};
+static const char *const kind_names[OP_KINDS] = {"create",   "delete",   "attach", "detach",
+                                                 "snapshot", "rollback", "unsnap", "garbage",
+                                                 "expand",   "merge"};
 
 struct op *op_new(struct leader *l, enum op_kind kind, const struct uuid *volume_id)
 {

@@ -440,23 +440,33 @@ int command_probe_added(struct leader *l, uint32_t host_id, const struct uuid *c
     return send_to_node(l, host_id, command_id, &command);
 }
 
-/* The whole chain, leaf first; frees with free_chain. */
-static size_t chain_message(const struct leader *l, const struct catalogue_volume *v,
-                            Lunar__Layer *layers[CATALOGUE_LAYERS_MAX], struct pv_list *pvs)
-{
-    for (uint32_t i = 0; i < v->n_layers; i++) {
-        layers[i] = layer_message(&v->layers[i]);
-        pv_list_add(l->catalogue, &v->layers[i], pvs);
-    }
-    if (!v->thick)
-        layers[0]->max_size = CATALOGUE_THIN_MAP_SIZE; /* the leaf's: behind it, writers wait */
-    return v->n_layers;
-}
-
 static void free_chain(Lunar__Layer **layers, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         free(layers[i]);
+}
+
+/* The layers that the attachment's grant names, which is what its node has or is to have: of a
+ * chain that was opened before some of its layers were merged, these too. 0: one of them is gone.
+ */
+static size_t granted_message(const struct leader *l, const struct op *op,
+                              Lunar__Layer *layers[CATALOGUE_LAYERS_MAX], struct pv_list *pvs)
+{
+    const struct table_entry *e = table_find_attachment(
+        (struct table *)(uintptr_t)&l->nodes[op->host_id].grants, &op->attachment_id);
+    size_t n = 0;
+
+    for (uint32_t i = 0; e && i < e->n_layers; i++) {
+        const struct catalogue_layer *layer =
+            catalogue_layer_by_id(l->catalogue, e->layers[i].volume_short, e->layers[i].index);
+        if (!layer) {
+            free_chain(layers, n);
+            return 0;
+        }
+        layers[n++] = layer_message(layer);
+        pv_list_add(l->catalogue, layer, pvs);
+    }
+    return n;
 }
 
 static int send_attach(struct leader *l, const struct op *op, const struct catalogue_volume *v)
@@ -471,7 +481,11 @@ static int send_attach(struct leader *l, const struct op *op, const struct catal
     m.name = text(v->name);
     m.size = v->size;
     m.thick = v->thick;
-    m.n_layers = chain_message(l, v, layers, &pvs);
+    m.n_layers = granted_message(l, op, layers, &pvs);
+    if (m.n_layers == 0)
+        return LUNAR_E_NOT_FOUND;
+    if (!v->thick)
+        layers[0]->max_size = CATALOGUE_THIN_MAP_SIZE; /* the leaf's: behind it, writers wait */
     m.pvs = pvs.list;
     m.n_pvs = pvs.n;
     m.layers = layers;
@@ -491,7 +505,10 @@ static int send_overlay(struct leader *l, const struct op *op, const struct cata
 
     m.volume_id = uuid_to_pb(&v->id);
     m.attachment_id = uuid_to_pb(&op->attachment_id);
-    m.n_layers = chain_message(l, v, layers, &pvs);
+    m.n_layers = granted_message(l, op, layers, &pvs);
+    if (m.n_layers == 0)
+        return LUNAR_E_NOT_FOUND;
+    layers[0]->max_size = CATALOGUE_THIN_MAP_SIZE; /* the leaf's: behind it, writers wait */
     m.layers = layers;
     m.pvs = pvs.list;
     m.n_pvs = pvs.n;
@@ -512,7 +529,11 @@ static int send_resize(struct leader *l, const struct op *op, const struct catal
     m.volume_id = uuid_to_pb(&v->id);
     m.attachment_id = uuid_to_pb(&op->attachment_id);
     m.size = v->size;
-    m.n_layers = chain_message(l, v, layers, &pvs);
+    m.n_layers = granted_message(l, op, layers, &pvs);
+    if (m.n_layers == 0)
+        return LUNAR_E_NOT_FOUND;
+    if (!v->thick)
+        layers[0]->max_size = CATALOGUE_THIN_MAP_SIZE;
     m.layers = layers;
     m.pvs = pvs.list;
     m.n_pvs = pvs.n;
@@ -558,10 +579,34 @@ static int send_detach(struct leader *l, const struct op *op)
     return send_command(l, op, &command);
 }
 
+/* The chain that the job's grant names. */
+static int send_merge(struct leader *l, const struct op *op)
+{
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__Merge m = LUNAR__MERGE__INIT;
+    Lunar__Layer *layers[CATALOGUE_LAYERS_MAX];
+    struct pv_list pvs = {.n = 0};
+
+    m.volume_id = uuid_to_pb(&op->volume_id);
+    m.attachment_id = uuid_to_pb(&op->attachment_id);
+    m.n_layers = granted_message(l, op, layers, &pvs);
+    m.layers = layers;
+    m.pvs = pvs.list;
+    m.n_pvs = pvs.n;
+    m.speed = l->merge_speed;
+    command.op_case = LUNAR__COMMAND__OP_MERGE;
+    command.merge = &m;
+    int rc = m.n_layers >= 2 ? send_command(l, op, &command) : LUNAR_E_NOT_FOUND;
+    free_chain(layers, m.n_layers);
+    return rc;
+}
+
 int command_send(struct leader *l, const struct op *op, const struct catalogue_volume *v)
 {
     if (op->kind == OP_DETACH)
         return send_detach(l, op);
+    if (op->kind == OP_MERGE)
+        return send_merge(l, op);
     if (!v)
         return LUNAR_E_NOT_FOUND; /* it vanished from the catalogue: nothing to be done on a node */
     if (op->state == OP_STATE_OVERLAY)

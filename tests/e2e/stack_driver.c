@@ -7,15 +7,16 @@
  *     stack_driver [-r ROOT] grow SPEC...                     the attachment's, a longer layer
  *     stack_driver [-r ROOT] overlay SPEC...                  the attachment's, one layer more
  *     stack_driver [-r ROOT] resize SPEC...                   the attachment's, a larger size
+ *     stack_driver [-r ROOT] merge SPEC...                    the first layer into the second
  *     stack_driver [-r ROOT] detach|restart ATTACHMENT        (these adopt what stands first)
  *     stack_driver [-r ROOT] recover|teardown                 of the pool below
  *     stack_driver [-r ROOT] supervise SECONDS                restarts daemons as they die
  *
  * SPEC: device=/dev/vdb size=BYTES volume=UUID attachment=UUID name=NAME [thick=1] and at least one
- * segment=OFFSET:LENGTH (max=BYTES: what the layer's map shows); layer=INDEX before segments begins
- * the next layer (leaf first). The pool is always "test". Exit code 0; else 1 with "CODE: sentence"
- * on standard error; 2 for usage. Without `detach`, everything outlives it: each run is an agent
- * restart.
+ * segment=OFFSET:LENGTH (max=BYTES: what the layer's map shows); layer=[VOLUME:]INDEX before
+ * segments begins the next layer (leaf first). The pool is always "test". Exit code 0; else 1 with
+ * "CODE: sentence" on standard error; 2 for usage. Without `detach`, everything outlives it: each
+ * run is an agent restart.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -69,14 +70,24 @@ static struct uuid parse_uuid(const char *text)
     return id;
 }
 
-static struct stack_layer *last_layer(struct stack_spec *spec, bool fresh, uint32_t index)
+/* "INDEX", or "UUID:INDEX" of another volume's; NULL: the last one. */
+static struct stack_layer *last_layer(struct stack_spec *spec, const char *fresh)
 {
+    const char *colon = fresh ? strchr(fresh, ':') : NULL;
+    char volume[UUID_TEXT_SIZE] = "";
+
+    if (colon)
+        snprintf(volume, sizeof volume, "%.*s", (int)(colon - fresh), fresh);
     if (fresh || spec->n_layers == 0) {
+        struct uuid id = colon ? parse_uuid(volume) : spec->volume_id;
         spec->layers = reallocarray(spec->layers, spec->n_layers + 1, sizeof *spec->layers);
         if (!spec->layers)
             abort();
         spec->layers[spec->n_layers++] =
-            (struct stack_layer){.volume_short = uuid_short(&spec->volume_id), .index = index};
+            (struct stack_layer){.volume_short = uuid_short(&id),
+                                 .index = (uint32_t)atoi(colon   ? colon + 1
+                                                         : fresh ? fresh
+                                                                 : "0")};
     }
     return &spec->layers[spec->n_layers - 1];
 }
@@ -84,7 +95,7 @@ static struct stack_layer *last_layer(struct stack_spec *spec, bool fresh, uint3
 static void add_segment(struct stack_spec *spec, const char *value)
 {
     struct stack_segment segment;
-    struct stack_layer *layer = last_layer(spec, false, 0);
+    struct stack_layer *layer = last_layer(spec, NULL);
 
     if (sscanf(value, "%" SCNu64 ":%" SCNu64, &segment.lun_offset, &segment.length) != 2)
         usage("segment=OFFSET:LENGTH");
@@ -109,9 +120,9 @@ static void set_key(struct stack_spec *spec, const char *key, const char *value)
     else if (strcmp(key, "attachment") == 0)
         spec->attachment_id = parse_uuid(value);
     else if (strcmp(key, "layer") == 0)
-        last_layer(spec, true, (uint32_t)atoi(value));
+        last_layer(spec, value);
     else if (strcmp(key, "max") == 0)
-        last_layer(spec, false, 0)->max_size = strtoull(value, NULL, 10);
+        last_layer(spec, NULL)->max_size = strtoull(value, NULL, 10);
     else if (strcmp(key, "segment") == 0)
         add_segment(spec, value);
     else
@@ -179,6 +190,15 @@ static int change(const char *command, const struct stack_spec *spec, struct err
     return rc;
 }
 
+static int merge(const struct stack_spec *spec, struct error *err)
+{
+    struct qsd_job job = {0};
+    int rc = stack_merge(root, &life, spec, &job, err);
+
+    printf("%llu\n", (unsigned long long)job.done);
+    return rc;
+}
+
 static int with_spec(const char *command, char **argv, struct error *err)
 {
     struct stack_spec spec;
@@ -194,6 +214,8 @@ static int with_spec(const char *command, char **argv, struct error *err)
     else if (strcmp(command, "grow") == 0 || strcmp(command, "overlay") == 0 ||
              strcmp(command, "resize") == 0)
         rc = change(command, &spec, err);
+    else if (strcmp(command, "merge") == 0)
+        rc = merge(&spec, err);
     else if (strcmp(command, "attach") == 0)
         rc = stack_attach(root, &life, &spec, &stack, err);
     else
@@ -238,6 +260,8 @@ static int supervise(int seconds, struct error *err)
 
 static bool takes_spec(const char *command)
 {
+    if (strcmp(command, "merge") == 0)
+        return true;
     static const char *const those[] = {"format", "attach", "check", "grow", "overlay", "resize"};
 
     for (size_t i = 0; i < sizeof those / sizeof *those; i++)

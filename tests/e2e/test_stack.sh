@@ -601,6 +601,54 @@ a_thick_volume_is_expanded() {
     ok "a thick volume is expanded in two steps: its new bytes are zeroes before they show"
 }
 
+# Four layers of a volume, w at the bottom, z the leaf; y is merged into x, which has got room for it.
+lay() { case $1 in w) echo layer=$2""0 segment=$((256*mib)):$((64*mib));; x) echo layer=$2""1 segment=$((400*mib)):$((64*mib)) $3;;
+    y) echo layer=$2""2 segment=$((500*mib)):$((64*mib));; z) echo layer=$2""3 segment=$((600*mib)):$((64*mib));; esac; }
+room="segment=$((800*mib)):$((64*mib))"
+lays() { local l; for l in "$@"; do lay $l "" ""; done; }
+job=(device=/dev/vdb size=$((1024*mib)) volume=77777777-89ab-4def-8000-000000000001 attachment=a7000000-0000-4000-8000-000000000007 name=merge)
+merging=(device=/dev/vdb size=$((96*mib)) volume=$vol attachment=$att name=vol1)
+merge() { d merge "${job[@]}" $(lay y $vol: "") $(lay x $vol: "$room") $(lay w $vol: ""); }
+write_layer() { # LAYERS, leaf first: formats the leaf and writes some of all of them
+    d format "${merging[@]}" $(lays $1) && d attach "${merging[@]}" $(lays "$@") >/dev/null || broken "attach $*"
+    local at n; for n in 1 2 3 4 5 6; do
+        at=$((RANDOM % 90)); dd if=/dev/urandom of=$dev bs=64k seek=$((at*16)) count=$((RANDOM % 60 + 1)) oflag=direct status=none || broken "write"
+        dd if=/dev/urandom of=$dev bs=4k seek=$((RANDOM * 3 / 4)) count=3 oflag=direct status=none || broken "write"
+    done
+    blkdiscard -z -o $(((RANDOM % 90)*mib)) -l $((2*mib)) $dev && blkdiscard -o $(((RANDOM % 90)*mib)) -l $((2*mib)) $dev || broken "discard"
+}
+merged_layers_read_the_same() {
+    write_layer w; detach; write_layer x w; detach; write_layer y x w; detach; write_layer z y x w
+    local before; before=$(sha256sum <$dev)
+    local round killed=0
+    for round in 020 060 120 200 300; do
+        { timeout -s KILL 0.$round stack_driver merge "${job[@]}" $(lay y $vol: "") $(lay x $vol: "$room") $(lay w $vol: "") >/dev/null 2>>$log; } 2>/dev/null
+        [ $? = 137 ] && killed=$((killed + 1))
+        within 10 sh -c '[ $(pgrep -xc qemu-storage-da) = 1 ]' || broken "the job's daemon outlives its agent"
+        d recover >/dev/null || broken "recover after 0.$round s"
+        [ -z "$(dmsetup ls | grep lunar-job)" ] || broken "a job's map is left"
+        echo 3 >/proc/sys/vm/drop_caches
+        [ "$(sha256sum <$dev)" = "$before" ] || broken "other bytes after 0.$round s"
+    done
+    ( while [ "$(sha256sum <$dev)" = "$before" ]; do echo 3 >/proc/sys/vm/drop_caches; [ -e /run/stop ] && exit 0; done; exit 1 ) & local r=$!
+    local bytes; bytes=$(merge) || broken "merge: $(tail -n 2 $log)"
+    [ "$bytes" -gt $mib ] || broken "merged $bytes bytes"
+    touch /run/stop; wait $r || broken "other bytes while it was merged"
+    rm /run/stop
+    merge >/dev/null || broken "the same merge again"
+    [ "$(sha256sum <$dev)" = "$before" ] || broken "other bytes with the merged layer in the chain"
+    detach
+    d attach "${merging[@]}" $(lay z "" "") $(lay x "" "$room") $(lay w "" "") >/dev/null || broken "attach without the layer"
+    [ "$(sha256sum <$dev)" = "$before" ] || broken "other bytes without the merged layer"
+    detach; nothing_left "detach"
+    printf '%s\n' "0 $((64*2048)) linear /dev/vdb $((400*2048))" "$((64*2048)) $((64*2048)) linear /dev/vdb $((800*2048))" | dmsetup create check
+    qemu-img check -f qcow2 /dev/mapper/check >/run/check 2>&1; local rc=$?
+    dmsetup remove check
+    [ $rc = 0 ] || [ $rc = 3 ] || { cat /run/check; broken "qemu-img check"; }
+    echo "# $bytes bytes merged $(took stack_merged), killed $killed times before"
+    ok "a layer merged into the one below: a reader of both sees no change, killed or not, nor without the layer"
+}
+
 run() { echo "$*" | grep -qE "$PATTERN" && "$@"; }
 umount -l /mnt 2>/dev/null; d teardown >/dev/null; rm -f $dev $thick_dev # of an earlier run in the same node
 run data_survives_detach_and_attach
@@ -628,5 +676,6 @@ run overlays_die_at_every_step
 run what_is_no_empty_leaf_is_not_put_over
 run a_volume_is_expanded_under_a_writer
 run a_thick_volume_is_expanded
+run merged_layers_read_the_same
 echo "$passed passed, 0 failed"
 GUEST

@@ -617,3 +617,31 @@ int stack_format(const char *root, const struct stack_life *life, const struct s
     ghost_formatted(spec);
     return unmap(x, err);
 }
+
+/* Only the layer that is written is mapped here: the others are read, as by anybody. */
+int stack_merge(const char *root, const struct stack_life *life, const struct stack_spec *spec,
+                struct qsd_job *job, struct error *err)
+{
+    struct stack_spec written;
+    struct mapped *x;
+
+    (void)root;
+    int rc = stack_spec_check(spec, err);
+    if (rc < 0)
+        return rc;
+    stack_spec_copy(&written, spec);
+    for (uint32_t i = 0; i < written.n_layers; i++)
+        if (i != 1)
+            free(written.layers[i].segments);
+    written.layers[0] = written.layers[1];
+    written.n_layers = 1;
+    rc = map(life, &written, true, &x, err);
+    stack_spec_free(&written);
+    if (rc < 0)
+        return rc;
+    consumer_write(x->io);
+    rc = step("commit", err);
+    if (rc == 0 && job->cancel)
+        rc = error_set(err, LUNAR_E_BUSY, "the merge was cancelled");
+    return rc < 0 ? give_up(x, rc, err) : unmap(x, err);
+}

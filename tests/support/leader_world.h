@@ -30,7 +30,7 @@ struct world {
     struct uuid held[MAX_NODES + 1][WORLD_HELD_MAX]; /* attachments that the node has open */
     struct table_layer writes[MAX_NODES + 1][WORLD_HELD_MAX]; /* the leaf that each writes */
     int n_held[MAX_NODES + 1];
-    int formats, probes, overlays, resizes;
+    int formats, probes, overlays, resizes, merges;
     uint64_t resized; /* the size of the last one */
     bool forgets;     /* nodes have nothing open that they are asked to switch */
     bool hostile;     /* nodes lie: what they write is not known */
@@ -52,7 +52,7 @@ struct world {
     bool nodes_silent;
     uint32_t silent_node, blind_node; /* one; the second sees no LUN that it is asked about */
     int node_error;                   /* what nodes answer */
-    int overlay_error;                /* the same, to Overlay alone */
+    int overlay_error, merge_error;   /* the same, to these alone */
     int send_fail;                    /* what sending to a node gives */
     bool asleep;                      /* the coordinator was, of late */
     uint64_t slow_ms; /* so long it takes from the question to sanlock until the leader is told */
@@ -326,6 +326,28 @@ static inline int node_resizes(uint32_t host, const Lunar__Resize *m)
     return 0;
 }
 
+/* SAFETY 15: whoever may have the layer that is written reads it through the one above. */
+static inline int node_merges(uint32_t host, const Lunar__Merge *m)
+{
+    struct uuid id = uuid_from_pb(m->attachment_id);
+    assert(w.hostile || (granted(host, &id) && m->n_layers >= 2));
+    check_grant(host, &id, m->layers, m->n_layers);
+    for (uint32_t h = 1; h <= MAX_NODES && !w.hostile; h++)
+        for (uint32_t i = 0; i < w.grants[h].n_entries; i++) {
+            const struct table_entry *e = &w.grants[h].entries[i];
+            bool above = false;
+            for (uint32_t k = 0; k < e->n_layers; k++) {
+                bool lower = e->layers[k].volume_short == m->layers[1]->volume_short &&
+                             e->layers[k].index == m->layers[1]->index;
+                above = above || (e->layers[k].volume_short == m->layers[0]->volume_short &&
+                                  e->layers[k].index == m->layers[0]->index);
+                assert(!lower || above);
+            }
+        }
+    w.merges += w.merge_error == 0;
+    return w.merge_error;
+}
+
 static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device)
 {
     struct uuid id = {{0}};
@@ -356,6 +378,8 @@ static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device
         break;
     case LUNAR__COMMAND__OP_OVERLAY:
         return w.overlay_error ? w.overlay_error : node_overlays(host, c->overlay);
+    case LUNAR__COMMAND__OP_MERGE:
+        return node_merges(host, c->merge);
     case LUNAR__COMMAND__OP_RESIZE:
         return node_resizes(host, c->resize);
     default:

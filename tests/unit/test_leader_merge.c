@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Merging in the leader: which layers become one, and what a lost leader leaves. The world
+ * (leader_world.h) checks at each command that every grant that names the layer which is written
+ * names the one above it, too (SAFETY 15).
+ */
+#include "support/leader_world.h"
+
+static struct uuid snapshot_of(const struct uuid *volume, const char *name)
+{
+    struct waiter from = client();
+    ask_snapshot(&from, volume, name);
+    settle();
+    if (w.code != 0)
+        printf("# %s: %s\n", name, w.text);
+    return w.code == 0 ? uuid_from_pb(w.answer->response->snapshot->snapshot_id)
+                       : (struct uuid){{0}};
+}
+
+static int asked(void (*ask_it)(const struct waiter *, const struct uuid *), const struct uuid *id)
+{
+    struct waiter from = client();
+    ask_it(&from, id);
+    settle();
+    return w.code;
+}
+
+static uint32_t layers_of(const struct uuid *volume)
+{
+    struct catalogue *c = fake_lvm_catalogue(&w.lvm);
+    const struct catalogue_volume *v = catalogue_by_id(c, volume);
+    uint32_t n = v ? v->n_layers : 0;
+    catalogue_free(c);
+    free(c);
+    return n;
+}
+
+static void ticks(int n)
+{
+    for (; n > 0; n--) {
+        w.now += LEADER_RECONCILE_MS;
+        for (uint32_t h = 1; h <= 3; h++)
+            node_seen(h, w.generation[h] ? w.generation[h] : 1, 1, 0);
+        leader_tick(w.leader, w.now);
+        settle();
+    }
+}
+
+/* A volume with snapshots a, b, c; the first two are deleted. */
+static struct uuid id; /* of the volume */
+
+static void two_plain(bool live)
+{
+    struct uuid a, b, c;
+    struct waiter from = client();
+    id = made("disk");
+    if (live)
+        ask_attach(&from, &id, "node2");
+    settle();
+    a = snapshot_of(&id, "a");
+    b = snapshot_of(&id, "b");
+    c = snapshot_of(&id, "c");
+    CHECK(!uuid_is_zero(&c));
+    CHECK_EQ(layers_of(&id), 4);
+    CHECK_EQ(asked(ask_unsnap, &a), 0);
+    CHECK_EQ(asked(ask_unsnap, &b), 0);
+}
+
+static void two_plain_layers_become_one(void)
+{
+    world_reset();
+    two_plain(false);
+    CHECK_EQ(w.merges, 1);
+    CHECK_EQ(layers_of(&id), 3);
+    CHECK_EQ(w.lvm.n_lvs, 3); /* the upper one is gone */
+    for (uint32_t h = 1; h <= MAX_NODES; h++)
+        CHECK_EQ(w.grants[h].n_entries, 0);
+    ticks(3);
+    CHECK_EQ(w.merges, 1);
+    struct waiter from = client();
+    ask_attach(&from, &id, "node1");
+    settle();
+    CHECK_EQ(w.code, 0);
+}
+
+/* The node keeps the chain that it opened; what it has is not removed, and it goes on being told of
+ * it. */
+static void layers_of_an_attached_volume_are_merged_under_it(void)
+{
+    world_reset();
+    two_plain(true);
+    CHECK_EQ(w.merges, 1);
+    CHECK_EQ(layers_of(&id), 3);
+    CHECK_EQ(w.lvm.n_lvs, 4);
+    CHECK_EQ(w.grants[2].entries[0].n_layers, 4);
+    struct uuid d = snapshot_of(&id, "d"); /* the world compares the command with the grant */
+    CHECK(!uuid_is_zero(&d));
+    CHECK_EQ(layers_of(&id), 4);
+    CHECK_EQ(w.grants[2].entries[0].n_layers, 5);
+    struct waiter from = client();
+    ask_detach(&from, &id);
+    settle();
+    ticks(1);
+    CHECK_EQ(w.lvm.n_lvs, 4);
+    ask_attach(&from, &id, "node1");
+    settle();
+    CHECK_EQ(w.grants[1].entries[0].n_layers, 4);
+}
+
+static void who_reads_the_lower_one_alone_keeps_it_as_it_is(void)
+{
+    world_reset();
+    w.merge_error = LUNAR_E_EXEC;
+    two_plain(false);
+    struct table_entry *e = table_add(&w.grants[3]);
+    *e = (struct table_entry){.volume_id = id,
+                              .attachment_id = uuid_random(),
+                              .generation = 1,
+                              .term = 1,
+                              .mode = TABLE_MODE_ATTACH,
+                              .state = TABLE_STATE_GRANTED,
+                              .n_layers = 1};
+    e->layers[0] = (struct table_layer){uuid_short(&id), 0, 1};
+    w.merge_error = 0;
+    elect();
+    ticks(10);
+    CHECK_EQ(w.merges, 0);
+    CHECK_EQ(layers_of(&id), 4);
+}
+
+static void what_has_a_name_or_another_user_is_left_alone(void)
+{
+    world_reset();
+    id = made("disk");
+    struct uuid a = snapshot_of(&id, "a"), b = snapshot_of(&id, "b");
+    struct waiter from = client();
+    ask_clone(&from, "clone", 0, &a, NULL);
+    settle();
+    struct uuid clone = uuid_from_pb(w.answer->response->volume->volume_id);
+    CHECK_EQ(asked(ask_unsnap, &a), 0); /* b stands on it, and so does the clone */
+    CHECK_EQ(asked(ask_unsnap, &b), 0);
+    ticks(3);
+    CHECK_EQ(w.merges, 0);
+    CHECK_EQ(layers_of(&id), 3);
+    CHECK_EQ(asked(ask_delete, &clone), 0); /* now b alone does */
+    ticks(3);
+    CHECK_EQ(w.merges, 1);
+    CHECK_EQ(layers_of(&id), 2);
+    ticks(3);
+    CHECK_EQ(w.merges, 1); /* the leaf is not merged */
+}
+
+static void a_node_that_fails_is_asked_again_after_a_pause(void)
+{
+    world_reset();
+    w.merge_error = LUNAR_E_EXEC;
+    two_plain(false);
+    CHECK_EQ(layers_of(&id), 4);
+    uint64_t seqno = w.lvm.seqno;
+    ticks(1);
+    CHECK_EQ(w.lvm.seqno, seqno);
+    w.merge_error = 0;
+    ticks(4);
+    CHECK_EQ(w.merges, 1);
+    CHECK_EQ(layers_of(&id), 3);
+}
+
+static int merge_with_a_leader_lost(int steps, bool live)
+{
+    int done = 0;
+
+    world_reset();
+    w.merge_error = LUNAR_E_EXEC; /* not while it is set up */
+    two_plain(live);
+    w.merge_error = 0;
+    elect();
+    do
+        while (outside_step())
+            if (++done == steps)
+                elect();
+    while (w.merges == 0 && (ticks(1), done < 200));
+    ticks(8);
+    struct waiter from = client();
+    if (live) {
+        ask_detach(&from, &id);
+        settle();
+    }
+    ticks(2);
+    bool good = w.merges >= 1 && layers_of(&id) == 3 && w.lvm.n_lvs == 3;
+    for (uint32_t h = 1; h <= MAX_NODES; h++)
+        good = good && w.grants[h].n_entries == 0;
+    if (!good)
+        printf("# %d steps: %d merges, %u layers, %u LVs\n", steps, w.merges, layers_of(&id),
+               w.lvm.n_lvs);
+    return good ? done : -1;
+}
+
+static void a_leader_lost_after_any_step_is_made_good_by_the_next(void)
+{
+    for (int live = 0; live < 2; live++) {
+        int n = merge_with_a_leader_lost(0, live);
+        CHECK(n >= 6);
+        for (int steps = 1; steps <= n; steps++)
+            CHECK(merge_with_a_leader_lost(steps, live) > 0);
+        printf("# %s: %d steps\n", live ? "live" : "detached", n);
+    }
+}
+
+TEST_MAIN(TEST(two_plain_layers_become_one), TEST(layers_of_an_attached_volume_are_merged_under_it),
+          TEST(who_reads_the_lower_one_alone_keeps_it_as_it_is),
+          TEST(what_has_a_name_or_another_user_is_left_alone),
+          TEST(a_node_that_fails_is_asked_again_after_a_pause),
+          TEST(a_leader_lost_after_any_step_is_made_good_by_the_next))
