@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs in a node, for test_model.py: writes blocks that say which write they are of, and tells what a device holds.
+
+usage: model_io.py write DEVICE ID:FIRST:COUNT ...    blocks of 4 KiB, O_DIRECT, in this order; a line per piece that is done
+       model_io.py dump DEVICE                        runs of blocks as "FIRST COUNT ID"; ID 0: zeroes; "?": neither
+
+Failure modes: an I/O error is printed and the exit status 1.
+"""
+
+import mmap
+import os
+import struct
+import sys
+
+BLOCK = 4096
+PIECE = 256  # blocks in one write or read
+
+
+def content(write_id, block):
+    return struct.pack("<QQ", write_id, block) * (BLOCK // 16)
+
+
+def write(device, pieces):
+    fd = os.open(device, os.O_RDWR | os.O_DIRECT)
+    buffer = mmap.mmap(-1, PIECE * BLOCK)
+    for piece in pieces:
+        write_id, first, count = map(int, piece.split(":"))
+        for at in range(first, first + count, PIECE):
+            n = min(PIECE, first + count - at)
+            buffer.seek(0)
+            buffer.write(b"".join(content(write_id, at + i) for i in range(n)))
+            if os.pwrite(fd, memoryview(buffer)[: n * BLOCK], at * BLOCK) != n * BLOCK:
+                raise OSError("a short write")
+        print(piece, flush=True)
+
+
+def id_of(data, block):
+    write_id, said = struct.unpack_from("<QQ", data)
+    if write_id and said == block and data == data[:16] * (BLOCK // 16):
+        return write_id
+    return 0 if not data.strip(b"\0") else "?"
+
+
+def blocks(device):
+    fd = os.open(device, os.O_RDONLY | os.O_DIRECT)
+    size = os.lseek(fd, 0, os.SEEK_END) // BLOCK
+    buffer = mmap.mmap(-1, PIECE * BLOCK)
+    zero = bytes(PIECE * BLOCK)
+    for at in range(0, size, PIECE):
+        n = min(PIECE, size - at)
+        if os.preadv(fd, [memoryview(buffer)[: n * BLOCK]], at * BLOCK) != n * BLOCK:
+            raise OSError("a short read")
+        data = buffer[: n * BLOCK]
+        if data == zero[: n * BLOCK]:
+            yield from [0] * n
+            continue
+        for i in range(n):
+            yield id_of(data[i * BLOCK : (i + 1) * BLOCK], at + i)
+
+
+def dump(device):
+    first, count, current = 0, 0, None
+    for found in blocks(device):
+        if found != current:
+            if count:
+                print(first, count, current)
+            first, count, current = first + count, 0, found
+        count += 1
+    if count:
+        print(first, count, current)
+
+
+def main():
+    try:
+        if sys.argv[1] == "write":
+            write(sys.argv[2], sys.argv[3:])
+        else:
+            dump(sys.argv[2])
+    except OSError as error:
+        print(f"{sys.argv[2]}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+main()
