@@ -107,21 +107,57 @@ static int take_layers(Lunar__Layer *const *layers, size_t n, const struct named
     return rc;
 }
 
+/* Below the leaf that is open the chain stays as it was opened here: of layers that were merged
+ * since, a command does not tell any more, and what is below never changes in what it shows. */
+static void keep_opened(const struct held *h, struct stack_spec *want)
+{
+    struct stack_spec mine;
+    uint32_t more = 0;
+
+    while (more < want->n_layers && more < 2 &&
+           !same_layer(&want->layers[more], &h->spec.layers[0]))
+        more++;
+    for (uint32_t i = more + 1; i < want->n_layers; i++)
+        if (same_layer(&want->layers[i], &h->spec.layers[0]))
+            return; /* twice in one chain: nonsense */
+    if (more >= want->n_layers || more == 2 ||
+        want->layers[more].map_generation < h->spec.layers[0].map_generation)
+        return; /* another chain: refused by check_wanted */
+    stack_spec_copy(&mine, &h->spec);
+    for (uint32_t i = more + 1; i < want->n_layers; i++)
+        free(want->layers[i].segments);
+    want->n_layers = more + h->spec.n_layers;
+    want->layers = reallocarray(want->layers, want->n_layers, sizeof *want->layers);
+    if (!want->layers)
+        abort();
+    for (uint32_t i = 1; i < mine.n_layers; i++)
+        want->layers[more + i] = mine.layers[i];
+    free(mine.layers[0].segments);
+    free(mine.layers);
+}
+
 /* What is asked for, as a whole spec; stack_spec_free(ret) whatever comes of it. */
 static int take_wanted(const struct held *h, const Lunar__Command *command, struct stack_spec *ret,
                        struct error *err)
 {
-    bool overlay = command->op_case == LUNAR__COMMAND__OP_OVERLAY;
-    const struct named_pvs pvs = {overlay ? command->overlay->pvs : command->resize->pvs,
-                                  overlay ? command->overlay->n_pvs : command->resize->n_pvs};
+    int rc;
 
     stack_spec_copy(ret, &h->spec);
-    if (overlay)
-        return take_layers(command->overlay->layers, command->overlay->n_layers, &pvs, ret, err);
-    ret->size = command->resize->size;
-    if (ret->size == 0 || ret->size % DM_SECTOR || ret->size > (uint64_t)INT64_MAX)
-        return error_set(err, LUNAR_E_INVALID, "a bad size");
-    return take_layers(command->resize->layers, command->resize->n_layers, &pvs, ret, err);
+    if (command->op_case == LUNAR__COMMAND__OP_OVERLAY) {
+        rc = take_layers(command->overlay->layers, command->overlay->n_layers,
+                         &(struct named_pvs){command->overlay->pvs, command->overlay->n_pvs}, ret,
+                         err);
+    } else {
+        ret->size = command->resize->size;
+        if (ret->size == 0 || ret->size % DM_SECTOR || ret->size > (uint64_t)INT64_MAX)
+            return error_set(err, LUNAR_E_INVALID, "a bad size");
+        rc = take_layers(command->resize->layers, command->resize->n_layers,
+                         &(struct named_pvs){command->resize->pvs, command->resize->n_pvs}, ret,
+                         err);
+    }
+    if (rc == 0)
+        keep_opened(h, ret);
+    return rc;
 }
 
 /* ---- the steps ---- */

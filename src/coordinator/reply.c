@@ -440,15 +440,26 @@ int command_probe_added(struct leader *l, uint32_t host_id, const struct uuid *c
     return send_to_node(l, host_id, command_id, &command);
 }
 
+/* The whole chain, leaf first; frees with free_chain. */
+static size_t chain_message(const struct leader *l, const struct catalogue_volume *v,
+                            Lunar__Layer *layers[CATALOGUE_LAYERS_MAX], struct pv_list *pvs)
+{
+    for (uint32_t i = 0; i < v->n_layers; i++) {
+        layers[i] = layer_message(&v->layers[i]);
+        pv_list_add(l->catalogue, &v->layers[i], pvs);
+    }
+    if (!v->thick)
+        layers[0]->max_size = CATALOGUE_THIN_MAP_SIZE; /* the leaf's: behind it, writers wait */
+    return v->n_layers;
+}
+
 static void free_chain(Lunar__Layer **layers, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         free(layers[i]);
 }
 
-/* The layers that the attachment's grant names, which is what its node has or is to have: of a
- * chain that was opened before some of its layers were merged, these too. 0: one of them is gone.
- */
+/* The layers that the job's grant names. 0: one of them is gone. Frees with free_chain. */
 static size_t granted_message(const struct leader *l, const struct op *op,
                               Lunar__Layer *layers[CATALOGUE_LAYERS_MAX], struct pv_list *pvs)
 {
@@ -481,11 +492,7 @@ static int send_attach(struct leader *l, const struct op *op, const struct catal
     m.name = text(v->name);
     m.size = v->size;
     m.thick = v->thick;
-    m.n_layers = granted_message(l, op, layers, &pvs);
-    if (m.n_layers == 0)
-        return LUNAR_E_NOT_FOUND;
-    if (!v->thick)
-        layers[0]->max_size = CATALOGUE_THIN_MAP_SIZE; /* the leaf's: behind it, writers wait */
+    m.n_layers = chain_message(l, v, layers, &pvs);
     m.pvs = pvs.list;
     m.n_pvs = pvs.n;
     m.layers = layers;
@@ -505,10 +512,7 @@ static int send_overlay(struct leader *l, const struct op *op, const struct cata
 
     m.volume_id = uuid_to_pb(&v->id);
     m.attachment_id = uuid_to_pb(&op->attachment_id);
-    m.n_layers = granted_message(l, op, layers, &pvs);
-    if (m.n_layers == 0)
-        return LUNAR_E_NOT_FOUND;
-    layers[0]->max_size = CATALOGUE_THIN_MAP_SIZE; /* the leaf's: behind it, writers wait */
+    m.n_layers = chain_message(l, v, layers, &pvs);
     m.layers = layers;
     m.pvs = pvs.list;
     m.n_pvs = pvs.n;
@@ -529,11 +533,7 @@ static int send_resize(struct leader *l, const struct op *op, const struct catal
     m.volume_id = uuid_to_pb(&v->id);
     m.attachment_id = uuid_to_pb(&op->attachment_id);
     m.size = v->size;
-    m.n_layers = granted_message(l, op, layers, &pvs);
-    if (m.n_layers == 0)
-        return LUNAR_E_NOT_FOUND;
-    if (!v->thick)
-        layers[0]->max_size = CATALOGUE_THIN_MAP_SIZE;
+    m.n_layers = chain_message(l, v, layers, &pvs);
     m.layers = layers;
     m.pvs = pvs.list;
     m.n_pvs = pvs.n;
@@ -579,7 +579,6 @@ static int send_detach(struct leader *l, const struct op *op)
     return send_command(l, op, &command);
 }
 
-/* The chain that the job's grant names. */
 static int send_merge(struct leader *l, const struct op *op)
 {
     Lunar__Command command = LUNAR__COMMAND__INIT;

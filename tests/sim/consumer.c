@@ -75,6 +75,11 @@ struct consumer *consumer_open(struct machine *m, const struct stack_spec *spec)
     return c;
 }
 
+void consumer_merges(struct consumer *c)
+{
+    ghost_writer_merges(c->map);
+}
+
 void consumer_move(struct consumer *c, const struct stack_spec *spec)
 {
     assert(consumer_is_drained(c));

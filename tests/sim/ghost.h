@@ -51,7 +51,8 @@ bool ghost_snapshot_is_ready(const struct uuid *snapshot);
 bool ghost_metadata_is_settled(bool empty, char *why, size_t size);
 
 /* --- what is open (ghost_grants.c) --- */
-void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool job);
+enum ghost_use { GHOST_ATTACH, GHOST_FORMAT, GHOST_MERGE };
+void ghost_mapping(const struct machine *m, const struct stack_spec *spec, enum ghost_use use);
 /* By the tables of the leader of now. */
 bool ghost_is_granted(uint32_t host, uint64_t generation, const struct uuid *attachment);
 void ghost_mapped(void); /* something new is mapped: checks for two writers */
@@ -66,6 +67,9 @@ void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *byt
 /* --- who writes (ghost_writers.c) --- */
 /* A map that reaches the LUN is about to be made: its number, from 1. */
 uint64_t ghost_writer_mapped(const struct machine *m, const struct stack_spec *spec);
+/* That map is a merge's: it may write what is frozen; who else has it is ghost_mapped's to judge.
+ */
+void ghost_writer_merges(uint64_t map);
 /* The machine writes another layer through it from now on. */
 void ghost_writer_moved(uint64_t map, const struct stack_layer *leaf);
 /* A write through that map lands. False: it is a stray one that is excused, and has no effect. */

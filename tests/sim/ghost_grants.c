@@ -80,8 +80,9 @@ bool ghost_is_granted(uint32_t host, uint64_t generation, const struct uuid *att
     return g && g->generation == generation;
 }
 
-void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool job)
+void ghost_mapping(const struct machine *m, const struct stack_spec *spec, enum ghost_use use)
 {
+    bool job = use != GHOST_ATTACH;
     uint32_t host = sanlock_host_id(m);
     const struct granted *g = find(host, &spec->attachment_id);
     enum ghost_volume state = ghost_volume_state(&spec->volume_id);
@@ -102,7 +103,7 @@ void ghost_mapping(const struct machine *m, const struct stack_spec *spec, bool 
         sim_violation("a-detach-is-for-ever",
                       "%s maps volume %s under an attachment whose detach was answered", m->name,
                       id);
-    if (job && f < n_formatted && formatted[f].opened)
+    if (use == GHOST_FORMAT && f < n_formatted && formatted[f].opened)
         sim_violation("formatted-before-ready", "%s formats volume %s, which is in use", m->name,
                       id);
     if (!job && state != GHOST_VOLUME_READY)
@@ -146,6 +147,30 @@ static bool overlap(const struct stack_spec *a, const struct stack_spec *b)
     return false;
 }
 
+/* A merge writes its second layer, and whoever else has that one reads it through the first; no
+ * other merge is at it. */
+static bool merges_under(const struct mapped_view *merge, const struct mapped_view *v)
+{
+    const struct stack_layer *upper = &merge->spec->layers[0], *lower = &merge->spec->layers[1];
+    bool above = false;
+
+    if (v->merges && share_extents(lower, &v->spec->layers[1]))
+        return true;
+    for (uint32_t k = 0; k < v->spec->n_layers; k++) {
+        if (!above && share_extents(lower, &v->spec->layers[k]))
+            return true;
+        above = above || share_extents(upper, &v->spec->layers[k]);
+    }
+    return false;
+}
+
+static bool conflicts(const struct mapped_view *one, const struct mapped_view *two)
+{
+    if (one->merges)
+        return merges_under(one, two);
+    return overlap(one->spec, two->spec);
+}
+
 /* What a machine that woke up dead has mapped is judged by what it writes (ghost_writers.c). */
 static bool may_write(const struct mapped_view *v)
 {
@@ -157,7 +182,7 @@ static bool may_write(const struct mapped_view *v)
 static void compare(void *data, const struct mapped_view *two)
 {
     const struct mapped_view *one = ((struct pair *)data)->one;
-    if (one->spec == two->spec || !overlap(one->spec, two->spec))
+    if (one->spec == two->spec || !conflicts(one, two))
         return;
     if (!may_write(one) || !may_write(two))
         return;

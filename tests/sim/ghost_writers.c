@@ -34,6 +34,7 @@ struct map {
     const struct machine *machine;
     uint32_t host;
     uint64_t generation;
+    bool merges;
 };
 
 struct range {
@@ -60,13 +61,18 @@ uint64_t ghost_writer_mapped(const struct machine *m, const struct stack_spec *s
 {
     uint64_t number = ++n_maps;
     assert(number < MAPS_MAX);
-    maps[number] = (struct map){m, sanlock_host_id(m), sanlock_generation(m)};
+    maps[number] = (struct map){m, sanlock_host_id(m), sanlock_generation(m), false};
     if (!lun_lets_write(m, sim_now_us()) ||
         (ghost_is_excused(m, maps[number].host, maps[number].generation) &&
          !ghost_is_granted(maps[number].host, maps[number].generation, &spec->attachment_id)))
         return number; /* it has nothing by right: every write of it is a stray one */
     ghost_writer_moved(number, &spec->layers[0]);
     return number;
+}
+
+void ghost_writer_merges(uint64_t map)
+{
+    maps[map].merges = true;
 }
 
 void ghost_writer_moved(uint64_t map, const struct stack_layer *leaf)
@@ -91,7 +97,7 @@ bool ghost_writer_landed(uint64_t map, uint64_t offset)
     uint64_t owner = owner_of(offset);
     const struct map *who = &maps[map], *whose = &maps[owner];
 
-    if (owner == map && !ghost_is_frozen(offset))
+    if (owner == map && (who->merges || !ghost_is_frozen(offset)))
         return true;
     if (!lun_has_reservations() && ghost_is_excused(who->machine, who->host, who->generation)) {
         sim_trace("a write of %s, which woke up dead, lands at %llu", who->machine->name,

@@ -29,7 +29,7 @@ struct mapped {
     uint64_t mapped_us;
     struct stack_spec spec;
     struct consumer *io; /* what goes through the L maps */
-    bool job, complete;
+    bool job, merges, complete;
     bool error; /* the L maps are error tables */
     bool qsd_alive;
     uint32_t qsd_pid;
@@ -87,6 +87,7 @@ void stack_model_each(void (*each)(void *data, const struct mapped_view *v), voi
                                          .host = x->host,
                                          .generation = x->generation,
                                          .job = x->job,
+                                         .merges = x->merges,
                                          .open = x->complete && !x->error,
                                          .writes = !x->error || !consumer_is_drained(x->io)});
 }
@@ -201,34 +202,50 @@ static int permitted(const struct stack_life *life, const struct stack_spec *spe
     return 0;
 }
 
-static void make_map(const struct stack_spec *spec, bool job, struct mapped **ret)
+/* What goes through the one map that is written: a merge's is its second. */
+static void open_consumer(struct mapped *x)
+{
+    struct stack_spec written = x->spec;
+
+    written.layers = &x->spec.layers[x->merges ? 1 : 0];
+    written.n_layers = x->merges ? 1 : x->spec.n_layers;
+    x->io = consumer_open(here(), &written);
+    if (x->merges)
+        consumer_merges(x->io);
+}
+
+static void make_map(const struct stack_spec *spec, enum ghost_use use, struct mapped **ret)
 {
     struct mapped *x = calloc(1, sizeof *x);
     x->machine = here();
     x->host = sanlock_host_id(x->machine);
     x->generation = sanlock_generation(x->machine);
     x->mapped_us = sim_now_us();
-    x->job = job;
+    x->job = use != GHOST_ATTACH;
+    x->merges = use == GHOST_MERGE;
     x->pidfd = -1;
     stack_spec_copy(&x->spec, spec);
     guard_model_mapping(x->machine, x->host, x->generation);
-    ghost_mapping(x->machine, spec, job);
-    x->io = consumer_open(here(), spec);
+    ghost_mapping(x->machine, spec, use);
+    open_consumer(x);
     x->next = all;
     all = *ret = x;
     sim_trace("map %s volume=%016llx %s", x->machine->name,
-              (unsigned long long)uuid_short(&spec->volume_id), job ? "job" : "attach");
+              (unsigned long long)uuid_short(&spec->volume_id),
+              use == GHOST_ATTACH   ? "attach"
+              : use == GHOST_FORMAT ? "job"
+                                    : "merge");
     ghost_mapped();
 }
 
-static int map(const struct stack_life *life, const struct stack_spec *spec, bool job,
+static int map(const struct stack_life *life, const struct stack_spec *spec, enum ghost_use use,
                struct mapped **ret, struct error *err)
 {
     int permit;
     int rc = permitted(life, spec, &permit, err);
     if (rc < 0)
         return rc;
-    make_map(spec, job, ret);
+    make_map(spec, use, ret);
     guard_permit_give_back(permit);
     return 0;
 }
@@ -319,7 +336,7 @@ int stack_attach(const char *root, const struct stack_life *life, const struct s
         rc = step("state", err);
     struct mapped *x;
     if (rc == 0)
-        rc = map(life, spec, false, &x, err);
+        rc = map(life, spec, GHOST_ATTACH, &x, err);
     if (rc < 0)
         return rc;
     rc = step("L maps", err);
@@ -603,7 +620,7 @@ int stack_format(const char *root, const struct stack_life *life, const struct s
         return error_set(err, LUNAR_E_IN_USE, "the layer is attached here");
     rc = x ? unmap(x, err) : 0; /* of an earlier job: its map is removed first */
     if (rc == 0)
-        rc = map(life, spec, true, &x, err);
+        rc = map(life, spec, GHOST_FORMAT, &x, err);
     if (rc < 0)
         return rc;
     consumer_write(x->io);
@@ -618,25 +635,17 @@ int stack_format(const char *root, const struct stack_life *life, const struct s
     return unmap(x, err);
 }
 
-/* Only the layer that is written is mapped here: the others are read, as by anybody. */
 int stack_merge(const char *root, const struct stack_life *life, const struct stack_spec *spec,
                 struct qsd_job *job, struct error *err)
 {
-    struct stack_spec written;
     struct mapped *x;
 
     (void)root;
     int rc = stack_spec_check(spec, err);
-    if (rc < 0)
-        return rc;
-    stack_spec_copy(&written, spec);
-    for (uint32_t i = 0; i < written.n_layers; i++)
-        if (i != 1)
-            free(written.layers[i].segments);
-    written.layers[0] = written.layers[1];
-    written.n_layers = 1;
-    rc = map(life, &written, true, &x, err);
-    stack_spec_free(&written);
+    if (rc == 0 && (x = find(here(), &spec->attachment_id)))
+        rc = unmap(x, err); /* of an attempt before */
+    if (rc == 0)
+        rc = map(life, spec, GHOST_MERGE, &x, err);
     if (rc < 0)
         return rc;
     consumer_write(x->io);

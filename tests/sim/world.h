@@ -58,7 +58,8 @@ struct mapped_view {
     uint32_t host; /* and generation: as they were when it was mapped */
     uint64_t generation;
     bool job, open; /* open: complete */
-    bool writes;    /* it can still reach the LUN: no error table, or not drained */
+    bool merges; /* a job that writes its second layer, which others may read through the first */
+    bool writes; /* it can still reach the LUN: no error table, or not drained */
 };
 void stack_model_each(void (*each)(void *data, const struct mapped_view *v), void *data);
 
@@ -87,6 +88,8 @@ uint32_t guard_model_fences(const struct machine *m);
 /* --- consumer.c: what writes through a map --- */
 struct consumer;
 struct consumer *consumer_open(struct machine *m, const struct stack_spec *spec); /* not on yet */
+/* What it writes is frozen by right: a merge. */
+void consumer_merges(struct consumer *c);
 void consumer_run(struct consumer *c, bool on);
 void consumer_write(struct consumer *c); /* once */
 /* It writes that leaf from now on; what it wrote before is drained. */

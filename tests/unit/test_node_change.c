@@ -300,6 +300,28 @@ static void safety_16_only_one_new_leaf_on_what_stands_is_taken(void)
     CHECK_EQ(w.n_reports, 0);
 }
 
+/* Layers below were merged since: the command does not tell of them, the chain stays as it is. */
+static void what_was_merged_below_stays_in_the_chain_that_is_open(void)
+{
+    struct chain chain;
+    begin();
+    overlay(2);
+    report_ends(0);
+    task_ends(0);
+    overlay(3);
+    report_ends(0);
+    task_ends(0);
+    CHECK_EQ(w.code, 0);
+    make_chain(&chain, 4); /* 3, 2, 1, 0 */
+    chain.layers[2] = chain.layers[3];
+    overlay_with(&chain, 3); /* 3, 2, 0 */
+    report_ends(0);
+    CHECK_EQ(w.tasks[0]->spec->n_layers, 4);
+    CHECK_EQ(w.tasks[0]->spec->layers[2].index, 1);
+    task_ends(0);
+    CHECK_EQ(w.code, 0);
+}
+
 static void safety_14_an_older_map_of_a_layer_below_is_refused(void)
 {
     struct chain chain;
@@ -456,6 +478,7 @@ TEST_MAIN(TEST(safety_2_an_overlay_is_reported_before_anything_is_mapped),
           TEST(the_same_overlay_again_joins_or_is_done_again),
           TEST(safety_16_only_one_new_leaf_on_what_stands_is_taken),
           TEST(safety_14_an_older_map_of_a_layer_below_is_refused),
+          TEST(what_was_merged_below_stays_in_the_chain_that_is_open),
           TEST(an_overlay_that_failed_is_reported_on_and_goes_on),
           TEST(a_report_that_fails_stops_the_overlay),
           TEST(a_qsd_that_exits_meanwhile_is_started_again_afterwards),
