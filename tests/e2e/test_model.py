@@ -101,17 +101,18 @@ def write(name):
     attach(name)
     v = pool.volumes[name]
     todo = pieces(v.disk)
-    p = c.spawn(v.node, f"python3 /root/model_io.py write {v.device} " + " ".join(f"{i}:{f}:{n}" for i, f, n in todo))
+    node = v.node  # a cut takes it away from the model
+    p = c.spawn(node, f"python3 /root/model_io.py write {v.device} " + " ".join(f"{i}:{f}:{n}" for i, f, n in todo))
     cut = None
     if r.random() < 0.5:
         time.sleep(r.random())
-        cut = fault(v.node)
+        cut = fault(node)
     out = p.communicate(timeout=180)[0]
-    if cut == v.node:
+    if cut == node:
         for i, f, n in todo:
             v.disk.perhaps_wrote(i, f, n)
         return
-    expect(p.returncode == 0, f"a write to {name} on node{v.node} failed: {out}")
+    expect(p.returncode == 0, f"a write to {name} on node{node} failed: {out}")
     for i, f, n in todo:
         v.disk.wrote(i, f, n)
 
