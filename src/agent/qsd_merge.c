@@ -54,7 +54,18 @@ static int node_size(struct qmp *qmp, const struct qsd_layer *layer, uint64_t *r
     return rc;
 }
 
-/* Behind the upper layer's end the lower one's bytes do not show now, and would afterwards. */
+/* Bytes that one entry of a first-level table stands for: 64 KiB clusters, 8-byte entries. */
+#define L1_ENTRY_BYTES ((64ull << 10) * ((64ull << 10) / 8))
+
+static uint64_t l1_entries(uint64_t size)
+{
+    return (size + L1_ENTRY_BYTES - 1) / L1_ENTRY_BYTES;
+}
+
+/* Behind the upper layer's end the lower one's bytes do not show now, and would afterwards. And a
+ * lower layer that is smaller is made as large: if its first-level table had to grow for that, it
+ * would be moved, and its former place used for something else, while whoever has just read the
+ * header looks there for it. */
 static int check_sizes(struct qmp *qmp, const struct qsd_config *config, struct error *err)
 {
     uint64_t upper, lower;
@@ -66,6 +77,11 @@ static int check_sizes(struct qmp *qmp, const struct qsd_config *config, struct 
         rc = error_set(err, LUNAR_E_METADATA,
                        "the lower layer shows %" PRIu64 " bytes, the upper one %" PRIu64, lower,
                        upper);
+    if (rc == 0 && l1_entries(lower) != l1_entries(upper))
+        rc = error_set(err, LUNAR_E_UNSUPPORTED,
+                       "the lower layer of %" PRIu64
+                       " bytes has no table for the upper one's %" PRIu64,
+                       lower, upper);
     return rc;
 }
 

@@ -36,6 +36,9 @@
 #define LEADER_WAITERS_MAX       16u
 /* Bytes per second that the merging of layers may take from the LUN: guests come first. */
 #define LEADER_MERGE_SPEED (64ull << 20)
+/* Pairs that could not be merged are left alone by this leader; so many, then the oldest is tried
+ * again. */
+#define LEADER_MERGE_REFUSED_MAX 64u
 
 /* Who wants an answer. */
 struct waiter {

@@ -179,6 +179,9 @@ struct leader {
     uint32_t reconcile_at;   /* host id whose grants are looked at next */
     uint64_t merge_speed;    /* bytes per second */
     uint32_t merge_failures; /* in a row */
+    char merge_refused[LEADER_MERGE_REFUSED_MAX]
+                      [32]; /* upper layers of pairs that failed, a ring */
+    uint32_t n_merge_refused;
     uint64_t merge_not_before_ms;
     bool garbage_waits; /* its removal failed: not before the next reconciliation */
 };

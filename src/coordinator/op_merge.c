@@ -116,9 +116,26 @@ static void pause_merges(struct leader *l)
     l->merge_not_before_ms = l->now_ms + ((uint64_t)MERGE_PAUSE_MS << shifts);
 }
 
+/* The node said that it cannot be done: another pair has its turn. */
+static void refuse(struct leader *l, const struct op *op)
+{
+    char *name = l->merge_refused[l->n_merge_refused++ % LEADER_MERGE_REFUSED_MAX];
+    snprintf(name, sizeof *l->merge_refused, "%.31s", op->name);
+}
+
+static bool was_refused(const struct leader *l, const struct catalogue_layer *y)
+{
+    for (uint32_t i = 0; i < LEADER_MERGE_REFUSED_MAX; i++)
+        if (strcmp(l->merge_refused[i], y->lv_name) == 0)
+            return true;
+    return false;
+}
+
 static void give_up(struct leader *l, struct op *op)
 {
     pause_merges(l);
+    if (op->error.code == LUNAR_E_UNSUPPORTED || op->error.code == LUNAR_E_METADATA)
+        refuse(l, op);
     op_finish(l, op);
 }
 
@@ -355,7 +372,7 @@ void merge_layers(struct leader *l)
     }
     for (uint32_t i = 0; i < c->n_layers; i++) {
         const struct catalogue_layer *y = &c->layers[i], *x = below(c, y);
-        if (!is_pair(l, y, x))
+        if (!is_pair(l, y, x) || was_refused(l, y))
             continue;
         begin(l, y, x);
         return;

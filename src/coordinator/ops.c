@@ -101,7 +101,7 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
             [OP_STATE_COMMIT_EXTEND] = BIT(WAIT_NODE) | BIT(DONE),
             [OP_STATE_WAIT_NODE] = BIT(GRANT) | BIT(DONE),
             [OP_STATE_GRANT] = BIT(COMMAND) | BIT(UNGRANT) | BIT(DONE),
-            [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(DONE),
+            [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(GRANT) | BIT(DONE),
             [OP_STATE_UNGRANT] = BIT(COMMIT_MERGED) | BIT(DONE),
             [OP_STATE_COMMIT_MERGED] = BIT(COMMIT_REPARENT) | BIT(DONE),
             [OP_STATE_COMMIT_REPARENT] = BIT(COMMIT_REPARENT) | BIT(DONE),
@@ -210,9 +210,9 @@ bool op_is_at_node(const struct op *op)
 
 void reply_busy(struct leader *l, const struct waiter *w, const struct op *op)
 {
-    static const char *const doing[OP_KINDS] = {"created",  "deleted",      "attached",
-                                                "detached", "snapshotted",  "rolled back",
-                                                "deleted",  "cleared away", "expanded"};
+    static const char *const doing[OP_KINDS] = {
+        "created",     "deleted", "attached",     "detached", "snapshotted",
+        "rolled back", "deleted", "cleared away", "expanded", "merged"};
     char text[PAGE_NAME_SIZE + 128];
     snprintf(text, sizeof text, "the volume is being %s%s%s%s (%llu s by now); try again",
              doing[op->kind], op->host_id ? " on node '" : "",

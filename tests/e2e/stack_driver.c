@@ -94,7 +94,7 @@ static struct stack_layer *last_layer(struct stack_spec *spec, const char *fresh
 
 static void add_segment(struct stack_spec *spec, const char *value)
 {
-    struct stack_segment segment;
+    struct stack_segment segment = {0};
     struct stack_layer *layer = last_layer(spec, NULL);
 
     if (sscanf(value, "%" SCNu64 ":%" SCNu64, &segment.lun_offset, &segment.length) != 2)

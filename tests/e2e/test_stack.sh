@@ -645,6 +645,10 @@ merged_layers_read_the_same() {
     qemu-img check -f qcow2 /dev/mapper/check >/run/check 2>&1; local rc=$?
     dmsetup remove check
     [ $rc = 0 ] || [ $rc = 3 ] || { cat /run/check; broken "qemu-img check"; }
+    d format "${merging[@]}" size=$((2048*mib)) $(lays y) || broken "format"
+    merge >/dev/null && broken "a lower layer was merged into whose tables would have moved"
+    tail -n 1 $log | grep -q ^UNSUPPORTED || broken "not refused as UNSUPPORTED"
+    nothing_left "a refused merge"
     echo "# $bytes bytes merged $(took stack_merged), killed $killed times before"
     ok "a layer merged into the one below: a reader of both sees no change, killed or not, nor without the layer"
 }

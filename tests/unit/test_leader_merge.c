@@ -165,6 +165,50 @@ static void a_node_that_fails_is_asked_again_after_a_pause(void)
     CHECK_EQ(layers_of(&id), 3);
 }
 
+/* Its sizes, say: the next pair is not held up by it, and this one is not tried again and again. */
+static void a_pair_that_cannot_be_merged_is_left_alone(void)
+{
+    world_reset();
+    w.merge_error = LUNAR_E_UNSUPPORTED;
+    two_plain(false);
+    uint64_t seqno = w.lvm.seqno;
+    w.merge_error = 0;
+    ticks(20);
+    CHECK_EQ(w.merges, 0);
+    CHECK_EQ(w.lvm.seqno, seqno);
+    elect(); /* the next leader tries once more */
+    ticks(1);
+    CHECK_EQ(w.merges, 1);
+}
+
+/* Another operation's grant write has failed, and the node has begun a new run. */
+static void a_command_is_sent_again_behind_the_grants(void)
+{
+    world_reset();
+    w.merge_error = LUNAR_E_EXEC;
+    two_plain(false);
+    w.merge_error = 0;
+    elect();
+    w.nodes_silent = true;
+    ticks(1); /* the command is out */
+    uint32_t host = 0;
+    for (uint32_t h = 1; h <= MAX_NODES; h++)
+        if (w.grants[h].n_entries > 0)
+            host = h;
+    CHECK(host > 0);
+    struct waiter from = client();
+    ask_create(&from, "other", 1ull << 30, false);
+    w.grants_fail = LUNAR_E_INDETERMINATE;
+    settle();
+    w.grants_fail = 0;
+    w.nodes_silent = false;
+    node_seen(host, w.generation[host] ? w.generation[host] : 1, 3, 0);
+    settle();
+    ticks(4);
+    CHECK_EQ(w.merges, 1);
+    CHECK_EQ(layers_of(&id), 3);
+}
+
 static int merge_with_a_leader_lost(int steps, bool live)
 {
     int done = 0;
@@ -210,4 +254,6 @@ TEST_MAIN(TEST(two_plain_layers_become_one), TEST(layers_of_an_attached_volume_a
           TEST(who_reads_the_lower_one_alone_keeps_it_as_it_is),
           TEST(what_has_a_name_or_another_user_is_left_alone),
           TEST(a_node_that_fails_is_asked_again_after_a_pause),
+          TEST(a_pair_that_cannot_be_merged_is_left_alone),
+          TEST(a_command_is_sent_again_behind_the_grants),
           TEST(a_leader_lost_after_any_step_is_made_good_by_the_next))
