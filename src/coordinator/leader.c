@@ -27,6 +27,7 @@ struct leader *leader_new(const struct leader_config *config)
     l->data = config->data;
     l->catalogue = config->catalogue;
     l->next_token = 1;
+    l->merges = config->merges;
     l->merge_speed = LEADER_MERGE_SPEED;
     l->nodes = calloc(l->sb->layout.max_nodes + 1, sizeof *l->nodes);
     if (!l->nodes)

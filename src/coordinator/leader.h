@@ -73,6 +73,7 @@ struct leader_config {
     const struct leader_io *io;
     void *data;
     struct catalogue *catalogue; /* taken over */
+    bool merges;                 /* layers that nobody needs alone are merged */
 };
 
 struct leader *leader_new(const struct leader_config *config);

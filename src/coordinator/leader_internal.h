@@ -176,7 +176,8 @@ struct leader {
     uint64_t next_token;
     uint64_t now_ms; /* of the event being handled */
     uint64_t reconciled_ms;
-    uint32_t reconcile_at;   /* host id whose grants are looked at next */
+    uint32_t reconcile_at; /* host id whose grants are looked at next */
+    bool merges;
     uint64_t merge_speed;    /* bytes per second */
     uint32_t merge_failures; /* in a row */
     char merge_refused[LEADER_MERGE_REFUSED_MAX]

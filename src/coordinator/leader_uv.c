@@ -287,7 +287,9 @@ int leader_uv_open(struct coordinator *c, struct error *err)
 {
     c->io = leader_io;
     c->io.preempt = preempt_is_used(c) ? on_preempt : NULL;
+    const char *merges = getenv("LUNAR_MERGE");
     struct leader_config config = {.superblock = &c->sb,
+                                   .merges = merges && strcmp(merges, "1") == 0,
                                    .self = c->self,
                                    .io = &c->io,
                                    .data = c,

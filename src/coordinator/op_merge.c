@@ -361,7 +361,7 @@ void merge_layers(struct leader *l)
 {
     const struct catalogue *c = l->catalogue;
 
-    if (c->broken || l->now_ms < l->merge_not_before_ms || is_at_it(l))
+    if (!l->merges || c->broken || l->now_ms < l->merge_not_before_ms || is_at_it(l))
         return;
     for (uint32_t i = 0; i < c->n_layers; i++) {
         const struct catalogue_layer *y = &c->layers[i];

@@ -462,6 +462,7 @@ int main(int argc, char **argv)
     struct timespec begin, end;
     int c;
 
+    setenv("LUNAR_MERGE", "1", 1);
     while ((c = getopt_long(argc, argv, "j:h", options, NULL)) != -1)
         parse_option(&s, c);
     if (optind != argc || (s.sim.trace && s.count != 1) || s.sim.nodes > SIM_NODES_MAX) {

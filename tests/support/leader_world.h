@@ -195,6 +195,7 @@ static inline void drop_queue(void)
 static inline void elect(void)
 {
     struct leader_config config = {.superblock = &w.sb,
+                                   .merges = true,
                                    .self = {1, 1, ++w.term},
                                    .io = w.has_pr ? &fake_io_pr : &fake_io,
                                    .catalogue = fake_lvm_catalogue(&w.lvm)};
