@@ -25,6 +25,8 @@
 #include "base/log.h"
 
 #define UNMOUNT_DEADLINE_MS 10000
+/* Its maps are errors: nothing holds up its end any more. */
+#define DYING_DEADLINE_MS 5000
 
 struct teardown {
     const char *root;
@@ -94,8 +96,12 @@ static int ensure_served(const struct teardown *t, struct error *err)
     if (t->vduse[0] == '\0' || !vdpa_present(t->vduse))
         return 0;
     if (qsd_adopt(&config, &qsd, NULL) == 0) {
+        /* One that was just killed is still there and answers nobody. */
+        bool ends = qsd_check_export(&config, NULL) < 0 &&
+                    helper_wait_pidfd(qsd.pidfd, DYING_DEADLINE_MS) == 0;
         close(qsd.pidfd);
-        return 0;
+        if (!ends)
+            return 0;
     }
     if (vduse_served(t->vduse))
         return error_set(err, LUNAR_E_IN_USE,
