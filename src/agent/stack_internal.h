@@ -113,8 +113,9 @@ int stack_tail_freeze(const struct stack_life *life, const struct stack_spec *sp
 /* Layer i for the daemon; its map stands. */
 int stack_qsd_layer(const struct stack_spec *spec, uint32_t i, struct qsd_layer *ret,
                     struct error *err);
-/* Removes the L maps of this attachment that the spec does not name, with their tails: of an
- * overlay whose agent died before the state named it, so that no daemon knows them. */
+/* Removes the L maps of this attachment that the spec does not name, and the tails that nothing
+ * leads to: of an overlay or a growth whose agent died before the state named the map, so that no
+ * daemon knows them. The caller holds stack->maps, or nobody else knows the stack yet. */
 int stack_remove_strays(const struct stack_spec *spec, struct error *err);
 /* fsync of a device; system calls only, for helper_call. */
 int stack_flush_device(const char *path);

@@ -57,7 +57,6 @@ int stack_remove_strays(const struct stack_spec *spec, struct error *err)
 {
     struct stack_device *devices;
     size_t n;
-    bool any = false;
     int rc = stack_scan(&devices, &n, err);
 
     for (size_t i = 0; rc == 0 && i < n; i++) {
@@ -65,10 +64,10 @@ int stack_remove_strays(const struct stack_spec *spec, struct error *err)
             is_named(spec, devices[i].name))
             continue;
         rc = dm_remove(devices[i].name, err);
-        any = true;
     }
     free(devices);
-    return rc == 0 && any ? stack_tails_remove_loose(&spec->attachment_id, err) : rc;
+    /* Also with no stray map: whoever was killed may have come no further than its tail. */
+    return rc < 0 ? rc : stack_tails_remove_loose(&spec->attachment_id, err);
 }
 
 /* ---- the new chain ---- */

@@ -468,6 +468,10 @@ overlays_under_a_writer() {
     patterns; d format "${chained[@]}" $(chain 0) && d attach "${chained[@]}" $(chain 0) >/dev/null || broken "attach"
     write_slots & local w=$!
     within 20 test -e /run/slot.5 || broken "the writer does not start"
+    # what an agent leaves that is killed between a new leaf's tail and its map
+    loose=lunar-$vduse-t1-$(printf %x $((48*mib/4096)))
+    dmsetup create $loose -u "$(dmsetup info -c --noheadings -o uuid ${loose/-t1-/-t0-} | sed "s/-t0-/-t1-/")" --table "0 8 error" &&
+        dmsetup suspend $loose || broken "make a loose tail"
     for n in $(seq 1 20); do
         blank $n
         overlay $n || broken "overlay $n: $(tail -n 1 $log)"
