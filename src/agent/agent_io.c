@@ -131,7 +131,9 @@ static void task_run(uv_work_t *work)
             j->rc = stack_resize(j->a->root, &life, t->stack, t->spec, &j->err);
         break;
     case NODE_TASK_GROW:
-        j->rc = stack_grow(j->a->root, &life, t->stack, t->layer, &j->err);
+        j->rc = grant_check_term(j->a->fd, &j->a->sb, t->term, &j->err);
+        if (j->rc == 0)
+            j->rc = stack_grow(j->a->root, &life, t->stack, t->layer, &j->err);
         break;
     case NODE_TASK_MERGE:
         j->rc = check_granted(j);

@@ -12,7 +12,7 @@
 #include "diskrpc/table.h"
 #include "fencing/leases.h"
 
-static int check_term(int fd, const struct superblock *sb, uint64_t term, struct error *err)
+int grant_check_term(int fd, const struct superblock *sb, uint64_t term, struct error *err)
 {
     struct leader_record record;
     char space[48];
@@ -63,6 +63,6 @@ int grant_check(int fd, const struct superblock *sb, const struct incarnation *s
                 const struct uuid *attachment_id, const struct table_layer *layer,
                 struct error *err)
 {
-    int rc = check_term(fd, sb, term, err);
+    int rc = grant_check_term(fd, sb, term, err);
     return rc < 0 ? rc : check_table(fd, sb, self, term, attachment_id, layer, err);
 }

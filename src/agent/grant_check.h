@@ -21,4 +21,13 @@ int grant_check(int fd, const struct superblock *sb, const struct incarnation *s
                 const struct uuid *attachment_id, const struct table_layer *layer,
                 struct error *err);
 
+/*
+ * The half of it that is about the term, for extents that a coordinator of `term` answered to have
+ * given a layer that is open here. The answer followed its commit, and the acquire of a later
+ * coordinator, which raises the lease's version before it reads the metadata, has not come yet when
+ * this reads `term`: so every later coordinator reads a metadata text that has the extents in that
+ * layer, and gives them to nobody else. Results as above.
+ */
+int grant_check_term(int fd, const struct superblock *sb, uint64_t term, struct error *err);
+
 #endif

@@ -37,7 +37,8 @@ enum node_task_kind {
 struct node_task {
     enum node_task_kind kind;
     uint64_t token;
-    uint64_t term;             /* attach, format, overlay, resize: under which it was granted */
+    uint64_t term;             /* attach, format, overlay, resize: under which it was granted; grow:
+                                  under which it was answered */
     struct stack_spec *spec;   /* attach, format; overlay, resize: as it is to be */
     struct stack *stack;       /* all others: in; attach: out */
     struct stack_layer *layer; /* grow: the longer map */

@@ -53,6 +53,7 @@ struct space {
     uint64_t asked_ms, retry_ms;
     uint32_t failures;
     struct stack_layer *grown; /* answered; not in the kernel yet */
+    uint64_t term;             /* of the coordinator that answered it */
     uint64_t token;            /* of the task that is out; 0: none */
     struct node_task task;
 };

@@ -7,15 +7,16 @@
  * task gives it to the stack, beside whatever else the volume is doing -> the threshold stands
  * further back. growth.h says when and how much.
  *
- * Failure modes: an error for an answer, or an answer that is of another layer, of an older
- * generation or no longer: said in the log and asked again after a pause that grows; a writer that
- * comes to the end meanwhile waits in the kernel, which is no error (SAFETY 20). The pool is full:
- * the answer comes when there is space. The task fails: the same map is tried again after a pause,
- * for the coordinator has given it. The QSD dies: a task of growth ends before its restart begins,
- * a growth whose answer comes meanwhile waits for the restart; the ask stands through both. A
- * detach waits for the task, then all of it is forgotten: the next attach is told the map as it is
- * then. A snapshot gives the volume another leaf: the former one may grow until that is done, and
- * then needs nothing more.
+ * Failure modes: an answer of a coordinator that has a successor: the task finds that out from the
+ * LUN (grant_check.h) and it is asked again; an error for an answer, or an answer that is of
+ * another layer, of an older generation or no longer: said in the log and asked again after a pause
+ * that grows; a writer that comes to the end meanwhile waits in the kernel, which is no error
+ * (SAFETY 20). The pool is full: the answer comes when there is space. The task fails: the same map
+ * is tried again after a pause, for the coordinator has given it. The QSD dies: a task of growth
+ * ends before its restart begins, a growth whose answer comes meanwhile waits for the restart; the
+ * ask stands through both. A detach waits for the task, then all of it is forgotten: the next
+ * attach is told the map as it is then. A snapshot gives the volume another leaf: the former one
+ * may grow until that is done, and then needs nothing more.
  */
 #include <assert.h>
 #include <inttypes.h>
@@ -126,7 +127,7 @@ static void run_grow(struct node *n, struct held *h)
     s->token = n->next_token++;
     s->task = (struct node_task){.kind = NODE_TASK_GROW,
                                  .token = s->token,
-                                 .term = h->term,
+                                 .term = s->term,
                                  .spec = &h->spec,
                                  .stack = h->stack,
                                  .layer = s->grown,
@@ -250,6 +251,7 @@ static void take_answer(struct node *n, struct held *h, const Lunar__Response *r
     forget_ask(h);
     if (!why) {
         h->space.grown = layer;
+        h->space.term = response->term;
         return;
     }
     log_warn("space_refused name=\"%s\" layer=%u code=%s text=\"%s\"", h->spec.name, h->space.index,

@@ -173,8 +173,22 @@ static void safety_2_a_layer_that_the_grant_does_not_name_is_refused(void)
     CHECK_EQ(check_layer(8, 1), LUNAR_E_STALE);
 }
 
+static void safety_2_what_a_former_coordinator_gave_is_not_mapped(void)
+{
+    struct error err = ERROR_INIT;
+
+    if (!make_lun())
+        SKIP("no O_DIRECT file here");
+    write_lver(TERM);
+    CHECK_EQ(grant_check_term(fd, &sb, TERM, &err), 0);
+    write_lver(TERM + 1);
+    CHECK_EQ(grant_check_term(fd, &sb, TERM, &err), LUNAR_E_STALE);
+    CHECK_EQ(grant_check_term(fd, &sb, 0, &err), LUNAR_E_STALE);
+}
+
 TEST_MAIN(TEST(a_grant_of_this_term_and_generation_is_enough),
           TEST(safety_2_a_raised_lease_version_refuses), TEST(safety_2_no_grant_refuses),
           TEST(safety_3_a_grant_of_another_generation_or_term_refuses),
           TEST(safety_3_the_newer_copy_counts), TEST(safety_8_a_death_mark_refuses),
-          TEST(safety_2_a_layer_that_the_grant_does_not_name_is_refused))
+          TEST(safety_2_a_layer_that_the_grant_does_not_name_is_refused),
+          TEST(safety_2_what_a_former_coordinator_gave_is_not_mapped))

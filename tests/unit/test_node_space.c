@@ -37,6 +37,7 @@ static void answer_ask_with(uint32_t index, uint32_t map_generation, uint64_t si
     error.code = code;
     error.text = (char *)(uintptr_t) "no";
     r.id = uuid_to_pb(&w.ask_id);
+    r.term = 5;
     r.error = &error;
     if (code == 0)
         r.op_case = LUNAR__RESPONSE__OP_GROWN_LAYER;
@@ -75,6 +76,7 @@ static void a_thin_leaf_that_nears_its_end_is_given_more(void)
     CHECK(!w.waiting);
     CHECK_EQ(w.n_grows, 1);
     CHECK(w.grow->stack == w.stack);
+    CHECK_EQ(w.grow->term, 5);
     CHECK_EQ(w.grow->layer->n_segments, 2);
     CHECK_EQ(w.grow->threshold, 192 * MIB);
     answer_ask(512 * MIB); /* the answer once more */
@@ -95,6 +97,19 @@ static void writes_that_pass_the_next_threshold_while_it_grows_make_it_ask_again
     grow_ends(0);
     CHECK_EQ(w.n_asks, 2);
     CHECK(w.asked > 256 * MIB);
+}
+
+static void safety_2_what_a_former_coordinator_gave_is_asked_for_again(void)
+{
+    growing();
+    node_space_needed(w.node, w.stack, 100000);
+    answer_ask(256 * MIB);
+    CHECK_EQ(w.n_grows, 1);
+    grow_ends(LUNAR_E_STALE); /* the task's look at the lease */
+    node_tick(w.node, 110000);
+    CHECK_EQ(w.n_grows, 1);
+    CHECK_EQ(w.n_asks, 2);
+    CHECK_EQ(w.asked, 256 * MIB);
 }
 
 static void an_ask_goes_to_each_new_coordinator_until_it_is_answered(void)
@@ -275,6 +290,7 @@ static void a_growth_of_a_fenced_node_ends_without_a_next_step(void)
 
 TEST_MAIN(TEST(a_thin_leaf_that_nears_its_end_is_given_more),
           TEST(writes_that_pass_the_next_threshold_while_it_grows_make_it_ask_again_at_once),
+          TEST(safety_2_what_a_former_coordinator_gave_is_asked_for_again),
           TEST(an_ask_goes_to_each_new_coordinator_until_it_is_answered),
           TEST(safety_14_an_answer_that_cannot_be_right_is_refused_and_asked_for_again),
           TEST(a_growth_that_fails_is_tried_again_with_the_map_that_was_given),
