@@ -2,9 +2,10 @@
 /*
  * Merging: what a layer holds goes into the one below it, by a daemon of the job's own.
  *
- * Happy path: the chain is opened, the upper layer and all below the lower one read-only; QEMU's
- * commit job copies the upper layer's allocated clusters, zeroes included, into the lower one; when
- * it is ready everything is copied and flushed; it is completed and the daemon quits.
+ * Happy path: the headers are looked at; the chain is opened, the upper layer and all below the
+ * lower one read-only; QEMU's commit job copies the upper layer's allocated clusters, zeroes
+ * included, into the lower one; when it is ready everything is copied and flushed; it is completed
+ * and the daemon quits.
  *
  * Why other nodes may have the lower layer open meanwhile (SAFETY 15): they read it through the
  * upper one. Every cluster that the job changes is one that the upper layer has, so no reader ever
@@ -12,15 +13,25 @@
  * sector of a table is written whole. So it does not matter either how far a job came that was
  * killed.
  *
- * Failure modes: an I/O error ends the job with QEMU's words; the daemon does not answer or does
- * not die: INDETERMINATE, the caller takes its maps away; cancelled: BUSY. All of them leave the
- * chain reading as it did.
+ * The first-level table stays where it is, because QEMU makes the lower layer as large as the upper
+ * one before it copies, and moves the table only if it has too few entries for that
+ * (qcow2_grow_l1_table): whoever opened the layer before would go on reading the table at its
+ * former place, which is used for something else by then. So the lower layer's table must have
+ * entries for all of the upper one's size, however large the lower one itself is. And nothing below
+ * the lower layer may reach behind its end: QEMU would hide that by zeroes, but not in the same
+ * instant.
+ *
+ * Failure modes: headers that do not fit each other: UNSUPPORTED or METADATA, nothing is started;
+ * an I/O error ends the job with QEMU's words; the daemon does not answer or does not die:
+ * INDETERMINATE, the caller takes its maps away; cancelled: BUSY. All of them leave the chain
+ * reading as it did.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/qcow2.h"
 #include "agent/qsd_graph.h"
 #include "base/helper.h"
 #include "base/log.h"
@@ -30,59 +41,43 @@
 #define QUIT_DEADLINE_MS   60000
 #define JOB                "merge"
 
-static int node_size(struct qmp *qmp, const struct qsd_layer *layer, uint64_t *ret,
-                     struct error *err)
+static int check_below(const struct qsd_config *config, const struct qcow2_header *lower,
+                       const struct qcow2_header *upper, struct error *err)
 {
-    char name[QSD_NODE_SIZE];
-    json_t *nodes = NULL, *node;
-    size_t i;
+    struct qcow2_header below;
+    int rc = 0;
 
-    qsd_node_name('v', layer->volume_short, layer->index, name);
-    int rc = qmp_execute(qmp, "query-named-block-nodes", json_pack("{s:b}", "flat", 1), &nodes,
-                         ANSWER_DEADLINE_MS, err);
-    *ret = 0;
-    json_array_foreach(nodes, i, node)
-    {
-        const char *found = json_string_value(json_object_get(node, "node-name"));
-        const json_t *image = json_object_get(node, "image");
-        if (found && strcmp(found, name) == 0)
-            *ret = (uint64_t)json_integer_value(json_object_get(image, "virtual-size"));
-    }
-    json_decref(nodes);
-    if (rc == 0 && *ret == 0)
-        rc = error_set(err, LUNAR_E_QMP, "the daemon does not list %s", name);
+    if (config->n_layers > 2 && lower->size < upper->size)
+        rc = qcow2_read_header(config->layers[2].path, &below, err);
+    else
+        return 0;
+    if (rc == 0 && below.size > lower->size)
+        rc = error_set(err, LUNAR_E_UNSUPPORTED,
+                       "below the lower layer of %" PRIu64 " bytes is one of %" PRIu64, lower->size,
+                       below.size);
     return rc;
 }
 
-/* Bytes that one entry of a first-level table stands for: 64 KiB clusters, 8-byte entries. */
-#define L1_ENTRY_BYTES ((64ull << 10) * ((64ull << 10) / 8))
-
-static uint64_t l1_entries(uint64_t size)
+/* See above. And behind the upper layer's end the lower one's bytes do not show now, and would
+ * afterwards. */
+static int check_headers(const struct qsd_config *config, struct error *err)
 {
-    return (size + L1_ENTRY_BYTES - 1) / L1_ENTRY_BYTES;
-}
-
-/* Behind the upper layer's end the lower one's bytes do not show now, and would afterwards. And a
- * lower layer that is smaller is made as large: if its first-level table had to grow for that, it
- * would be moved, and its former place used for something else, while whoever has just read the
- * header looks there for it. */
-static int check_sizes(struct qmp *qmp, const struct qsd_config *config, struct error *err)
-{
-    uint64_t upper, lower;
-    int rc = node_size(qmp, &config->layers[0], &upper, err);
+    struct qcow2_header upper, lower;
+    int rc = qcow2_read_header(config->layers[0].path, &upper, err);
 
     if (rc == 0)
-        rc = node_size(qmp, &config->layers[1], &lower, err);
-    if (rc == 0 && lower > upper)
-        rc = error_set(err, LUNAR_E_METADATA,
-                       "the lower layer shows %" PRIu64 " bytes, the upper one %" PRIu64, lower,
-                       upper);
-    if (rc == 0 && l1_entries(lower) != l1_entries(upper))
-        rc = error_set(err, LUNAR_E_UNSUPPORTED,
-                       "the lower layer of %" PRIu64
-                       " bytes has no table for the upper one's %" PRIu64,
-                       lower, upper);
-    return rc;
+        rc = qcow2_read_header(config->layers[1].path, &lower, err);
+    if (rc < 0)
+        return rc;
+    if (lower.size > upper.size)
+        return error_set(err, LUNAR_E_METADATA,
+                         "the lower layer shows %" PRIu64 " bytes, the upper one %" PRIu64,
+                         lower.size, upper.size);
+    if (lower.l1_entries * QCOW2_L1_ENTRY_BYTES < upper.size)
+        return error_set(err, LUNAR_E_UNSUPPORTED,
+                         "the lower layer has a table for %llu bytes, the upper one %" PRIu64,
+                         lower.l1_entries * QCOW2_L1_ENTRY_BYTES, upper.size);
+    return check_below(config, &lower, &upper, err);
 }
 
 static int begin(struct qmp *qmp, const struct qsd_config *config, const struct qsd_job *job,
@@ -167,9 +162,7 @@ static int with_daemon(const struct qsd_config *config, struct qsd_job *job, str
     int rc = qmp_open(path, ANSWER_DEADLINE_MS, &qmp, err);
     if (rc < 0)
         return rc;
-    rc = check_sizes(qmp, config, err);
-    if (rc == 0)
-        rc = begin(qmp, config, job, err);
+    rc = begin(qmp, config, job, err);
     if (rc == 0)
         rc = run_job(qmp, job, err);
     if (rc == 0)
@@ -182,13 +175,16 @@ int qsd_merge(const struct qsd_config *config, struct qsd_job *job, struct error
 {
     struct qsd qsd;
     struct error why = ERROR_INIT;
-    int rc = qsd_start_job(config, &qsd, err);
+    int rc = check_headers(config, err);
 
+    if (rc == 0)
+        rc = qsd_start_job(config, &qsd, err);
     if (rc < 0)
         return rc;
     rc = with_daemon(config, job, err);
-    if (rc == 0)
-        rc = helper_wait_pidfd(qsd.pidfd, QUIT_DEADLINE_MS);
+    if (rc == 0 && helper_wait_pidfd(qsd.pidfd, QUIT_DEADLINE_MS) < 0)
+        rc = error_set(err, LUNAR_E_TIMEOUT, "the daemon has not ended within %d s of its quit",
+                       QUIT_DEADLINE_MS / 1000);
     if (rc < 0)
         log_warn("merge_ended name=%s code=%s text=\"%s\"", config->name, error_name(rc),
                  err ? err->text : "");

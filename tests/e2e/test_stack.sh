@@ -653,6 +653,11 @@ merged_layers_read_the_same() {
     merge >/dev/null && broken "a lower layer was merged into whose tables would have moved"
     tail -n 1 $log | grep -q ^UNSUPPORTED || broken "not refused as UNSUPPORTED"
     nothing_left "a refused merge"
+    d format "${merging[@]}" size=$((400*mib)) $(lays y) || broken "format"
+    merge >/dev/null || broken "a smaller layer whose tables reach the size: $(tail -n 1 $log)"
+    printf '%s\n' "0 $((64*2048)) linear /dev/vdb $((400*2048))" "$((64*2048)) $((64*2048)) linear /dev/vdb $((800*2048))" | dmsetup create check
+    local now; now=$(qemu-img info -f qcow2 --output json /dev/mapper/check | grep -o '"virtual-size": [0-9]*' | tail -n 1); dmsetup remove check
+    [ "$now" = "\"virtual-size\": $((400*mib))" ] || broken "the lower layer shows $now"
     echo "# $bytes bytes merged $(took stack_merged), killed $killed times before"
     ok "a layer merged into the one below: a reader of both sees no change, killed or not, nor without the layer"
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Is an image empty? Against a file whose bytes are the format's, field by field. */
+/* Headers, and is an image empty? Against a file whose bytes are the format's, field by field. */
 #include <assert.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -82,17 +82,25 @@ static void what_lunar_does_not_make_is_refused(void)
         int bytes;
         uint64_t value;
     } bad[] = {
-        {0, 4, 0},           /* magic */
-        {4, 4, 2},           /* version */
-        {8, 8, 512},         /* a backing file */
+        {0, 4, 0},         /* magic */
+        {4, 4, 2},         /* version */
+        {8, 8, 512},       /* a backing file */
+        {20, 4, 0},        /* no clusters */
+        {20, 4, 21},       /* others */
+        {24, 8, 0},        /* of no size */
+        {24, 8, SIZE + 1}, /* larger than its table */
+        {24, 8, UINT64_MAX},
         {32, 4, 2},          /* encryption */
         {60, 4, 1},          /* internal snapshots */
         {72, 8, 2},          /* corrupt */
         {72, 8, 4},          /* external data file */
         {72, 8, 1ull << 63}, /* unknown */
+        {36, 4, 0},          /* no table */
+        {36, 4, 5},          /* too short */
         {36, 4, UINT32_MAX}, /* table too long */
         {40, 8, 0},          /* table in the header */
-        {40, 8, 513},        {40, 8, UINT64_MAX - 4095},
+        {40, 8, 4096},       /* not on a cluster */
+        {40, 8, UINT64_MAX - 65535},
     };
     uint64_t size;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -105,12 +113,36 @@ static void what_lunar_does_not_make_is_refused(void)
     CHECK(check(&size) < 0);
 }
 
+/* A table may have more entries than the size needs: one that was made for more. */
+static void a_header_tells_size_and_table(void)
+{
+    struct error err = ERROR_INIT;
+    struct qcow2_header h;
+    uint64_t size;
+
+    fresh();
+    image[L1_AT] = 1; /* what is allocated does not matter */
+    put(24, 8, SIZE - 512);
+    put(36, 4, 4000);
+    CHECK_EQ(check(&size), LUNAR_E_CORRUPT);
+    CHECK_EQ(qcow2_read_header(path, &h, &err), 0);
+    CHECK_EQ(h.size, SIZE - 512);
+    CHECK_EQ(h.l1_entries, 4000);
+    CHECK_EQ(h.l1_offset, L1_AT);
+    put(0, 4, 0x4d5a);
+    check(&size);
+    CHECK_EQ(qcow2_read_header(path, &h, &err), LUNAR_E_CORRUPT);
+    CHECK(strstr(err.text, path) && strstr(err.text, "no QCOW2"));
+    CHECK(qcow2_read_header("/nonexistent", &h, &err) < 0);
+}
+
 int main(void)
 {
     static const struct test_case cases[] = {
         TEST(an_image_in_which_nothing_is_allocated_is_empty),
         TEST(safety_16_one_cluster_anywhere_makes_it_not_empty),
         TEST(what_lunar_does_not_make_is_refused),
+        TEST(a_header_tells_size_and_table),
     };
     if (!has_direct_io()) {
         printf("# skipped: no O_DIRECT file here\n");
