@@ -123,7 +123,8 @@ struct agent {
     struct space_list spaces;
     uv_timer_t tick; /* the node's */
     uint64_t leave_client;
-    bool evicting; /* a leave with volumes: the fence ends in it */
+    bool evicting;    /* a leave with volumes: the fence ends in it */
+    bool leave_waits; /* for a merge that ends */
     uv_timer_t leave_timer;
     uint64_t leave_deadline_ms;
 };

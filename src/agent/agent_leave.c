@@ -3,12 +3,12 @@
  * The clean leave (`lunarctl node leave`): nothing open, no leader here, good-bye in our page,
  * lockspace left, exit.
  *
- * Order: commands are refused from now on -> the up page says LEAVING, the mailbox closes -> a
- * coordinator on this node resigns -> the guard sees that nothing is mapped, clears USED, releases
- * the member lease and exits (guard_leave) -> the lockspace is left (membership_leave), which frees
- * the host id at once and calms the watchdog. Failure modes: something is open: refused; the
- * lockspace is still used: the reason is told, and the agent joins again as a new run, guarded as
- * before.
+ * Order: commands are refused from now on -> a merge of layers that runs here is cancelled and
+ * waited for -> the up page says LEAVING, the mailbox closes -> a coordinator on this node resigns
+ * -> the guard sees that nothing is mapped, clears USED, releases the member lease and exits
+ * (guard_leave) -> the lockspace is left (membership_leave), which frees the host id at once and
+ * calms the watchdog. Failure modes: something is open: refused; the lockspace is still used: the
+ * reason is told, and the agent joins again as a new run, guarded as before.
  *
  * With volumes (`--with-volumes`, before a reboot): the coordinator here resigns, what file systems
  * still hold is written out, and the node fences itself off (agent_fence.c), which ends in the
@@ -24,6 +24,9 @@
 
 /* The page with the flag: one write. Without a LUN there is no clean leave. */
 #define LEAVE_PAGE_MS 5000
+/* A merge that runs here is cancelled, and takes away its daemon and its maps. */
+#define LEAVE_MERGE_MS 60000
+#define LEAVE_TICK_MS  20
 
 static void leave_run(struct worker_job *job)
 {
@@ -167,6 +170,39 @@ static void on_guard_unwatched(uv_handle_t *handle)
     (void)handle;
 }
 
+/* Nothing is open. */
+static void begin(struct agent *a)
+{
+    a->state = AGENT_STATE_LEAVING;
+    uv_poll_stop(&a->sanlock_poll);
+    agent_unwatch_guard(a, on_guard_unwatched);
+    a->leave_deadline_ms = uv_now(a->loop) + LEAVE_PAGE_MS;
+    mailbox_set_leaving(a->mailbox);
+    uv_timer_start(&a->leave_timer, on_leave_timer, LEAVE_TICK_MS, LEAVE_TICK_MS);
+}
+
+/* What was merged here is being taken away. */
+static void on_merge_timer(uv_timer_t *timer)
+{
+    struct agent *a = timer->data;
+    struct error err = ERROR_INIT;
+    bool joined = a->state == AGENT_STATE_JOINED && a->fence.connected;
+    int rc = joined ? node_set_leaving(a->node, &err)
+                    : error_set(&err, LUNAR_E_NOT_JOINED, "the node has been fenced meanwhile");
+
+    if (rc == LUNAR_E_BUSY && uv_now(a->loop) < a->leave_deadline_ms)
+        return;
+    uv_timer_stop(timer);
+    a->leave_waits = false;
+    if (rc == 0) {
+        begin(a);
+        return;
+    }
+    if (joined)
+        node_unset_leaving(a->node);
+    agent_answer(a, a->leave_client, err.code, err.text);
+}
+
 void agent_leave(struct agent *a, uint64_t client, bool with_volumes)
 {
     struct error err = ERROR_INIT;
@@ -175,25 +211,27 @@ void agent_leave(struct agent *a, uint64_t client, bool with_volumes)
         agent_answer(a, client, LUNAR_E_NOT_JOINED, "this node has not joined the pool");
         return;
     }
-    if (a->evicting || !a->fence.connected) {
+    if (a->evicting || a->leave_waits || !a->fence.connected) {
         agent_answer(a, client, LUNAR_E_BUSY,
-                     a->evicting ? "it is leaving already"
-                                 : "its guard is being started again; try again");
+                     a->fence.connected ? "it is leaving already"
+                                        : "its guard is being started again; try again");
         return;
     }
     if (with_volumes) {
         evict(a, client);
         return;
     }
-    if (node_set_leaving(a->node, &err) < 0) {
+    int rc = node_set_leaving(a->node, &err);
+    if (rc < 0 && rc != LUNAR_E_BUSY) {
         agent_answer(a, client, err.code, err.text);
         return;
     }
-    a->state = AGENT_STATE_LEAVING;
-    uv_poll_stop(&a->sanlock_poll);
-    agent_unwatch_guard(a, on_guard_unwatched);
     a->leave_client = client;
-    a->leave_deadline_ms = uv_now(a->loop) + LEAVE_PAGE_MS;
-    mailbox_set_leaving(a->mailbox);
-    uv_timer_start(&a->leave_timer, on_leave_timer, 20, 20);
+    if (rc == 0) {
+        begin(a);
+        return;
+    }
+    a->leave_waits = true;
+    a->leave_deadline_ms = uv_now(a->loop) + LEAVE_MERGE_MS;
+    uv_timer_start(&a->leave_timer, on_merge_timer, LEAVE_TICK_MS, LEAVE_TICK_MS);
 }

@@ -218,17 +218,24 @@ void node_message(struct node *node, uint64_t term, const Lunar__Envelope *envel
         log_warn("message_refused text=\"neither a command nor a response\"");
 }
 
+static bool is_merge(const struct held *h)
+{
+    return h->mode == TABLE_MODE_JOB && h->job_kind == NODE_TASK_MERGE;
+}
+
 int node_set_leaving(struct node *node, struct error *err)
 {
     struct held *h;
     TAILQ_FOREACH (h, &node->held, link)
-        h->job.cancel = true; /* merges: another node begins again */
-    h = TAILQ_FIRST(&node->held);
-    if (h)
-        return error_set(err, LUNAR_E_IN_USE, "volume '%s' is attached here; detach it first",
-                         h->spec.name);
+        if (!is_merge(h))
+            return error_set(err, LUNAR_E_IN_USE, "volume '%s' is attached here; detach it first",
+                             h->spec.name);
     node->leaving = true;
-    return 0;
+    TAILQ_FOREACH (h, &node->held, link)
+        h->job.cancel = true; /* another node begins again */
+    return TAILQ_EMPTY(&node->held)
+               ? 0
+               : error_set(err, LUNAR_E_BUSY, "the merging of layers here does not end");
 }
 
 void node_unset_leaving(struct node *node)

@@ -103,7 +103,8 @@ void node_space_needed(struct node *node, const struct stack *stack, uint64_t no
 /* About every second: what failed is tried again. */
 void node_tick(struct node *node, uint64_t now_ms);
 
-/* Refuses commands from now on; LUNAR_E_IN_USE with the name of what is open. */
+/* Refuses commands from now on; LUNAR_E_IN_USE with the name of what is open: it does not.
+ * LUNAR_E_BUSY: it does, and merges that run here come to their end: ask again. */
 int node_set_leaving(struct node *node, struct error *err);
 void node_unset_leaving(struct node *node);
 

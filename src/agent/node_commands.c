@@ -356,8 +356,9 @@ static void open_again(struct node *n, struct held *h, uint64_t term, const stru
     bool opening = h->step == HELD_OPENING_REPORT || h->step == HELD_OPENING_TASK ||
                    h->step == HELD_OPEN_REPORT;
     if (h->step == HELD_STUCK && h->mode == TABLE_MODE_JOB) {
-        /* Formatting again is how a half-done format is healed. */
+        /* Formatting again is how a half-done format is healed; the same with merges. */
         h->may_stand = true;
+        h->job.cancel = false;
         h->command_id = *command_id;
         h->term = term;
         report(n, h, HELD_OPENING_REPORT);

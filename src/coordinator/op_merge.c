@@ -16,8 +16,9 @@
  *
  * Failure modes: the leader is lost: its job's grant is one of no volume, and is taken back like
  * any other left-over (leader.c), which cancels the job; then the pair is found again and copied
- * from the beginning; a marked Y goes on with what stands upon it. The node refuses, fails or dies:
- * the next attempt comes after a pause that doubles. The pool has not enough room for X: it waits.
+ * from the beginning; a marked Y goes on with what stands upon it. The node says BUSY: it is asked
+ * again. It refuses, fails or dies: the next attempt comes after a pause, which doubles if the pair
+ * may be the reason. The pool has not enough room for X: it waits.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -131,9 +132,18 @@ static bool was_refused(const struct leader *l, const struct catalogue_layer *y)
     return false;
 }
 
+/* It says nothing about the pair. */
+static bool is_passing(int code)
+{
+    return code == LUNAR_E_BUSY || code == LUNAR_E_NOT_JOINED || code == LUNAR_E_FULL;
+}
+
 static void give_up(struct leader *l, struct op *op)
 {
-    pause_merges(l);
+    if (is_passing(op->error.code))
+        l->merge_not_before_ms = l->now_ms + MERGE_PAUSE_MS;
+    else
+        pause_merges(l);
     if (op->error.code == LUNAR_E_UNSUPPORTED || op->error.code == LUNAR_E_METADATA)
         refuse(l, op);
     op_finish(l, op);
@@ -188,8 +198,15 @@ static void start_job(struct leader *l, struct op *op)
     const struct catalogue_layer *x, *y = pair(l, op, &x);
     uint32_t n;
 
-    op->host_id = y ? pick_node(l) : 0;
-    if (!y || op->host_id == 0)
+    if (!y)
+        return;
+    if (is_read_directly(l, y, x)) { /* by somebody who came while the layer got its room */
+        op_fail(op, LUNAR_E_BUSY, "layer %s has got another reader", x->lv_name);
+        give_up(l, op);
+        return;
+    }
+    op->host_id = pick_node(l);
+    if (op->host_id == 0)
         return;
     op->attachment_id = uuid_random();
     op->command_id = uuid_random();
@@ -220,7 +237,7 @@ static void after_extend(struct leader *l, struct op *op, int rc, const struct e
 
 static void after_job(struct leader *l, struct op *op, int rc, const struct error *err)
 {
-    if (rc == LUNAR_E_INDETERMINATE || rc == LUNAR_E_STALE) {
+    if (rc == LUNAR_E_INDETERMINATE || rc == LUNAR_E_STALE || rc == LUNAR_E_BUSY) {
         op->command_id = uuid_random(); /* it may be at it still: the grant stands */
         op->resend = true;
         return;

@@ -4,6 +4,7 @@
  * (leader_world.h) checks at each command that every grant that names the layer which is written
  * names the one above it, too (SAFETY 15).
  */
+#include "coordinator/leader_internal.h"
 #include "support/leader_world.h"
 
 static struct uuid snapshot_of(const struct uuid *volume, const char *name)
@@ -181,6 +182,79 @@ static void a_pair_that_cannot_be_merged_is_left_alone(void)
     CHECK_EQ(w.merges, 1);
 }
 
+/* The job may be there still, being taken away: its grant stands until the node says otherwise. */
+static void a_node_that_is_busy_is_asked_again(void)
+{
+    world_reset();
+    w.merge_error = LUNAR_E_BUSY;
+    two_plain(false);
+    CHECK_EQ(w.merges, 0);
+    uint32_t entries = 0;
+    for (uint32_t h = 1; h <= MAX_NODES; h++)
+        entries += w.grants[h].n_entries;
+    CHECK_EQ(entries, 1);
+    w.now += 1000;
+    leader_tick(w.leader, w.now); /* no pause: it is no failure */
+    settle();
+    w.merge_error = 0;
+    w.now += 1000;
+    leader_tick(w.leader, w.now);
+    settle();
+    CHECK_EQ(w.merges, 1);
+    CHECK_EQ(layers_of(&id), 3);
+}
+
+/* It leaves the pool, say: the pauses stay short. */
+static void a_node_that_has_no_time_is_no_failure_of_the_pair(void)
+{
+    world_reset();
+    w.merge_error = LUNAR_E_NOT_JOINED;
+    two_plain(false);
+    ticks(40);
+    w.merge_error = 0;
+    ticks(4);
+    CHECK_EQ(w.merges, 1);
+}
+
+static bool extends(const struct pending *p)
+{
+    return p->kind == P_COMMIT && p->args.argv[0] && strcmp(p->args.argv[0], "lvextend") == 0;
+}
+
+static void who_comes_while_the_layer_gets_room_is_seen(void)
+{
+    world_reset();
+    id = made("disk");
+    struct uuid a = snapshot_of(&id, "a"), b = snapshot_of(&id, "b");
+    snapshot_of(&id, "c");
+    CHECK_EQ(asked(ask_unsnap, &a), 0);
+    struct waiter from = client();
+    ask_unsnap(&from, &b);
+    while (w.n_queue > 0 && !extends(&w.queue[0]))
+        outside_step();
+    CHECK(w.n_queue > 0);
+    struct table *grants = &w.leader->nodes[3].grants;
+    struct table_entry *e = table_add(grants);
+    e->volume_id = e->attachment_id = uuid_random();
+    e->generation = e->term = 1;
+    e->mode = TABLE_MODE_ATTACH;
+    e->state = TABLE_STATE_GRANTED;
+    e->n_layers = 1;
+    e->layers[0] = (struct table_layer){uuid_short(&id), 0, 1};
+    while (w.n_queue > 0) { /* the entry may be taken for a left-over later: its detach waits */
+        w.nodes_silent = true;
+        outside_step();
+    }
+    CHECK_EQ(w.merges, 0);
+    for (uint32_t h = 1; h <= MAX_NODES; h++)
+        CHECK_EQ(w.grants[h].n_entries, 0);
+    table_remove(grants, 0);
+    w.nodes_silent = false;
+    ticks(4);
+    CHECK_EQ(w.merges, 1);
+    CHECK_EQ(layers_of(&id), 3);
+}
+
 /* Another operation's grant write has failed, and the node has begun a new run. */
 static void a_command_is_sent_again_behind_the_grants(void)
 {
@@ -255,5 +329,8 @@ TEST_MAIN(TEST(two_plain_layers_become_one), TEST(layers_of_an_attached_volume_a
           TEST(what_has_a_name_or_another_user_is_left_alone),
           TEST(a_node_that_fails_is_asked_again_after_a_pause),
           TEST(a_pair_that_cannot_be_merged_is_left_alone),
+          TEST(a_node_that_is_busy_is_asked_again),
+          TEST(a_node_that_has_no_time_is_no_failure_of_the_pair),
+          TEST(who_comes_while_the_layer_gets_room_is_seen),
           TEST(a_command_is_sent_again_behind_the_grants),
           TEST(a_leader_lost_after_any_step_is_made_good_by_the_next))

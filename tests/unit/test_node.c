@@ -99,6 +99,86 @@ static void format(const struct ids *ids)
     format_layer(ids, 0);
 }
 
+static void merge(const struct ids *ids)
+{
+    Lunar__Command c = LUNAR__COMMAND__INIT;
+    Lunar__Merge m = LUNAR__MERGE__INIT;
+    Lunar__Layer layers[2], *list[] = {&layers[0], &layers[1]};
+    Lunar__Segment segment = LUNAR__SEGMENT__INIT, *segments = &segment;
+
+    segment.start = 1 << 20;
+    segment.length = 1 << 20;
+    for (uint32_t i = 0; i < 2; i++) {
+        lunar__layer__init(&layers[i]);
+        layers[i].volume_short = 7;
+        layers[i].index = 2 - i;
+        layers[i].n_segments = 1;
+        layers[i].segments = &segments;
+    }
+    m.volume_id = uuid_to_pb(&ids->volume);
+    m.attachment_id = uuid_to_pb(&ids->attachment);
+    m.n_layers = 2;
+    m.layers = list;
+    c.op_case = LUNAR__COMMAND__OP_MERGE;
+    c.merge = &m;
+    command(&c);
+}
+
+static void a_leaving_node_ends_its_merges_and_begins_none(void)
+{
+    struct ids ids = new_ids(), next = new_ids();
+    struct error err = ERROR_INIT;
+    reset();
+    merge(&ids);
+    report_ok();
+    CHECK_EQ(w.task->kind, NODE_TASK_MERGE);
+    CHECK(!w.task->job->cancel);
+    CHECK_EQ(node_set_leaving(w.node, &err), LUNAR_E_BUSY);
+    CHECK(w.task->job->cancel);
+    task_ends(LUNAR_E_BUSY);
+    CHECK_EQ(node_set_leaving(w.node, &err), LUNAR_E_BUSY); /* the LUN's report has it */
+    report_ok();
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    merge(&next);
+    CHECK_EQ(w.code, LUNAR_E_NOT_JOINED);
+    CHECK_EQ(node_set_leaving(w.node, &err), 0);
+}
+
+static void a_node_that_stays_goes_on_merging(void)
+{
+    struct ids ids = new_ids(), job = new_ids();
+    struct error err = ERROR_INIT;
+    reset();
+    attached(&ids);
+    merge(&job);
+    report_ok();
+    CHECK_EQ(node_set_leaving(w.node, &err), LUNAR_E_IN_USE);
+    CHECK(!w.task->job->cancel);
+    task_ends(0);
+    report_ok();
+    CHECK_EQ(w.code, 0);
+}
+
+/* What cancelled an attempt does not cancel the next one. */
+static void a_merge_that_was_cancelled_and_stuck_is_begun_again(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    merge(&ids);
+    report_ok();
+    detach(&ids);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    CHECK(w.task->job->cancel);
+    task_ends(LUNAR_E_INDETERMINATE);
+    merge(&ids);
+    report_ok();
+    CHECK_EQ(w.task->kind, NODE_TASK_MERGE);
+    CHECK(!w.task->job->cancel);
+    task_ends(0);
+    report_ok();
+    CHECK_EQ(w.code, 0);
+}
+
 static void a_job_whose_map_stands_is_held_until_an_attempt_succeeds(void)
 {
     struct ids ids = new_ids();
@@ -533,6 +613,9 @@ TEST_MAIN(TEST(a_segment_lies_on_the_lun_that_the_command_names),
           TEST(a_detach_in_use_leaves_it_open_and_a_failed_one_can_only_be_detached),
           TEST(a_qsd_that_exits_is_started_again_until_it_comes),
           TEST(a_leaving_node_opens_nothing_and_does_not_leave_with_something_open),
+          TEST(a_leaving_node_ends_its_merges_and_begins_none),
+          TEST(a_node_that_stays_goes_on_merging),
+          TEST(a_merge_that_was_cancelled_and_stuck_is_begun_again),
           TEST(a_request_is_sent_again_to_each_coordinator_until_answered_once),
           TEST(a_client_that_goes_away_is_forgotten),
           TEST(a_fenced_node_answers_who_waits_and_acts_on_nothing_any_more),
