@@ -140,6 +140,11 @@ static void task_run(uv_work_t *work)
         if (j->rc == 0)
             j->rc = stack_merge(j->a->root, &life, t->spec, t->job, &j->err);
         break;
+    case NODE_TASK_ZERO:
+        j->rc = check_granted(j);
+        if (j->rc == 0)
+            j->rc = stack_zero_behind(&life, t->spec, &j->err);
+        break;
     case NODE_TASK_TEARDOWN:
         j->rc =
             stack_teardown(j->a->root, &t->spec->pool_id, &t->spec->attachment_id, NULL, &j->err);
@@ -154,7 +159,7 @@ static void task_done(uv_work_t *work, int status)
         [NODE_TASK_FORMAT] = "format",     [NODE_TASK_RESTART] = "restart",
         [NODE_TASK_TEARDOWN] = "teardown", [NODE_TASK_OVERLAY] = "overlay",
         [NODE_TASK_RESIZE] = "resize",     [NODE_TASK_GROW] = "grow",
-        [NODE_TASK_MERGE] = "merge",
+        [NODE_TASK_MERGE] = "merge",       [NODE_TASK_ZERO] = "zero",
     };
     struct task_job *j = work->data;
     char id[UUID_TEXT_SIZE];

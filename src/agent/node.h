@@ -31,6 +31,7 @@ enum node_task_kind {
     NODE_TASK_RESIZE,
     NODE_TASK_GROW, /* and this one beside those two */
     NODE_TASK_MERGE,
+    NODE_TASK_ZERO, /* behind a thick volume's size */
 };
 
 /* Work for a blocking thread; the node's memory until node_task_done. */

@@ -447,6 +447,26 @@ static void format_command(struct node *n, uint64_t term, const struct uuid *com
                    &(struct opening){TABLE_MODE_JOB, NODE_TASK_FORMAT, 0});
 }
 
+/* A thick volume of the size that it has, on a layer that has more. */
+static void zero_command(struct node *n, uint64_t term, const struct uuid *command_id,
+                         const Lunar__ZeroJob *m)
+{
+    Lunar__Attach as_attach = LUNAR__ATTACH__INIT;
+    Lunar__Layer *layer = m->layer;
+
+    as_attach.volume_id = m->volume_id;
+    as_attach.attachment_id = m->attachment_id;
+    as_attach.name = m->name;
+    as_attach.size = m->from;
+    as_attach.thick = true;
+    as_attach.n_layers = layer ? 1 : 0;
+    as_attach.layers = &layer;
+    as_attach.n_pvs = m->n_pvs;
+    as_attach.pvs = m->pvs;
+    attach_command(n, term, command_id, &as_attach,
+                   &(struct opening){TABLE_MODE_JOB, NODE_TASK_ZERO, 0});
+}
+
 /* The layers alone matter; size and name are what any spec has. */
 static void merge_command(struct node *n, uint64_t term, const struct uuid *command_id,
                           const Lunar__Merge *m)
@@ -513,6 +533,9 @@ void held_command(struct node *n, uint64_t term, const Lunar__Command *command)
         break;
     case LUNAR__COMMAND__OP_FORMAT_JOB:
         format_command(n, term, &id, command->format_job);
+        break;
+    case LUNAR__COMMAND__OP_ZERO_JOB:
+        zero_command(n, term, &id, command->zero_job);
         break;
     case LUNAR__COMMAND__OP_MERGE:
         merge_command(n, term, &id, command->merge);

@@ -155,5 +155,9 @@ int stack_merge(const char *root, const struct stack_life *life, const struct st
  * create, unmaps. */
 int stack_format(const char *root, const struct stack_life *life, const struct stack_spec *spec,
                  struct error *err);
+/* ZeroJob: the same way, a thick volume's layer is zeroed behind spec->size; all below that stays.
+ */
+int stack_zero_behind(const struct stack_life *life, const struct stack_spec *spec,
+                      struct error *err);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * FormatJob: makes a new layer's bytes. Happy path: map it under a job name, zero its head (thick:
+ * FormatJob: makes a new layer's bytes. ZeroJob: what a thick volume's layer has behind its size.
+ * Happy path: map it under a job name, zero its head (thick:
  * all of it), write the QCOW2 header with qemu-img in a child that dies with us, flush, unmap.
  * Failure modes: whatever fails, the map is wiped and removed, so that nothing can reach the layer
  * any more; the layer stays *new* in the catalogue and is formatted again or removed (SAFETY 17). A
@@ -98,6 +99,8 @@ static int remove_map(const char *name, struct error *err)
     return rc < 0 ? rc : dm_remove(name, err);
 }
 
+typedef int write_bytes(const struct stack_spec *spec, const char *path, struct error *err);
+
 static int write_layer(const struct stack_spec *spec, const char *path, struct error *err)
 {
     uint64_t bytes = stack_layer_bytes(&spec->layers[0]);
@@ -122,14 +125,20 @@ static int check_idle(const struct stack_spec *spec, const char *job, struct err
     return rc < 0 ? rc : remove_map(job, err);
 }
 
-static int format_mapped(const struct stack_spec *spec, const char *name, struct error *err)
+static int zero_behind(const struct stack_spec *spec, const char *path, struct error *err)
+{
+    return stack_zero(path, spec->size, stack_layer_bytes(&spec->layers[0]), err);
+}
+
+static int write_mapped(const struct stack_spec *spec, const char *name, write_bytes *write,
+                        struct error *err)
 {
     char path[32];
     struct error why = ERROR_INIT;
 
     int rc = dm_path(name, path, err);
     if (rc == 0)
-        rc = write_layer(spec, path, err);
+        rc = write(spec, path, err);
     if (remove_map(name, &why) < 0)
         return error_set(err, LUNAR_E_INDETERMINATE, "its map %s stands: %s", name, why.text);
     if (rc == LUNAR_E_INDETERMINATE && err)
@@ -137,13 +146,12 @@ static int format_mapped(const struct stack_spec *spec, const char *name, struct
     return rc == LUNAR_E_INDETERMINATE ? LUNAR_E_TIMEOUT : rc;
 }
 
-int stack_format(const char *root, const struct stack_life *life, const struct stack_spec *spec,
-                 struct error *err)
+static int work(const struct stack_life *life, const struct stack_spec *spec, write_bytes *write,
+                const char *verb, struct error *err)
 {
     char name[DM_NAME_SIZE];
     int64_t begin = clock_ms();
 
-    (void)root;
     dm_setup();
     int rc = stack_spec_check(spec, err);
     if (rc < 0)
@@ -153,12 +161,26 @@ int stack_format(const char *root, const struct stack_life *life, const struct s
     if (rc == 0)
         rc = stack_map_layer(life, spec, 0, 'J', name, false, err);
     if (rc == 0)
-        rc = format_mapped(spec, name, err);
-    if (rc < 0) {
-        error_prefix(err, "format %s", spec->name);
-        return rc;
-    }
-    log_info("stack_formatted volume=%s thick=%d ms=%d", spec->name, spec->thick,
-             (int)(clock_ms() - begin));
-    return 0;
+        rc = write_mapped(spec, name, write, err);
+    if (rc < 0)
+        error_prefix(err, "%s %s", verb, spec->name);
+    else
+        log_info("stack_%s volume=%s thick=%d ms=%d", write == write_layer ? "formatted" : "zeroed",
+                 spec->name, spec->thick, (int)(clock_ms() - begin));
+    return rc;
+}
+
+int stack_format(const char *root, const struct stack_life *life, const struct stack_spec *spec,
+                 struct error *err)
+{
+    (void)root;
+    return work(life, spec, write_layer, "format", err);
+}
+
+int stack_zero_behind(const struct stack_life *life, const struct stack_spec *spec,
+                      struct error *err)
+{
+    if (!spec->thick)
+        return error_set(err, LUNAR_E_INVALID, "only a thick volume's bytes lie in their places");
+    return work(life, spec, zero_behind, "zero", err);
 }

@@ -12,6 +12,7 @@
  * of a leaf, besides:
  *   n=<escaped name>  s=<virtual size>  k=thin|thick  q=<uuid of the creating request>
  *   del                    the volume's deletion has begun
+ *   x=<virtual size>       thick: it is being expanded to that size
  *   c=<uuid>  cv=<uuid>    it is a clone of that snapshot, of that volume
  *   fi=<uuid> fn=<name> ft=<seconds>  what the layer below becomes when this one is the leaf: that
  *                          snapshot; without fn: plain frozen
@@ -95,7 +96,8 @@ struct catalogue_former {
 struct catalogue_volume {
     struct uuid id;
     char name[VOLUME_NAME_MAX + 1];
-    uint64_t size; /* virtual */
+    uint64_t size;       /* virtual */
+    uint64_t expands_to; /* thick: the size that it is being given; 0: it is not */
     bool thick;
     struct uuid request_id;
     struct uuid source_id; /* of a clone: the snapshot or volume; may be gone. Zero: no clone */
@@ -224,6 +226,10 @@ void catalogue_reparent_args(const char *vg, const struct catalogue_layer *layer
 /* To `size` bytes, absolute: the same again changes nothing (SAFETY 6). */
 void catalogue_extend_args(const char *vg, const struct catalogue_layer *layer, uint64_t size,
                            struct catalogue_args *ret);
+/* Thick: it is to have `size` bytes; 0: no more. */
+void catalogue_expanding_args(const char *vg, const struct catalogue_volume *v, uint64_t size,
+                              struct catalogue_args *ret);
+/* The volume has `size` bytes, and is not being expanded any more. */
 void catalogue_size_args(const char *vg, const struct catalogue_volume *v, uint64_t size,
                          struct catalogue_args *ret);
 void catalogue_made_args(const char *vg, const struct catalogue_layer *layer,

@@ -173,6 +173,25 @@ void catalogue_extend_args(const char *vg, const struct catalogue_layer *layer, 
     add(ret, "%s/%s", vg, layer->lv_name);
 }
 
+static void drop_expansion(struct catalogue_args *args, const struct catalogue_volume *v)
+{
+    if (v->expands_to == 0)
+        return;
+    add(args, "--deltag");
+    add(args, "lunar.x=%" PRIu64, v->expands_to);
+}
+
+void catalogue_expanding_args(const char *vg, const struct catalogue_volume *v, uint64_t size,
+                              struct catalogue_args *ret)
+{
+    assert(v->thick && size != v->expands_to);
+    begin(ret, "lvchange");
+    drop_expansion(ret, v);
+    if (size)
+        add_number_tag(ret, "x", size);
+    add(ret, "%s/%s", vg, v->layers[0].lv_name);
+}
+
 void catalogue_size_args(const char *vg, const struct catalogue_volume *v, uint64_t size,
                          struct catalogue_args *ret)
 {
@@ -180,6 +199,7 @@ void catalogue_size_args(const char *vg, const struct catalogue_volume *v, uint6
     add(ret, "--deltag");
     add(ret, "lunar.s=%" PRIu64, v->size);
     add_number_tag(ret, "s", size);
+    drop_expansion(ret, v);
     add(ret, "%s/%s", vg, v->layers[0].lv_name);
 }
 

@@ -58,7 +58,7 @@ static const char *leaf_problem(const struct lvm_lv *lv, struct candidate *c)
     char name[VOLUME_NAME_MAX + 1];
     const char *kind = tags_value(lv, "k");
     struct uuid id, other;
-    uint64_t size;
+    uint64_t size, more;
 
     if (!read_name(lv, "n", name))
         return "its tag of the volume's name is missing or broken";
@@ -68,6 +68,9 @@ static const char *leaf_problem(const struct lvm_lv *lv, struct candidate *c)
         return "its tag of the volume's kind is missing or broken";
     if (strcmp(kind, "thick") == 0 && lv->size < size)
         return "it is smaller than the volume";
+    if (tags_has_key(lv, "x") && (!tags_number(lv, "x", &more) || more <= size ||
+                                  volume_size_check(more, NULL) < 0 || strcmp(kind, "thick") != 0))
+        return "its tag of the size to come is broken";
     if (!tags_uuid(lv, "q", &id))
         return "its tag of the request is missing or broken";
     if (!read_optional_uuid(lv, "c", &id) || !read_optional_uuid(lv, "cv", &other) ||

@@ -75,9 +75,10 @@ void leader_set_grants(struct leader *leader, uint32_t host_id, struct table *gr
 static bool is_orphan(struct leader *leader, const struct table_entry *e)
 {
     const struct catalogue_volume *v = catalogue_by_id(leader->catalogue, &e->volume_id);
-    bool wanted = v && !catalogue_volume_is_deleting(v) &&
-                  (e->mode == TABLE_MODE_ATTACH ? e->term != TABLE_TERM_LEFT_OVER
-                                                : catalogue_volume_is_new(v) || v->overlay);
+    bool wanted =
+        v && !catalogue_volume_is_deleting(v) &&
+        (e->mode == TABLE_MODE_ATTACH ? e->term != TABLE_TERM_LEFT_OVER
+                                      : catalogue_volume_is_new(v) || v->overlay || v->expands_to);
     return !wanted && !op_by_volume(leader, &e->volume_id);
 }
 
@@ -121,6 +122,8 @@ static void reconcile(struct leader *leader)
             create_resume(leader, v);
         else if (catalogue_volume_is_changing(v))
             change_resume(leader, v);
+        else if (v->expands_to)
+            expand_resume(leader, v);
     }
     leader->garbage_waits = false;
     garbage_collect(leader);

@@ -2,9 +2,9 @@
 /*
  * The leader's insides, shared by its files alone: leader.c (events, queries), ops.c (the operation
  * machine), op_create.c, op_attach.c, op_delete.c, op_snapshot.c, op_rollback.c, op_unsnap.c,
- * op_garbage.c, op_expand.c (one file per operation), op_job.c (formatting, a part of some),
- * op_grow.c, over.c (lives that are over, and taking their grants), node_fence.c (the operator's
- * fence), op_inspect.c, op_extend.c (the pool's LUNs), reply.c (protobuf answers).
+ * op_garbage.c, op_expand.c, op_expand_thick.c (one file per operation), op_job.c (formatting, a
+ * part of some), op_grow.c, over.c (lives that are over, and taking their grants), node_fence.c
+ * (the operator's fence), op_inspect.c, op_extend.c (the pool's LUNs), reply.c (protobuf answers).
  */
 #ifndef LUNAR_COORDINATOR_LEADER_INTERNAL_H
 #define LUNAR_COORDINATOR_LEADER_INTERNAL_H
@@ -42,7 +42,8 @@ enum op_kind {
  *   rollback: START, COMMIT_CREATE, job, COMMIT_MADE, COMMIT_FROZEN; undone by COMMIT_REMOVE
  *   unsnap: START, COMMIT_FROZEN
  *   garbage: START, COMMIT_REMOVE
- *   expand: START, COMMIT_SIZE, RESIZE; of a detached volume without RESIZE
+ *   expand: START, COMMIT_SIZE, RESIZE; of a detached volume without RESIZE; thick: START,
+ *     COMMIT_EXPANDING, COMMIT_EXTEND, then RESIZE or a job, and so on with COMMIT_SIZE
  *   merge: START, COMMIT_EXTEND, WAIT_NODE, GRANT, COMMAND, UNGRANT, COMMIT_MERGED,
  *     COMMIT_REPARENT for each layer above
  */
@@ -60,6 +61,7 @@ enum op_state {
     OP_STATE_COMMIT_FROZEN,
     OP_STATE_COMMIT_DELETING,
     OP_STATE_COMMIT_REMOVE,
+    OP_STATE_COMMIT_EXPANDING,
     OP_STATE_COMMIT_SIZE,
     OP_STATE_RESIZE,
     OP_STATE_COMMIT_EXTEND,
@@ -248,6 +250,19 @@ void rollback_step(struct leader *l, struct op *op, int rc, const struct error *
 /* --- op_expand.c --- */
 void expand_request(struct leader *l, const struct waiter *w, const Lunar__VolumeExpand *m);
 void expand_step(struct leader *l, struct op *op, int rc, const struct error *err);
+/* The life of the node that was told is over. */
+void expand_life_ended(struct leader *l, struct op *op);
+/* The volume may be told or zeroed where it is; says why not. */
+int expand_check_held(struct leader *l, const struct catalogue_volume *v, struct error *err);
+/* The node that has the volume learns the size; if none has it, that is all. */
+void expand_tell(struct leader *l, struct op *op);
+
+/* --- op_expand_thick.c --- */
+/* The next step towards op->size, whatever stands by now. */
+void expand_thick(struct leader *l, struct op *op);
+void expand_thick_step(struct leader *l, struct op *op, int rc, const struct error *err);
+/* One that has begun and has no operation. */
+void expand_resume(struct leader *l, const struct catalogue_volume *v);
 
 /* --- op_unsnap.c --- */
 void unsnap_request(struct leader *l, const struct waiter *w, const Lunar__SnapshotDelete *m);

@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Expansion: a thin volume gets a larger size, absolute (SAFETY 6), never a smaller one.
+ * Expansion: a volume gets a larger size, absolute (SAFETY 6), never a smaller one.
  *
- * Happy path: one commit exchanges the size in the leaf's tags; if a node has the volume, command
- * Resize makes its disk larger, and only then the client is answered. A volume that is attached
- * nowhere is larger from the next attach on, which grows its leaf. The size that it has already is
- * success, after the node was told again.
+ * Happy path, thin: one commit exchanges the size in the leaf's tags; if a node has the volume,
+ * command Resize makes its disk larger, and only then the client is answered. A volume that is
+ * attached nowhere is larger from the next attach on, which grows its leaf. The size that it has
+ * already is success, after the node was told again.
  *
  * Failure modes: the commit fails: nothing has happened. The leader is lost after it, or the node
  * does not answer or refuses: the volume has the new size, its disk on the node still the former
  * one, which is no harm to any byte; the same request again (the agent keeps a client's until it is
  * answered) tells the node, and so does the next attach. The node is proved dead meanwhile, or
- * knows nothing of the attachment: the next attach has the size. Thick volumes are refused: their
- * new bytes would have to be zeroed first.
+ * knows nothing of the attachment: the next attach has the size. Thick volumes: op_expand_thick.c.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -29,17 +28,15 @@ static int check_size(struct leader *l, const struct catalogue_volume *v, uint64
     if (size < v->size)
         return error_set(err, LUNAR_E_INVALID,
                          "the volume has %" PRIu64 " bytes and is never made smaller", v->size);
-    if (size > v->size && v->thick)
-        return error_set(err, LUNAR_E_UNSUPPORTED, "a thick volume is not expanded yet");
     return size > v->size ? pool_check_overcommit(l, size - v->size, err) : 0;
 }
 
-static int check_held(struct leader *l, const struct catalogue_volume *v, struct error *err)
+int expand_check_held(struct leader *l, const struct catalogue_volume *v, struct error *err)
 {
     uint32_t host = 0;
     const struct table_entry *e = grant_find(l, &v->id, &host);
 
-    if (!e)
+    if (!e || (e->mode == TABLE_MODE_JOB && v->expands_to)) /* its own: gone on with */
         return 0;
     if (e->mode == TABLE_MODE_JOB || e->term == TABLE_TERM_LEFT_OVER ||
         life_is_over(l, host, e->generation))
@@ -64,11 +61,10 @@ static int check(struct leader *l, const struct catalogue_volume *v, uint64_t si
         return error_set(err, LUNAR_E_BUSY,
                          "another operation on the volume is under way; try again");
     int rc = check_size(l, v, size, err);
-    return rc < 0 ? rc : check_held(l, v, err);
+    return rc < 0 ? rc : expand_check_held(l, v, err);
 }
 
-/* The node that has the volume learns the size; if none has it, that is all. */
-static void tell(struct leader *l, struct op *op)
+void expand_tell(struct leader *l, struct op *op)
 {
     const struct table_entry *e = grant_find_attach(l, &op->volume_id, &op->host_id);
 
@@ -90,10 +86,16 @@ static void start(struct leader *l, const struct waiter *w, const struct catalog
     char vg[POOL_NAME_SIZE + 6];
 
     op->size = size;
+    op->prefers_host = w->host_id;
     strcpy(op->name, v->name);
     op_add_waiter(l, op, w);
     if (size == v->size) {
-        tell(l, op);
+        expand_tell(l, op);
+        return;
+    }
+    if (v->thick) {
+        op->thick = true;
+        expand_thick(l, op);
         return;
     }
     pool_vg_name(l->sb->pool_name, vg);
@@ -123,7 +125,7 @@ static void after_commit(struct leader *l, struct op *op, int rc, const struct e
     const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
 
     if (v && v->size == op->size) {
-        tell(l, op);
+        expand_tell(l, op);
         return;
     }
     op_fail(op, rc < 0 ? rc : LUNAR_E_INDETERMINATE, "%s",
@@ -131,8 +133,26 @@ static void after_commit(struct leader *l, struct op *op, int rc, const struct e
     op_finish(l, op);
 }
 
+/* Told the size that it has: its next attach has it. */
+void expand_life_ended(struct leader *l, struct op *op)
+{
+    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
+
+    if (v && v->size != op->size)
+        op_fail(op, LUNAR_E_NOT_JOINED,
+                "node '%s' was proved dead while it zeroed; it goes on elsewhere",
+                node_name(l, op->host_id));
+    op_finish(l, op);
+}
+
 void expand_step(struct leader *l, struct op *op, int rc, const struct error *err)
 {
+    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
+
+    if (op->thick && (!v || v->size != op->size)) {
+        expand_thick_step(l, op, rc, err);
+        return;
+    }
     if (op->state == OP_STATE_COMMIT_SIZE) {
         after_commit(l, op, rc, err);
         return;

@@ -2,7 +2,7 @@
 /*
  * Formatting a new layer: a job that a live node does under a grant of its own (SAFETY 17, 18).
  * What create, snapshot and rollback have in common between the commit that makes the layer and the
- * one that drops "new".
+ * one that drops "new"; and the zeroing behind a thick volume that is expanded (op_expand_thick.c).
  *
  * Happy path: WAIT_NODE, a node is chosen; GRANT, both copies; COMMAND; UNGRANT, both copies; then
  * the operation's own file goes on. Failure modes: the leader is lost at any point: the next one
@@ -23,7 +23,7 @@ const struct catalogue_layer *job_layer(struct leader *l, const struct op *op)
 
     if (!v)
         return NULL;
-    if (op->kind == OP_CREATE)
+    if (op->kind == OP_CREATE || op->kind == OP_EXPAND)
         return &v->layers[0];
     return v->overlay ? &v->overlay->layer : NULL;
 }
@@ -119,8 +119,8 @@ static void after_job(struct leader *l, struct op *op, int rc, const struct erro
     /* It is leaving, or has no room in its report: it does nothing for us. */
     op->elsewhere = rc == LUNAR_E_NOT_JOINED || rc == LUNAR_E_FULL;
     if (rc < 0 && !op->elsewhere)
-        op_fail(op, rc, "node %s could not format the layer: %s", node_name(l, op->host_id),
-                err->text);
+        op_fail(op, rc, "node %s could not %s the layer: %s", node_name(l, op->host_id),
+                op->kind == OP_EXPAND ? "zero" : "format", err->text);
     grant_drop(l, op);
     op_write_grants(l, op, OP_STATE_UNGRANT);
 }

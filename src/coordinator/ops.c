@@ -90,9 +90,15 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
         },
     [OP_EXPAND] =
         {
-            [OP_STATE_START] = BIT(COMMIT_SIZE) | BIT(RESIZE) | BIT(DONE),
+            [OP_STATE_START] = BIT(COMMIT_EXPANDING) | BIT(COMMIT_EXTEND) | BIT(WAIT_NODE) |
+                               BIT(COMMIT_SIZE) | BIT(RESIZE) | BIT(DONE),
+            [OP_STATE_COMMIT_EXPANDING] =
+                BIT(COMMIT_EXTEND) | BIT(WAIT_NODE) | BIT(RESIZE) | BIT(DONE),
+            [OP_STATE_COMMIT_EXTEND] =
+                BIT(COMMIT_EXPANDING) | BIT(WAIT_NODE) | BIT(RESIZE) | BIT(DONE),
+            JOB_MOVES(BIT(COMMIT_SIZE)),
             [OP_STATE_COMMIT_SIZE] = BIT(RESIZE) | BIT(DONE),
-            [OP_STATE_RESIZE] = BIT(DONE),
+            [OP_STATE_RESIZE] = BIT(COMMIT_SIZE) | BIT(DONE),
         },
     [OP_MERGE] =
         {

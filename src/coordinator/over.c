@@ -77,7 +77,7 @@ void op_life_ended(struct leader *l, struct op *op)
         return;
     }
     if (op->state == OP_STATE_RESIZE) {
-        op_finish(l, op); /* its next attach has the size */
+        expand_life_ended(l, op);
         return;
     }
     op->elsewhere = op->kind != OP_DETACH;

@@ -125,6 +125,10 @@ static void fill_volume(struct leader *l, const struct catalogue_volume *v,
     out->m.state = text(volume_state(v));
     out->m.layers = v->n_layers;
     grow_condition(l, &v->id, out->condition, sizeof out->condition);
+    if (v->expands_to)
+        snprintf(out->condition, sizeof out->condition,
+                 "is being expanded to %llu bytes: what is new is being zeroed",
+                 (unsigned long long)v->expands_to);
     out->m.condition = out->condition;
     if (!v->source_is_volume && !uuid_is_zero(&v->source_id))
         out->m.source_snapshot_id = uuid_to_pb(&v->source_id);
@@ -567,6 +571,28 @@ static int send_format(struct leader *l, const struct op *op, const struct catal
     return rc;
 }
 
+static int send_zero(struct leader *l, const struct op *op, const struct catalogue_volume *v,
+                     const struct catalogue_layer *layer)
+{
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__ZeroJob m = LUNAR__ZERO_JOB__INIT;
+    struct pv_list pvs = {.n = 0};
+
+    m.volume_id = uuid_to_pb(&v->id);
+    m.attachment_id = uuid_to_pb(&op->attachment_id);
+    m.from = v->size; /* whatever the operation is at: all below is the volume's data */
+    m.name = text(v->name);
+    m.layer = layer_message(layer);
+    pv_list_add(l->catalogue, layer, &pvs);
+    m.pvs = pvs.list;
+    m.n_pvs = pvs.n;
+    command.op_case = LUNAR__COMMAND__OP_ZERO_JOB;
+    command.zero_job = &m;
+    int rc = send_command(l, op, &command);
+    free(m.layer);
+    return rc;
+}
+
 static int send_detach(struct leader *l, const struct op *op)
 {
     Lunar__Command command = LUNAR__COMMAND__INIT;
@@ -615,5 +641,7 @@ int command_send(struct leader *l, const struct op *op, const struct catalogue_v
     if (op->kind == OP_ATTACH)
         return send_attach(l, op, v);
     const struct catalogue_layer *layer = job_layer(l, op);
-    return layer ? send_format(l, op, v, layer) : LUNAR_E_NOT_FOUND;
+    if (!layer)
+        return LUNAR_E_NOT_FOUND;
+    return op->kind == OP_EXPAND ? send_zero(l, op, v, layer) : send_format(l, op, v, layer);
 }

@@ -51,8 +51,45 @@ def a_mounted_volume_is_expanded_under_its_writer():
 
 def it_is_never_made_smaller():
     expect("smaller" in c.refused(USER, "volume", "expand", "db", "2GiB"), "no word about it")
-    c.ctl(USER, "volume", "create", "solid", "--size", "8MiB", "--thick")
-    expect("thick" in c.refused(USER, "volume", "expand", "solid", "16MiB"), "no word about it")
+
+
+def solid_reads(first, zero_to):
+    """The volume: 16 MiB of 0x5a, then nothing but zeroes."""
+    count = c.x(USER, f"python3 -c 'd = open(\"{c.solid}\", \"rb\").read({zero_to + 1}); m = 1 << 20; "
+                      f"print(len(d), d[:{first}] == b\"Z\" * {first}, d[{first}:].count(0))'").stdout.split()
+    expect(count == [str(zero_to), "True", str(zero_to - first)], f"length, kept, zeroes: {count}")
+
+
+def a_thick_volume_gets_zeroes_attached_or_not():
+    mib = 1 << 20
+    c.ctl(USER, "volume", "create", "dirt", "--size", "256MiB", "--thick")  # what is new has been somebody's before
+    dirt = c.ctl(USER, "volume", "attach", "dirt")["device"]
+    c.x(USER, f"tr '\\0' '\\377' </dev/zero | dd of={dirt} bs=1M count=256 iflag=fullblock oflag=direct status=none")
+    c.ctl(USER, "volume", "detach", "dirt")
+    c.ctl(USER, "volume", "delete", "dirt")
+    c.ctl(USER, "volume", "create", "solid", "--size", "16MiB", "--thick")
+    c.solid = c.ctl(USER, "volume", "attach", "solid")["device"]
+    c.x(USER, f"tr '\\0' Z </dev/zero | dd of={c.solid} bs=1M count=16 iflag=fullblock oflag=direct status=none")
+    expect(c.ctl(USER, "volume", "expand", "solid", "90MiB")["size"] == 90 * mib, "the answer has another size")
+    solid_reads(16 * mib, 90 * mib)
+    c.ctl(USER, "volume", "detach", "solid")
+    expect(c.ctl(2, "volume", "expand", "solid", "130MiB")["size"] == 130 * mib, "the answer has another size")
+    c.ctl(USER, "volume", "attach", "solid")
+    solid_reads(16 * mib, 130 * mib)
+
+
+def a_thick_expansion_survives_its_coordinator():
+    mib = 1 << 20
+    leader, _ = c.wait_leader(ask=USER)
+    request = c.spawn(USER, "lunarctl -o json volume expand solid 200MiB")
+    c.x(leader, "pkill -9 -x lunar-coordinat")
+    out, _ = request.communicate(timeout=120)
+    expect(request.returncode == 0, f"the request: {out}")
+    solid_reads(16 * mib, 200 * mib)
+    shown = c.ctl(USER, "volume", "show", "solid")
+    expect(not shown.get("condition"), f"it still says {shown}")
+    c.ctl(USER, "volume", "detach", "solid")
+    c.start_coordinator(leader)
 
 
 def a_detached_volume_is_larger_at_the_next_attach():
@@ -92,5 +129,6 @@ def a_snapshot_before_and_after_has_its_own_size():
 
 
 run_main(c, [pool_comes_up, a_mounted_volume_is_expanded_under_its_writer, it_is_never_made_smaller,
+             a_thick_volume_gets_zeroes_attached_or_not, a_thick_expansion_survives_its_coordinator,
              a_detached_volume_is_larger_at_the_next_attach, a_coordinator_that_dies_meanwhile_does_not_lose_it,
              a_snapshot_before_and_after_has_its_own_size])

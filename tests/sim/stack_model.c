@@ -635,6 +635,26 @@ int stack_format(const char *root, const struct stack_life *life, const struct s
     return unmap(x, err);
 }
 
+/* The workload expands nothing yet: no more than a map and a write under the job's grant. */
+int stack_zero_behind(const struct stack_life *life, const struct stack_spec *spec,
+                      struct error *err)
+{
+    int rc = stack_spec_check(spec, err);
+    struct mapped *x = rc == 0 ? find_layer(spec) : NULL;
+
+    if (rc == 0 && x && !x->job)
+        rc = error_set(err, LUNAR_E_IN_USE, "the layer is attached here");
+    if (rc == 0 && x)
+        rc = unmap(x, err);
+    if (rc == 0)
+        rc = map(life, spec, GHOST_FORMAT, &x, err);
+    if (rc < 0)
+        return rc;
+    consumer_write(x->io);
+    rc = step("zeroing", err);
+    return rc < 0 ? give_up(x, rc, err) : unmap(x, err);
+}
+
 int stack_merge(const char *root, const struct stack_life *life, const struct stack_spec *spec,
                 struct qsd_job *job, struct error *err)
 {

@@ -30,7 +30,9 @@ struct world {
     struct uuid held[MAX_NODES + 1][WORLD_HELD_MAX]; /* attachments that the node has open */
     struct table_layer writes[MAX_NODES + 1][WORLD_HELD_MAX]; /* the leaf that each writes */
     int n_held[MAX_NODES + 1];
-    int formats, probes, overlays, resizes, merges;
+    uint64_t sizes[MAX_NODES + 1][WORLD_HELD_MAX]; /* that each has */
+    uint64_t zeroed; /* of the thick volume, from its beginning on: nobody's former bytes there */
+    int formats, probes, overlays, resizes, merges, zeroes;
     uint64_t resized; /* the size of the last one */
     bool forgets;     /* nodes have nothing open that they are asked to switch */
     bool hostile;     /* nodes lie: what they write is not known */
@@ -319,12 +321,43 @@ static inline int node_overlays(uint32_t host, const Lunar__Overlay *m)
     return 0;
 }
 
+static inline uint64_t bytes_of(const Lunar__Layer *m)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < m->n_segments; i++)
+        bytes += m->segments[i]->length;
+    return bytes;
+}
+
+/* SAFETY 17, 18: behind the size that the volume has, and of no volume that a node has open. */
+static inline void node_zeroes(const Lunar__ZeroJob *m)
+{
+    struct uuid id = uuid_from_pb(m->volume_id);
+    struct catalogue *c = fake_lvm_catalogue(&w.lvm);
+    const struct catalogue_volume *v = catalogue_by_id(c, &id);
+    assert(w.hostile || (v && v->thick && v->size == m->from));
+    for (uint32_t h = 1; h <= MAX_NODES; h++)
+        for (uint32_t i = 0; !w.hostile && i < w.grants[h].n_entries; i++)
+            assert(w.grants[h].entries[i].mode == TABLE_MODE_JOB ||
+                   !uuid_equal(&w.grants[h].entries[i].volume_id, &id));
+    catalogue_free(c);
+    free(c);
+    if (m->from <= w.zeroed)
+        w.zeroed = bytes_of(m->layer);
+    w.zeroes++;
+}
+
 static inline int node_resizes(uint32_t host, const Lunar__Resize *m)
 {
     struct uuid id = uuid_from_pb(m->attachment_id);
     if (held_index(host, &id) < 0 || w.forgets)
         return LUNAR_E_NOT_FOUND;
     check_grant(host, &id, m->layers, m->n_layers);
+    uint64_t *size = &w.sizes[host][held_index(host, &id)];
+    if (m->size == *size && *size <= w.zeroed)
+        w.zeroed = bytes_of(m->layers[0]);
+    assert(m->size >= *size);
+    *size = m->size;
     w.resized = m->size;
     w.resizes++;
     return 0;
@@ -364,6 +397,7 @@ static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device
             assert(w.n_held[host] < WORLD_HELD_MAX);
             check_grant(host, &id, c->attach->layers, c->attach->n_layers);
             w.writes[host][w.n_held[host]] = leaf_of(c->attach->layers);
+            w.sizes[host][w.n_held[host]] = c->attach->size;
             w.held[host][w.n_held[host]++] = id;
         }
         strcpy(device, "/dev/x");
@@ -373,7 +407,8 @@ static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device
         i = held_index(host, &id);
         if (i >= 0)
             w.n_held[host]--, w.held[host][i] = w.held[host][w.n_held[host]],
-                              w.writes[host][i] = w.writes[host][w.n_held[host]];
+                              w.writes[host][i] = w.writes[host][w.n_held[host]],
+                              w.sizes[host][i] = w.sizes[host][w.n_held[host]];
         break;
     case LUNAR__COMMAND__OP_INSPECT:
         break;
@@ -386,10 +421,17 @@ static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device
         return node_merges(host, c->merge);
     case LUNAR__COMMAND__OP_RESIZE:
         return node_resizes(host, c->resize);
+    case LUNAR__COMMAND__OP_ZERO_JOB:
+        id = uuid_from_pb(c->zero_job->attachment_id);
+        assert(granted(host, &id));
+        node_zeroes(c->zero_job);
+        break;
     default:
         id = uuid_from_pb(c->format_job->attachment_id);
         assert(granted(host, &id));
         check_new(c->format_job->layer);
+        if (c->format_job->thick)
+            w.zeroed = bytes_of(c->format_job->layer);
         w.formats++;
     }
     return 0;

@@ -329,6 +329,43 @@ static void the_next_layer_of_an_open_volume_is_formatted_and_its_own_are_not(vo
     CHECK_EQ(w.code, 0);
 }
 
+/* All of a thick volume's bytes are what a job with its size begins behind. */
+static void zeroing_behind_a_volume_begins_at_the_size_it_is_told(void)
+{
+    struct ids ids = new_ids();
+    Lunar__Command c = LUNAR__COMMAND__INIT;
+    Lunar__ZeroJob m = LUNAR__ZERO_JOB__INIT;
+    Lunar__Layer layer = LUNAR__LAYER__INIT;
+    Lunar__Segment segment = LUNAR__SEGMENT__INIT, *segments = &segment;
+
+    reset();
+    segment.start = 1 << 20;
+    segment.length = 3 << 20;
+    layer.n_segments = 1;
+    layer.segments = &segments;
+    m.volume_id = uuid_to_pb(&ids.volume);
+    m.attachment_id = uuid_to_pb(&ids.attachment);
+    m.name = (char *)(uintptr_t) "disk";
+    m.from = 2 << 20;
+    m.layer = &layer;
+    c.op_case = LUNAR__COMMAND__OP_ZERO_JOB;
+    c.zero_job = &m;
+    command(&c);
+    report_ok();
+    CHECK_EQ(w.task->kind, NODE_TASK_ZERO);
+    CHECK(w.task->spec->thick);
+    CHECK_EQ(w.task->spec->size, 2 << 20);
+    task_ends(0);
+    report_ok();
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.report_entries, 0);
+    attached(&ids);
+    ids.attachment = uuid_random();
+    m.attachment_id = uuid_to_pb(&ids.attachment);
+    command(&c); /* not while it is open here */
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+}
+
 static void another_attachment_of_the_volume_is_refused(void)
 {
     struct ids ids = new_ids(), other = ids;
@@ -607,6 +644,7 @@ TEST_MAIN(TEST(a_segment_lies_on_the_lun_that_the_command_names),
           TEST(the_same_attach_again_joins_and_is_answered_when_open),
           TEST(safety_2_nothing_is_opened_that_the_report_has_no_room_for),
           TEST(the_next_layer_of_an_open_volume_is_formatted_and_its_own_are_not),
+          TEST(zeroing_behind_a_volume_begins_at_the_size_it_is_told),
           TEST(another_attachment_of_the_volume_is_refused),
           TEST(safety_14_an_older_segment_map_and_a_senseless_one_are_refused),
           TEST(a_detach_is_answered_after_the_report_without_it),

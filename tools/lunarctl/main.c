@@ -117,9 +117,9 @@ static const struct command commands[] = {
     {"volume", "expand", "NAME SIZE", "Make a volume larger",
      "While it is in use, too: its device has the new size when this returns. SIZE is the whole "
      "new size,\n"
-     "as 20GiB; a volume is never made smaller, and thick ones are not expanded yet. The file "
-     "system in\n"
-     "it is not touched. The same again is not an error.",
+     "as 20GiB; a volume is never made smaller. Of a thick one, what is new is zeroed first. The "
+     "file\n"
+     "system in it is not touched. The same again is not an error.",
      cmd_volume_expand},
     {"volume", "rollback", "NAME SNAPSHOT", "Set a volume back to one of its snapshots",
      "What was written since is lost; every snapshot stays, and so does the volume's size. Refused "
