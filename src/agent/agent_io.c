@@ -88,8 +88,9 @@ static int check_granted(struct task_job *j)
                        j->task->kind == NODE_TASK_OVERLAY ? &names : NULL, &j->err);
 }
 
-static int restart(struct task_job *j)
+static int restart(struct task_job *j, const struct stack_life *life)
 {
+    stack_freeze_lower(j->a->root, life, j->task->stack);
     int rc = stack_restart_qsd(j->a->root, j->task->stack, &j->err);
     if (rc < 0)
         usleep(AGENT_RESTART_RETRY_MS * 1000);
@@ -117,7 +118,7 @@ static void task_run(uv_work_t *work)
         j->rc = stack_detach(j->a->root, t->stack, &j->err);
         break;
     case NODE_TASK_RESTART:
-        j->rc = restart(j);
+        j->rc = restart(j, &life);
         break;
     case NODE_TASK_OVERLAY:
         j->rc = check_granted(j);

@@ -471,6 +471,13 @@ int dm_wipe(const char *name, struct error *err)
     return rc;
 }
 
+int dm_wipe_and_remove(const char *name, struct error *err)
+{
+    int rc = dm_wipe(name, err);
+
+    return rc < 0 ? rc : dm_remove(name, err);
+}
+
 /* Calls back when the device's uuid has the prefix. A device that vanished meanwhile is none; one
  * that cannot be asked is an error: who tears down by this list must not miss it (SAFETY 10). */
 static int list_one(const char *name, const char *prefix,

@@ -58,6 +58,8 @@ int dm_remove_deferred(const char *name, struct error *err);
 int dm_clear(const char *name, struct error *err);
 /* Replaces the table by an error target of the same size: load, suspend without flush, resume. */
 int dm_wipe(const char *name, struct error *err);
+/* With nothing that anybody still has to write through it. */
+int dm_wipe_and_remove(const char *name, struct error *err);
 /* Names of all devices whose uuid starts with "LUNAR-" + prefix; calls back for each. */
 int dm_list(const char *uuid_prefix, void (*each)(void *data, const char *name, const char *uuid),
             void *data, struct error *err);

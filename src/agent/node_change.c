@@ -46,18 +46,13 @@ const struct stack_spec *change_reported(const struct held *h)
 
 /* ---- what is asked for ---- */
 
-static bool same_layer(const struct stack_layer *a, const struct stack_layer *b)
-{
-    return a->volume_short == b->volume_short && a->index == b->index;
-}
-
 /* `more` layers in front of what is held, which must be there unchanged. */
 static bool is_behind(const struct stack_spec *have, const struct stack_spec *want, uint32_t more)
 {
     if (want->n_layers != have->n_layers + more)
         return false;
     for (uint32_t i = 0; i < have->n_layers; i++)
-        if (!same_layer(&have->layers[i], &want->layers[i + more]) ||
+        if (!stack_layer_same(&have->layers[i], &want->layers[i + more]) ||
             want->layers[i + more].map_generation < have->layers[i].map_generation)
             return false;
     return true;
@@ -66,7 +61,7 @@ static bool is_behind(const struct stack_spec *have, const struct stack_spec *wa
 static bool contains(const struct stack_spec *have, const struct stack_layer *layer)
 {
     for (uint32_t i = 0; i < have->n_layers; i++)
-        if (same_layer(&have->layers[i], layer))
+        if (stack_layer_same(&have->layers[i], layer))
             return true;
     return false;
 }
@@ -115,10 +110,10 @@ static void keep_opened(const struct held *h, struct stack_spec *want)
     uint32_t more = 0;
 
     while (more < want->n_layers && more < 2 &&
-           !same_layer(&want->layers[more], &h->spec.layers[0]))
+           !stack_layer_same(&want->layers[more], &h->spec.layers[0]))
         more++;
     for (uint32_t i = more + 1; i < want->n_layers; i++)
-        if (same_layer(&want->layers[i], &h->spec.layers[0]))
+        if (stack_layer_same(&want->layers[i], &h->spec.layers[0]))
             return; /* twice in one chain: nonsense */
     if (more >= want->n_layers || more == 2 ||
         want->layers[more].map_generation < h->spec.layers[0].map_generation)

@@ -56,6 +56,8 @@ struct stack_spec {
     uint32_t n_layers;
 };
 void stack_spec_free(struct stack_spec *spec);
+/* Whatever their maps are. */
+bool stack_layer_same(const struct stack_layer *a, const struct stack_layer *b);
 int stack_spec_copy(struct stack_spec *to, const struct stack_spec *from);
 /* LUNAR_E_INVALID with a sentence for a spec that cannot be mapped as it stands; attach and format
  * call it themselves. */
@@ -101,15 +103,21 @@ int stack_attach(const char *root, const struct stack_life *life, const struct s
 /* LUNAR_E_IN_USE while a consumer has H open. Frees on success; after an error it may be called
  * again. */
 int stack_detach(const char *root, struct stack *stack, struct error *err);
-/* LUNAR_E_IN_USE while the daemon runs; after any other error call it again later: I/O goes on
- * waiting. */
 /* Ends whatever of an attachment or of a job stands, whatever state it is in; consumers get EIO.
  * The way out of an attach, a detach or a format that failed half-way. `stack` may be NULL.
  * Idempotent. */
 int stack_teardown(const char *root, const struct uuid *pool_id, const struct uuid *attachment,
                    const struct stack *stack, struct error *err);
-/* Nothing to do if its daemon runs. */
+/* Nothing to do if its daemon runs. After an error call it again later: I/O goes on waiting. */
 int stack_restart_qsd(const char *root, struct stack *stack, struct error *err);
+/*
+ * Before a restart, if no daemon runs: layers below the leaf whose maps still have a tail lose it,
+ * for a growth that was under way may have kept an overlay from that. A daemon that is started
+ * reads tables of a frozen layer that a merge may have put behind what is mapped here
+ * (qsd_merge.c): behind a tail that would wait for ever; behind a map's end they are zeroes, which
+ * is what the layer had there before. A failure is logged.
+ */
+void stack_freeze_lower(const char *root, const struct stack_life *life, struct stack *stack);
 /*
  * Gives a layer of an attached stack more space (SAFETY 20): `layer` is the whole longer map of the
  * layer of that volume_short and index, of no lower map_generation. What waited behind the former

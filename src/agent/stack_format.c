@@ -92,13 +92,6 @@ static int make_qcow2(const char *path, uint64_t size, struct error *err)
     return rc < 0 ? rc : helper_call(stack_flush_device, path, CREATE_DEADLINE_MS, err);
 }
 
-static int remove_map(const char *name, struct error *err)
-{
-    int rc = dm_wipe(name, err);
-
-    return rc < 0 ? rc : dm_remove(name, err);
-}
-
 typedef int write_bytes(const struct stack_spec *spec, const char *path, struct error *err);
 
 static int write_layer(const struct stack_spec *spec, const char *path, struct error *err)
@@ -122,7 +115,7 @@ static int check_idle(const struct stack_spec *spec, const char *job, struct err
     int rc = dm_info(name, &info, err);
     if (rc == 0 && info.exists)
         return error_set(err, LUNAR_E_IN_USE, "the layer is attached here as %s", name);
-    return rc < 0 ? rc : remove_map(job, err);
+    return rc < 0 ? rc : dm_wipe_and_remove(job, err);
 }
 
 static int zero_behind(const struct stack_spec *spec, const char *path, struct error *err)
@@ -139,7 +132,7 @@ static int write_mapped(const struct stack_spec *spec, const char *name, write_b
     int rc = dm_path(name, path, err);
     if (rc == 0)
         rc = write(spec, path, err);
-    if (remove_map(name, &why) < 0)
+    if (dm_wipe_and_remove(name, &why) < 0)
         return error_set(err, LUNAR_E_INDETERMINATE, "its map %s stands: %s", name, why.text);
     if (rc == LUNAR_E_INDETERMINATE && err)
         err->code = LUNAR_E_TIMEOUT; /* the map is gone: nothing can take effect any more */

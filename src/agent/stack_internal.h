@@ -68,6 +68,10 @@ int stack_create_permitted(const struct stack_life *life, const char *pool, cons
  */
 int stack_layer_table(const struct stack_spec *spec, const struct stack_layer *layer, uint64_t from,
                       struct dm_segment **ret, uint32_t *ret_n, struct error *err);
+/* With segments of its own: free() them. */
+void stack_layer_copy(struct stack_layer *to, const struct stack_layer *from);
+/* Segments and generation, a copy of them, in place of its own. */
+void stack_layer_take_map(struct stack_layer *to, const struct stack_layer *from);
 uint64_t stack_layer_bytes(const struct stack_layer *layer);
 /* Can this layer, the i-th, be mapped? *ret_bytes is what its segments come to. */
 int stack_layer_check(const struct stack_layer *layer, uint32_t i, uint64_t *ret_bytes,

@@ -18,13 +18,6 @@
 #define FLUSH_DEADLINE_MS 120000
 #define WRITABLE          1u
 
-static int remove_map(const char *name, struct error *err)
-{
-    int rc = dm_wipe(name, err);
-
-    return rc < 0 ? rc : dm_remove(name, err);
-}
-
 static int remove_maps(const struct stack_spec *spec, struct error *err)
 {
     char name[DM_NAME_SIZE];
@@ -32,7 +25,7 @@ static int remove_maps(const struct stack_spec *spec, struct error *err)
 
     for (uint32_t i = 0; rc == 0 && i < spec->n_layers; i++) {
         stack_job_name(spec, i, name);
-        rc = remove_map(name, err);
+        rc = dm_wipe_and_remove(name, err);
     }
     return rc;
 }

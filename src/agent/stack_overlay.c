@@ -34,11 +34,6 @@ const struct stack_layer *stack_written_layer(const struct stack *stack)
     return &stack->spec.layers[stack->switching && stack->spec.n_layers > 1 ? 1 : 0];
 }
 
-static bool same_layer(const struct stack_layer *a, const struct stack_layer *b)
-{
-    return a->volume_short == b->volume_short && a->index == b->index;
-}
-
 /* ---- strays ---- */
 
 static bool is_named(const struct stack_spec *spec, const char *map)
@@ -84,23 +79,14 @@ static int compare(const struct stack_spec *have, const struct stack_layer *laye
                          n, have->n_layers);
     for (uint32_t i = 0; i < have->n_layers; i++) {
         const struct stack_layer *mine = &have->layers[i], *other = &layers[i + fresh];
-        if (!same_layer(mine, other) || other->map_generation < mine->map_generation)
+        if (!stack_layer_same(mine, other) || other->map_generation < mine->map_generation)
             return error_set(err, LUNAR_E_STALE,
                              "layer %" PRIu32 " of the chain is not the one that stands",
                              i + fresh);
-        if (fresh && same_layer(mine, &layers[0]))
+        if (fresh && stack_layer_same(mine, &layers[0]))
             return error_set(err, LUNAR_E_STALE, "the new leaf is in the chain already");
     }
     return 0;
-}
-
-static void copy_layer(struct stack_layer *to, const struct stack_layer *from)
-{
-    *to = *from;
-    to->segments = calloc(from->n_segments, sizeof *to->segments);
-    if (!to->segments)
-        abort();
-    memcpy(to->segments, from->segments, from->n_segments * sizeof *to->segments);
 }
 
 /* Puts the leaf in front. What stands keeps its own segments: a growth may be ahead of whoever made
@@ -111,7 +97,7 @@ static void push_leaf(struct stack_spec *spec, const struct stack_layer *leaf)
     if (!spec->layers)
         abort();
     memmove(spec->layers + 1, spec->layers, spec->n_layers * sizeof *spec->layers);
-    copy_layer(&spec->layers[0], leaf);
+    stack_layer_copy(&spec->layers[0], leaf);
     spec->n_layers++;
 }
 

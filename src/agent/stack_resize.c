@@ -180,19 +180,6 @@ static int check(const struct stack_spec *have, const struct stack_spec *want, s
     return stack_layer_check_longer(&have->layers[0], &want->layers[0], err);
 }
 
-static void take_layer(struct stack_layer *to, const struct stack_layer *from)
-{
-    struct stack_segment *segments = calloc(from->n_segments, sizeof *segments);
-
-    if (!segments)
-        abort();
-    memcpy(segments, from->segments, from->n_segments * sizeof *segments);
-    free(to->segments);
-    to->segments = segments;
-    to->n_segments = from->n_segments;
-    to->map_generation = from->map_generation;
-}
-
 /* *ret_same: the size is what it was. */
 static int begin(const char *root, struct stack *stack, const struct stack_spec *want,
                  bool *ret_same, struct error *err)
@@ -207,7 +194,7 @@ static int begin(const char *root, struct stack *stack, const struct stack_spec 
     if (rc == 0)
         rc = check(&stack->spec, want, err);
     if (rc == 0 && stack->spec.thick)
-        take_layer(&stack->spec.layers[0], &want->layers[0]);
+        stack_layer_take_map(&stack->spec.layers[0], &want->layers[0]);
     if (rc == 0) {
         stack->spec.size = want->size;
         rc = stack_state_save(root, stack, err);

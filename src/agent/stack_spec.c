@@ -16,23 +16,40 @@ void stack_spec_free(struct stack_spec *spec)
     spec->n_layers = 0;
 }
 
+bool stack_layer_same(const struct stack_layer *a, const struct stack_layer *b)
+{
+    return a->volume_short == b->volume_short && a->index == b->index;
+}
+
+void stack_layer_copy(struct stack_layer *to, const struct stack_layer *from)
+{
+    *to = *from;
+    to->segments = calloc(from->n_segments ? from->n_segments : 1, sizeof *to->segments);
+    if (!to->segments)
+        abort();
+    if (from->n_segments > 0)
+        memcpy(to->segments, from->segments, from->n_segments * sizeof *to->segments);
+}
+
+void stack_layer_take_map(struct stack_layer *to, const struct stack_layer *from)
+{
+    struct stack_layer copy;
+
+    stack_layer_copy(&copy, from);
+    free(to->segments);
+    to->segments = copy.segments;
+    to->n_segments = copy.n_segments;
+    to->map_generation = copy.map_generation;
+}
+
 int stack_spec_copy(struct stack_spec *to, const struct stack_spec *from)
 {
     *to = *from;
     to->layers = calloc(from->n_layers ? from->n_layers : 1, sizeof *to->layers);
     if (!to->layers)
         abort();
-    for (uint32_t i = 0; i < from->n_layers; i++) {
-        const struct stack_layer *layer = &from->layers[i];
-        to->layers[i] = *layer;
-        to->layers[i].segments =
-            calloc(layer->n_segments ? layer->n_segments : 1, sizeof *layer->segments);
-        if (!to->layers[i].segments)
-            abort();
-        if (layer->n_segments > 0)
-            memcpy(to->layers[i].segments, layer->segments,
-                   layer->n_segments * sizeof *layer->segments);
-    }
+    for (uint32_t i = 0; i < from->n_layers; i++)
+        stack_layer_copy(&to->layers[i], &from->layers[i]);
     return 0;
 }
 

@@ -112,19 +112,26 @@ static int add_tail(struct chain *chain, const char *name, struct error *err)
     return 0;
 }
 
+static bool is_tail_of(const struct stack_device *device, const struct stack_spec *spec,
+                       const struct stack_layer *layer)
+{
+    char prefix[DM_NAME_SIZE];
+
+    snprintf(prefix, sizeof prefix, "lunar-v%016" PRIx64 "-t%" PRIu32 "-",
+             uuid_short(&spec->volume_id), layer->index);
+    return device->kind == 'T' && uuid_equal(&device->attachment, &spec->attachment_id) &&
+           strncmp(device->name, prefix, strlen(prefix)) == 0;
+}
+
 static int collect_tails(const struct stack_spec *spec, const struct stack_layer *layer,
                          struct chain *chain, struct error *err)
 {
-    char prefix[DM_NAME_SIZE];
     struct stack_device *devices;
     size_t n;
     int rc = stack_scan(&devices, &n, err);
 
-    snprintf(prefix, sizeof prefix, "lunar-v%016" PRIx64 "-t%" PRIu32 "-",
-             uuid_short(&spec->volume_id), layer->index);
     for (size_t i = 0; rc == 0 && i < n; i++)
-        if (devices[i].kind == 'T' && uuid_equal(&devices[i].attachment, &spec->attachment_id) &&
-            strncmp(devices[i].name, prefix, strlen(prefix)) == 0)
+        if (is_tail_of(&devices[i], spec, layer))
             rc = add_tail(chain, devices[i].name, err);
     free(devices);
     return rc;
@@ -417,14 +424,68 @@ int stack_tail_freeze(const struct stack_life *life, const struct stack_spec *sp
     return rc < 0 ? rc : stack_tails_remove_loose(&spec->attachment_id, err);
 }
 
+/* An overlay may have left layer i its tail. Another volume's layer may have the leaf's index: the
+ * name alone does not tell. */
+static int freeze_left(const struct stack_life *life, const struct stack_spec *spec, uint32_t i,
+                       struct error *err)
+{
+    struct chain chain;
+    int rc = chain_look(spec, &spec->layers[i], &chain, err);
+    bool tail = chain.last;
+
+    free(chain.tails);
+    return rc == 0 && tail ? stack_tail_freeze(life, spec, i, err) : rc;
+}
+
+/* The file first: it says that the maps need not end in a tail, which is true before and after. */
+static int name_frozen(const char *root, struct stack *stack, struct error *err)
+{
+    pthread_mutex_lock(&stack->lock);
+    for (uint32_t i = 1; i < stack->spec.n_layers; i++)
+        stack->spec.layers[i].max_size = 0;
+    int rc = stack_state_save(root, stack, err);
+    pthread_mutex_unlock(&stack->lock);
+    return rc;
+}
+
+static int freeze_lower(const char *root, const struct stack_life *life, struct stack *stack,
+                        struct error *err)
+{
+    const struct stack_spec *spec = &stack->spec;
+    struct stack_device *devices;
+    size_t n;
+    bool named = false;
+    int rc = stack_scan(&devices, &n, err);
+
+    for (uint32_t i = 1; rc == 0 && i < spec->n_layers; i++) {
+        bool any = false;
+        for (size_t k = 0; k < n; k++)
+            any |= is_tail_of(&devices[k], spec, &spec->layers[i]);
+        if (any && !named)
+            rc = name_frozen(root, stack, err);
+        named |= any;
+        if (any && rc == 0)
+            rc = freeze_left(life, spec, i, err);
+    }
+    free(devices);
+    return rc;
+}
+
+void stack_freeze_lower(const char *root, const struct stack_life *life, struct stack *stack)
+{
+    struct error err = ERROR_INIT;
+
+    if (!qsd_alive(&stack->qsd) && freeze_lower(root, life, stack, &err) < 0)
+        log_warn("stack_not_frozen volume=%s reason=\"%s\"", stack->spec.name, err.text);
+}
+
 /* ---- of the whole stack ---- */
 
 static struct stack_layer *find_layer(const struct stack_spec *spec,
                                       const struct stack_layer *layer)
 {
     for (uint32_t i = 0; i < spec->n_layers; i++)
-        if (spec->layers[i].index == layer->index &&
-            spec->layers[i].volume_short == layer->volume_short)
+        if (stack_layer_same(&spec->layers[i], layer))
             return &spec->layers[i];
     return NULL;
 }
@@ -493,16 +554,8 @@ static int end(const char *root, struct stack *stack, const struct stack_layer *
 {
     pthread_mutex_lock(&stack->lock);
     struct stack_layer *old = find_layer(&stack->spec, layer);
-    if (old) {
-        struct stack_segment *segments = calloc(layer->n_segments, sizeof *segments);
-        if (!segments)
-            abort();
-        memcpy(segments, layer->segments, layer->n_segments * sizeof *segments);
-        free(old->segments);
-        old->segments = segments;
-        old->n_segments = layer->n_segments;
-        old->map_generation = layer->map_generation;
-    }
+    if (old)
+        stack_layer_take_map(old, layer);
     int rc = stack_state_save(root, stack, err);
     pthread_mutex_unlock(&stack->lock);
     return rc;

@@ -237,6 +237,7 @@ static int with_attachment(const char *command, const char *attachment, struct e
     struct stack *stack = take(&id);
     if (!stack)
         return error_set(err, LUNAR_E_NOT_FOUND, "%s is not attached", attachment);
+    stack_freeze_lower(root, &life, stack);
     rc = strcmp(command, "detach") == 0 ? stack_detach(root, stack, err)
                                         : stack_restart_qsd(root, stack, err);
     if (rc < 0 || strcmp(command, "detach") != 0)
@@ -251,8 +252,10 @@ static int supervise(int seconds, struct error *err)
 
     for (int left = seconds * 10; rc == 0 && left > 0; left--) {
         for (int i = 0; rc == 0 && i < n_stacks; i++)
-            if (!stacks[i]->spec.thick && !qsd_alive(&stacks[i]->qsd))
+            if (!stacks[i]->spec.thick && !qsd_alive(&stacks[i]->qsd)) {
+                stack_freeze_lower(root, &life, stacks[i]);
                 rc = stack_restart_qsd(root, stacks[i], err);
+            }
         poll(NULL, 0, 100);
     }
     return rc;

@@ -391,6 +391,13 @@ int stack_teardown(const char *root, const struct uuid *pool_id, const struct uu
     return rc == 0 && x ? unmap(x, err) : rc;
 }
 
+void stack_freeze_lower(const char *root, const struct stack_life *life, struct stack *stack)
+{
+    (void)root;
+    (void)life;
+    (void)stack;
+}
+
 int stack_restart_qsd(const char *root, struct stack *stack, struct error *err)
 {
     (void)root;
