@@ -146,6 +146,14 @@ static void task_run(uv_work_t *work)
         if (j->rc == 0)
             j->rc = stack_zero_behind(&life, t->spec, &j->err);
         break;
+    case NODE_TASK_HOLD:
+        j->rc = stack_hold(t->stack, t->freeze, (int)t->deadline_ms, &j->err);
+        break;
+    case NODE_TASK_UNHOLD:
+        j->rc = stack_unhold(t->stack, &j->err);
+        if (j->rc < 0)
+            usleep(AGENT_RESTART_RETRY_MS * 1000);
+        break;
     case NODE_TASK_TEARDOWN:
         j->rc =
             stack_teardown(j->a->root, &t->spec->pool_id, &t->spec->attachment_id, NULL, &j->err);
@@ -161,6 +169,8 @@ static void task_done(uv_work_t *work, int status)
         [NODE_TASK_TEARDOWN] = "teardown", [NODE_TASK_OVERLAY] = "overlay",
         [NODE_TASK_RESIZE] = "resize",     [NODE_TASK_GROW] = "grow",
         [NODE_TASK_MERGE] = "merge",       [NODE_TASK_ZERO] = "zero",
+        [NODE_TASK_HOLD] = "hold",
+        [NODE_TASK_UNHOLD] = "unhold",
     };
     struct task_job *j = work->data;
     char id[UUID_TEXT_SIZE];

@@ -370,6 +370,13 @@ int dm_suspend(const char *name, bool flush, struct error *err)
     return dm_suspend_within(name, flush, SUSPEND_DEADLINE_MS, err);
 }
 
+int dm_freeze_within(const char *name, int deadline_ms, struct error *err)
+{
+    struct dm_task *task = task_new(DM_DEVICE_SUSPEND, name, err);
+
+    return task ? task_run_deadline(task, "freeze", name, deadline_ms, err) : -ENOMEM;
+}
+
 int dm_suspend_within(const char *name, bool flush, int deadline_ms, struct error *err)
 {
     struct dm_task *task = task_new(DM_DEVICE_SUSPEND, name, err);

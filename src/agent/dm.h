@@ -43,12 +43,16 @@ int dm_create(const char *name, const char *uuid, const struct dm_segment *segme
               bool read_only, struct error *err);
 int dm_load(const char *name, const struct dm_segment *segments, uint32_t n, bool read_only,
             struct error *err);
-/* flush: wait for in-flight I/O and flush (a plain suspend); no lockfs ever. I/O that does not end
+/* flush: wait for in-flight I/O and flush (a plain suspend); no lockfs. I/O that does not end
  * within 30 s is LUNAR_E_TIMEOUT and the device is as before; interrupted by another signal:
  * -EINTR. The same for dm_resume. */
 int dm_suspend(const char *name, bool flush, struct error *err);
 /* The same with a deadline of the caller's, in milliseconds. */
 int dm_suspend_within(const char *name, bool flush, int deadline_ms, struct error *err);
+/* And file systems that are mounted on the device are frozen before, until it is resumed, by
+ * whomever. What they have to write out is written within the deadline or not: that cannot be
+ * interrupted. */
+int dm_freeze_within(const char *name, int deadline_ms, struct error *err);
 int dm_resume(const char *name, struct error *err);
 int dm_remove(const char *name,
               struct error *err); /* absent is fine; LUNAR_E_IN_USE while it is open */

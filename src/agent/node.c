@@ -177,6 +177,10 @@ void node_task_done(struct node *node, struct node_task *task, int rc, const str
             change_task_done(node, h, rc, err);
             return;
         }
+        if (h->hold.token == task->token) {
+            hold_task_done(node, h, rc, err);
+            return;
+        }
         if (h->token != task->token)
             continue;
         h->token = 0;

@@ -32,6 +32,8 @@ enum node_task_kind {
     NODE_TASK_GROW, /* and this one beside those two */
     NODE_TASK_MERGE,
     NODE_TASK_ZERO, /* behind a thick volume's size */
+    NODE_TASK_HOLD, /* these two beside the open state, too */
+    NODE_TASK_UNHOLD,
 };
 
 /* Work for a blocking thread; the node's memory until node_task_done. */
@@ -44,6 +46,8 @@ struct node_task {
     struct stack *stack;       /* all others: in; attach: out */
     struct stack_layer *layer; /* grow: the longer map */
     struct qsd_job *job;       /* merge */
+    uint32_t deadline_ms;      /* hold */
+    bool freeze;               /* hold */
     uint64_t threshold;        /* grow: the daemon is told it before, so far as it answers: what it
                                   has begun until then is drained by the growth, or lies behind it */
 };

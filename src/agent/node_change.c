@@ -178,13 +178,31 @@ static bool same_change(const struct change *c, enum node_task_kind kind,
 }
 
 /* Is the volume in a state to be changed? */
-static int check_open(const struct node *n, const struct held *h, struct error *err)
+int held_check_open(const struct node *n, const struct held *h, struct error *err)
 {
     if (!h || h->mode != TABLE_MODE_ATTACH)
         return error_set(err, LUNAR_E_NOT_FOUND, "it is not attached here");
     if (h->step != HELD_OPEN || h->close_wanted || n->leaving)
         return error_set(err, LUNAR_E_BUSY,
                          "it is being opened, restarted or detached here; try again");
+    return 0;
+}
+
+/* Its end is then told as the end of what was begun with that suspension. */
+static bool may_join(const struct change *c, const struct uuid *hold)
+{
+    return uuid_is_zero(hold) || uuid_equal(&c->hold, hold);
+}
+
+/* Its consumers must stand still, if the command says so; and a size is not changed while they do,
+ * for that would resume them. */
+static int check_hold(const struct held *h, const struct uuid *hold, bool overlay,
+                      struct error *err)
+{
+    if (!uuid_is_zero(hold) && !hold_stands(h, hold))
+        return error_set(err, LUNAR_E_STALE, "its suspension has ended before");
+    if (!overlay && hold_runs(h))
+        return error_set(err, LUNAR_E_BUSY, "it is suspended for a snapshot; try again");
     return 0;
 }
 
@@ -197,13 +215,18 @@ void change_command(struct node *n, uint64_t term, const struct uuid *command_id
         uuid_from_pb(overlay ? command->overlay->attachment_id : command->resize->attachment_id);
     struct held *h = held_by_attachment(n, &attachment_id);
     struct stack_spec want = {0};
+    struct uuid hold = {{0}};
     struct error err = ERROR_INIT;
 
-    int rc = check_open(n, h, &err);
+    if (overlay)
+        hold = uuid_from_pb(command->overlay->hold);
+    int rc = held_check_open(n, h, &err);
+    if (rc == 0)
+        rc = check_hold(h, &hold, overlay, &err);
     if (rc == 0)
         rc = take_wanted(h, command, &want, &err);
     if (rc == 0 && h->change.step != CHANGE_NONE) {
-        if (same_change(&h->change, kind, &want))
+        if (same_change(&h->change, kind, &want) && may_join(&h->change, &hold))
             h->change.command_id = *command_id;
         else
             rc = error_set(&err, LUNAR_E_BUSY, "another change of it is under way here");
@@ -211,6 +234,7 @@ void change_command(struct node *n, uint64_t term, const struct uuid *command_id
         rc = check_wanted(h, kind, &want, &err);
         if (rc == 0) {
             begin(n, h, term, kind, command_id, &want);
+            h->change.hold = hold;
             return; /* the spec is the change's */
         }
     }
@@ -257,9 +281,15 @@ void change_task_done(struct node *n, struct held *h, int rc, const struct error
     c->token = 0;
     if (n->fenced)
         return;
+    bool late = !uuid_is_zero(&c->hold) && !hold_stands(h, &c->hold);
     if (rc == 0)
         changed(n, h);
     space_leaf(n, h);
-    answer(n, h, rc, rc < 0 ? err->text : "");
+    if (rc == 0 && late)
+        answer(n, h, LUNAR_E_STALE, "its suspension ended before it was done");
+    else
+        answer(n, h, rc, rc < 0 ? err->text : "");
+    if (!uuid_is_zero(&c->hold))
+        hold_end(n, h); /* of success and of failure: nothing more is to come */
     held_go_on(n, h);
 }

@@ -19,8 +19,8 @@
 #include "agent/stack_pv.h"
 #include "base/log.h"
 
-void held_send_result(struct node *n, const struct uuid *command_id, int code, const char *words,
-                      const char *device)
+static void send_result(struct node *n, const struct uuid *command_id, int code, const char *words,
+                        const char *device, const struct uuid *hold)
 {
     Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
     Lunar__Result result = LUNAR__RESULT__INIT;
@@ -35,6 +35,8 @@ void held_send_result(struct node *n, const struct uuid *command_id, int code, c
     result.id = uuid_to_pb(command_id);
     result.error = &error;
     result.device = (char *)(uintptr_t)device;
+    if (hold)
+        result.hold = uuid_to_pb(hold);
     e.body_case = LUNAR__ENVELOPE__BODY_RESULT;
     e.result = &result;
     if (envelope_pack(&e, &bytes, &len, NULL) < 0)
@@ -42,6 +44,17 @@ void held_send_result(struct node *n, const struct uuid *command_id, int code, c
     if (n->io->send(n->data, bytes, len) < 0)
         log_warn("result_not_sent text=\"the coordinator will ask again\"");
     free(bytes);
+}
+
+void held_send_result(struct node *n, const struct uuid *command_id, int code, const char *words,
+                      const char *device)
+{
+    send_result(n, command_id, code, words, device, NULL);
+}
+
+void held_send_hold(struct node *n, const struct uuid *command_id, const struct uuid *hold)
+{
+    send_result(n, command_id, 0, "", "", hold);
 }
 
 void held_free(struct node *n, struct held *h)
@@ -124,9 +137,15 @@ static void close_held(struct node *n, struct held *h)
     report(n, h, HELD_CLOSING_REPORT);
 }
 
+/* Open, and nothing is under way beside that. */
+static bool is_idle(const struct held *h)
+{
+    return h->step == HELD_OPEN && !change_runs(h) && !hold_runs(h) && h->space.token == 0;
+}
+
 void held_go_on(struct node *n, struct held *h)
 {
-    bool idle = h->step == HELD_OPEN && !change_runs(h) && h->space.token == 0;
+    bool idle = is_idle(h);
 
     if (idle && h->close_wanted)
         close_held(n, h); /* it copes with a daemon that died */
@@ -496,8 +515,7 @@ static void detach_command(struct node *n, const struct uuid *command_id, const 
                          "the report is being written again; try again", "");
     } else if (!h) {
         held_send_result(n, command_id, 0, "", "");
-    } else if ((h->step == HELD_OPEN && !change_runs(h) && h->space.token == 0) ||
-               h->step == HELD_STUCK) {
+    } else if (is_idle(h) || h->step == HELD_STUCK) {
         /* A stuck job, too: the coordinator detaches what no operation of its own stands behind. */
         h->command_id = *command_id;
         close_held(n, h);
@@ -543,6 +561,12 @@ void held_command(struct node *n, uint64_t term, const Lunar__Command *command)
     case LUNAR__COMMAND__OP_OVERLAY:
     case LUNAR__COMMAND__OP_RESIZE:
         change_command(n, term, &id, command);
+        break;
+    case LUNAR__COMMAND__OP_SUSPEND:
+        hold_command(n, &id, command->suspend);
+        break;
+    case LUNAR__COMMAND__OP_RESUME:
+        hold_resume_command(n, &id, command->resume);
         break;
     case LUNAR__COMMAND__OP_INSPECT:
         if (n->io->inspect)

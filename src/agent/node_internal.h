@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The node's insides: node.c (events, reports), node_commands.c (attach, detach, format),
- * node_change.c (what is changed in use), node_space.c (growth), node_relay.c (clients),
- * node_fence.c (its end). */
+ * node_change.c (what is changed in use), node_hold.c (suspensions), node_space.c (growth),
+ * node_relay.c (clients), node_fence.c (its end). */
 #ifndef LUNAR_AGENT_NODE_INTERNAL_H
 #define LUNAR_AGENT_NODE_INTERNAL_H
 
@@ -36,6 +36,25 @@ struct change {
     struct uuid command_id; /* the newest that wants an answer */
     uint64_t token, term;
     struct stack_spec spec; /* as it is to be; kept after a failure, for it may stand */
+    struct uuid hold;       /* that must stand until it is done; zero: none */
+    struct node_task task;
+};
+
+enum hold_step {
+    HOLD_NONE,
+    HOLD_BEGINS, /* the device is being suspended */
+    HOLD_STANDS,
+    HOLD_ENDS, /* it is being resumed */
+};
+
+/* Of an open volume's device; node_hold.c's. */
+struct hold {
+    enum hold_step step;
+    struct uuid id;         /* another one for each */
+    struct uuid command_id; /* that began it */
+    uint64_t token, term;
+    uint64_t until_ms;
+    bool end_wanted; /* while it begins */
     struct node_task task;
 };
 
@@ -73,6 +92,7 @@ struct held {
     bool qsd_exited;    /* while a task was running */
     bool close_wanted; /* a detach came while its QSD was being restarted, it grew or was changed */
     struct change change;
+    struct hold hold;
     struct space space;
     enum node_task_kind job_kind; /* of a job */
     struct qsd_job job;           /* a merge's order and progress */
@@ -135,6 +155,9 @@ void held_start_restart(struct node *n, struct held *h);
 void held_go_on(struct node *n, struct held *h);
 void held_send_result(struct node *n, const struct uuid *command_id, int code, const char *words,
                       const char *device);
+void held_send_hold(struct node *n, const struct uuid *command_id, const struct uuid *hold);
+/* LUNAR_E_NOT_FOUND, LUNAR_E_BUSY: not a volume that is open and stays so. */
+int held_check_open(const struct node *n, const struct held *h, struct error *err);
 int held_take_layer(const Lunar__Layer *m, const struct named_pvs *pvs, struct stack_layer *layer,
                     struct error *err);
 struct held *held_by_attachment(struct node *n, const struct uuid *id);
@@ -146,6 +169,15 @@ void change_task_done(struct node *n, struct held *h, int rc, const struct error
 bool change_runs(const struct held *h);
 const struct stack_spec *change_reported(const struct held *h);
 void change_free(struct held *h);
+/* node_hold.c */
+void hold_command(struct node *n, const struct uuid *command_id, const Lunar__Suspend *m);
+void hold_resume_command(struct node *n, const struct uuid *command_id, const Lunar__Resume *m);
+/* From before the device is suspended until after it is resumed. */
+bool hold_runs(const struct held *h);
+bool hold_stands(const struct held *h, const struct uuid *id);
+void hold_end(struct node *n, struct held *h); /* if it stands */
+void hold_task_done(struct node *n, struct held *h, int rc, const struct error *err);
+void hold_tick(struct node *n, struct held *h);
 /* Its daemon's exit, and its writes' coming to an end. */
 void held_watch(struct node *n, struct held *h, bool on);
 /* node_space.c: from when the stack stands until it is taken down */

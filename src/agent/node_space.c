@@ -351,8 +351,10 @@ void node_tick(struct node *node, uint64_t now_ms)
     node->now_ms = now_ms;
     if (node->fenced)
         return;
-    TAILQ_FOREACH (h, &node->held, link)
+    TAILQ_FOREACH (h, &node->held, link) {
+        hold_tick(node, h);
         space_advance(node, h);
+    }
     relay_set_waiting(node);
 }
 

@@ -81,10 +81,10 @@ int qsd_adopt(const struct qsd_config *config, struct qsd *ret, struct error *er
 int qsd_check_export(const struct qsd_config *config, struct error *err);
 /* Under the running disk: `overlay`, which is empty, becomes the leaf over `below`, and when this
  * returns 0 nothing is written to `below` any more. *ret_pause_us is how long requests stood still,
- * 0 if the overlay was the leaf before. Layers are ignored. LUNAR_E_STALE: another one is the leaf.
- */
+ * 0 if the overlay was the leaf before. Layers are ignored. `fresh`: this daemon cannot have heard
+ * of the overlay, and its leaf is `below`. LUNAR_E_STALE: another one is the leaf. */
 int qsd_overlay(const struct qsd_config *config, const struct qsd_layer *overlay,
-                const struct qsd_layer *below, int *ret_pause_us, struct error *err);
+                const struct qsd_layer *below, bool fresh, int *ret_pause_us, struct error *err);
 /* The leaf and the disk get config->size. */
 int qsd_resize(const struct qsd_config *config, struct error *err);
 /* block-export-del, quit, wait; SIGKILL after the deadline. The vdpa device must be gone: checked,

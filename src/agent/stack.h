@@ -147,6 +147,15 @@ int stack_overlay(const char *root, const struct stack_life *life, struct stack 
  */
 int stack_resize(const char *root, const struct stack_life *life, struct stack *stack,
                  const struct stack_spec *want, struct error *err);
+/*
+ * What is written to the consumer's device from now on waits there, and what was begun before has
+ * ended, by when this returns 0; until stack_unhold, or the next agent's adoption. `freeze`: a file
+ * system that is mounted on it is frozen before. LUNAR_E_TIMEOUT: I/O does not come to rest, and
+ * goes on as before. May run beside a growth and an overlay.
+ */
+int stack_hold(const struct stack *stack, bool freeze, int deadline_ms, struct error *err);
+/* Idempotent. */
+int stack_unhold(const struct stack *stack, struct error *err);
 /* Agent restart: every folder below root is adopted (complete) or torn down (partial); calls back
  * with each adopted one, which the callee owns. `teardown_all`: adopt nothing, tear down everything
  * (an agent that starts without a lockspace: SAFETY 19). */

@@ -146,7 +146,8 @@ static int name_leaf(const char *root, struct stack *stack, const struct stack_l
 
 /* ---- the switch ---- */
 
-static int switch_daemon(const char *root, struct stack *stack, int *ret_pause_us,
+/* `fresh`: the file did not name the leaf before this call, so no daemon has heard of it. */
+static int switch_daemon(const char *root, struct stack *stack, bool fresh, int *ret_pause_us,
                          struct error *err)
 {
     struct stack_qsd_config config;
@@ -161,7 +162,7 @@ static int switch_daemon(const char *root, struct stack *stack, int *ret_pause_u
     if (rc < 0)
         return rc;
     stack_qsd_config(root, &stack->spec, &config);
-    return qsd_overlay(&config.config, &overlay, &below, ret_pause_us, err);
+    return qsd_overlay(&config.config, &overlay, &below, fresh, ret_pause_us, err);
 }
 
 static int switched(const char *root, struct stack *stack, struct error *err)
@@ -227,7 +228,7 @@ int stack_overlay(const char *root, const struct stack_life *life, struct stack 
     if (rc == 0 && !stands)
         rc = name_leaf(root, stack, &layers[0], err);
     if (rc == 0)
-        rc = switch_daemon(root, stack, &pause_us, err);
+        rc = switch_daemon(root, stack, !stands, &pause_us, err);
     if (rc == 0)
         rc = switched(root, stack, err);
     if (rc < 0) {

@@ -44,10 +44,19 @@ static struct catalogue_overlay *make_overlay(const struct catalogue *c, const s
     return o;
 }
 
+/* A group's snapshots are all there or none is: the note that it is whole decides. */
+static bool becomes_snapshot(const struct catalogue *c, const struct catalogue_below *below)
+{
+    return below->name[0] &&
+           (uuid_is_zero(&below->group) || catalogue_group_is_whole(c, &below->group));
+}
+
 static struct catalogue_former *make_former(const struct catalogue *c, const struct candidate *x)
 {
     struct catalogue_former *f = mem_array(1, sizeof *f);
     f->layer = c->layers[x->layer];
+    f->becomes_snapshot =
+        f->layer.role == CATALOGUE_FREEZING && becomes_snapshot(c, &x->leaf->below);
     candidate_leaf_tags(x, f);
     return f;
 }
@@ -124,7 +133,8 @@ static void add_pending(struct catalogue *c, const struct catalogue_volume *v,
     struct catalogue_snapshot s = {.id = below->snapshot_id,
                                    .volume_id = v->id,
                                    .size = v->size,
-                                   .created_s = below->created_s};
+                                   .created_s = below->created_s,
+                                   .group = below->group};
     if (below->name[0] == 0)
         return; /* it will be a clone's source and nobody's snapshot */
     memcpy(s.name, below->name, sizeof s.name);
@@ -239,6 +249,7 @@ int catalogue_build(const struct lvm_report *report, struct catalogue *ret, stru
                               .seqno = report->seqno,
                               .settings = catalogue_read_settings(report),
                               .n_pvs = report->n_pvs};
+    ret->n_groups = catalogue_read_groups(report, &ret->groups);
     ret->pvs = mem_array(report->n_pvs, sizeof *ret->pvs);
     for (uint32_t i = 0; i < report->n_pvs; i++)
         ret->pvs[i] = report->pvs[i];
@@ -268,6 +279,7 @@ void catalogue_free(struct catalogue *catalogue)
         free(catalogue->layers[i].segments);
     for (uint32_t i = 0; i < catalogue->n_foreign; i++)
         free(catalogue->foreign[i]);
+    free(catalogue->groups);
     free(catalogue->pvs);
     free(catalogue->volumes);
     free(catalogue->by_id);

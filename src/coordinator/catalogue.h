@@ -16,8 +16,12 @@
  *   c=<uuid>  cv=<uuid>    it is a clone of that snapshot, of that volume
  *   fi=<uuid> fn=<name> ft=<seconds>  what the layer below becomes when this one is the leaf: that
  *                          snapshot; without fn: plain frozen
+ *   fg=<uuid>              besides: that snapshot only if the group of this id is whole, else plain
+ *                          frozen
  *   o=<LV> rb=<uuid>       what it takes the place of, after a rollback, and by which request
  * of a snapshot: si=<uuid> sn=<escaped name> st=<seconds since 1970> s=<virtual size>
+ *   sg=<uuid>              of which group
+ * of the VG: gw=<uuid>     that group is whole (op_group.c), until all of its snapshots are ready
  *
  * The leaf of a volume is its one layer of the role leaf that is not new and that no other such
  * layer of it names by p or o. So one commit, which drops "new" from the next leaf, makes that one
@@ -75,6 +79,7 @@ struct catalogue_below {
     struct uuid snapshot_id;        /* zero: there is nothing to become */
     char name[VOLUME_NAME_MAX + 1]; /* "": no snapshot, plain frozen (below a clone) */
     uint64_t created_s;
+    struct uuid group; /* zero: of none; else it becomes the snapshot only if that is whole */
 };
 
 /* A leaf in the making. */
@@ -91,6 +96,7 @@ struct catalogue_former {
     struct catalogue_layer layer;          /* FREEZING or REPLACED */
     char *tags[CATALOGUE_FORMER_TAGS_MAX]; /* a leaf's own, to be dropped */
     uint32_t n_tags;
+    bool becomes_snapshot; /* as the leaf's tags say; else plain frozen */
 };
 
 struct catalogue_volume {
@@ -119,6 +125,7 @@ struct catalogue_snapshot {
     uint64_t created_s;    /* since 1970 */
     uint32_t layer;        /* in catalogue.layers */
     bool ready;            /* nobody writes the layer any more */
+    struct uuid group;     /* zero: of none */
 };
 
 /* The pool's, from tags of the VG: lunar.oc and lunar.warn (catalogue_pool.c). */
@@ -140,6 +147,8 @@ struct catalogue {
     struct catalogue_index *snapshots_by_id;
     uint64_t vg_size, vg_free, extent_size, seqno;
     struct catalogue_settings settings;
+    struct uuid *groups; /* of snapshots that are whole and not all ready, as far as it was noted */
+    uint32_t n_groups;
     struct lvm_pv *pvs; /* the pool's LUNs, the first one first */
     uint32_t n_pvs;
     /* LVs without lunar's tags or with broken ones: "NAME (why)", never touched. Also both of two
@@ -168,6 +177,11 @@ bool catalogue_volume_is_changing(const struct catalogue_volume *v);
 uint64_t catalogue_volume_allocated(const struct catalogue_volume *v);
 
 struct catalogue_settings catalogue_read_settings(const struct lvm_report *report);
+/* The groups that the VG's tags call whole, malloc'ed. */
+uint32_t catalogue_read_groups(const struct lvm_report *report, struct uuid **ret);
+bool catalogue_group_is_whole(const struct catalogue *c, const struct uuid *group);
+/* A layer waits to become a snapshot of it, or not to. */
+bool catalogue_group_is_needed(const struct catalogue *c, const struct uuid *group);
 
 int volume_name_check(const char *name, struct error *err);
 int volume_size_check(uint64_t size, struct error *err);
@@ -246,6 +260,10 @@ void catalogue_deleting_args(const char *vg, const struct catalogue_volume *v,
 /* `from` is what stands there. */
 void catalogue_settings_args(const char *vg, const struct catalogue_settings *from,
                              const struct catalogue_settings *to, struct catalogue_args *ret);
+/* The group is whole: one commit that makes all of its layers what they are to become. And when
+ * they are that, the note of it goes. */
+void catalogue_group_args(const char *vg, const struct uuid *group, bool whole,
+                          struct catalogue_args *ret);
 /* The LUN, whose label stands, is the VG's from now on. */
 void catalogue_add_pv_args(const char *vg, const char *uuid, struct catalogue_args *ret);
 /* The PV has the size of its device from now on. */

@@ -107,6 +107,8 @@ static void add_history(struct catalogue_args *args, const struct catalogue_leaf
     }
     if (leaf->below && leaf->below->name[0])
         add_name_tag(args, "fn", leaf->below->name);
+    if (leaf->below && !uuid_is_zero(&leaf->below->group))
+        add_uuid_tag(args, "fg", &leaf->below->group);
     if (leaf->replaces) {
         add_tag(args, "o", leaf->replaces);
         add_uuid_tag(args, "rb", leaf->rollback_id);
@@ -215,7 +217,7 @@ void catalogue_frozen_args(const char *vg, const struct catalogue_volume *v,
                            struct catalogue_args *ret)
 {
     const struct catalogue_former *former = v->former;
-    bool snapshot = former->layer.role == CATALOGUE_FREEZING && v->below.name[0];
+    bool snapshot = former->becomes_snapshot;
 
     begin(ret, "lvchange");
     for (uint32_t i = 0; i < former->n_tags; i++)
@@ -226,6 +228,8 @@ void catalogue_frozen_args(const char *vg, const struct catalogue_volume *v,
         add_name_tag(ret, "sn", v->below.name);
         add_number_tag(ret, "st", v->below.created_s);
     }
+    if (snapshot && !uuid_is_zero(&v->below.group))
+        add_uuid_tag(ret, "sg", &v->below.group);
     add(ret, "%s/%s", vg, former->layer.lv_name);
 }
 
@@ -245,6 +249,10 @@ void catalogue_unsnap_args(const char *vg, const struct catalogue *c,
     add(ret, "lunar.st=%" PRIu64, s->created_s);
     add(ret, "--deltag");
     add(ret, "lunar.s=%" PRIu64, s->size);
+    if (!uuid_is_zero(&s->group)) {
+        add(ret, "--deltag");
+        add(ret, "lunar.sg=%s", uuid_format(&s->group, id));
+    }
     add_tag(ret, "r", "frozen");
     add(ret, "%s/%s", vg, c->layers[s->layer].lv_name);
 }
@@ -286,6 +294,17 @@ void catalogue_settings_args(const char *vg, const struct catalogue_settings *fr
     begin(ret, "vgchange");
     change_number(ret, "oc", from->overcommit_percent, to->overcommit_percent);
     change_number(ret, "warn", from->warn_percent, to->warn_percent);
+    add(ret, "%s", vg);
+}
+
+void catalogue_group_args(const char *vg, const struct uuid *group, bool whole,
+                          struct catalogue_args *ret)
+{
+    char id[UUID_TEXT_SIZE];
+
+    begin(ret, "vgchange");
+    add(ret, whole ? "--addtag" : "--deltag");
+    add(ret, "lunar.gw=%s", uuid_format(group, id));
     add(ret, "%s", vg);
 }
 

@@ -47,7 +47,9 @@ static bool read_below(const struct lvm_lv *lv, struct catalogue_below *ret)
     if (!read_optional_uuid(lv, "fi", &ret->snapshot_id))
         return false;
     if (uuid_is_zero(&ret->snapshot_id))
-        return !tags_has_key(lv, "fn") && !tags_has_key(lv, "ft");
+        return !tags_has_key(lv, "fn") && !tags_has_key(lv, "ft") && !tags_has_key(lv, "fg");
+    if (!read_optional_uuid(lv, "fg", &ret->group))
+        return false;
     if (tags_has_key(lv, "fn") && !read_name(lv, "fn", ret->name))
         return false;
     return tags_number(lv, "ft", &ret->created_s);
@@ -136,13 +138,16 @@ const char *candidate_snapshot(const struct candidate *c, struct catalogue_snaps
         return "its tag of the snapshot's time is missing or broken";
     if (!tags_number(c->lv, "s", &ret->size) || volume_size_check(ret->size, NULL) < 0)
         return "its tag of the snapshot's size is missing or broken";
+    if (!read_optional_uuid(c->lv, "sg", &ret->group))
+        return "its tag of the snapshot's group is broken";
     return NULL;
 }
 
 void candidate_leaf_tags(const struct candidate *c, struct catalogue_former *ret)
 {
     /* candidate_read has found that each is there once at most: they fit. */
-    static const char *const keys[] = {"r", "n", "k", "q", "c", "cv", "fi", "fn", "ft", "o", "rb"};
+    static const char *const keys[] = {"r",  "n",  "k",  "q",  "c", "cv",
+                                       "fi", "fn", "ft", "fg", "o", "rb"};
     _Static_assert(sizeof keys / sizeof *keys <= CATALOGUE_FORMER_TAGS_MAX, "room for all");
 
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {

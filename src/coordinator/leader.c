@@ -35,6 +35,7 @@ struct leader *leader_new(const struct leader_config *config)
     TAILQ_INIT(&l->ops);
     TAILQ_INIT(&l->inspections);
     TAILQ_INIT(&l->growths);
+    TAILQ_INIT(&l->groups);
     return l;
 }
 
@@ -48,6 +49,7 @@ void leader_free(struct leader *leader)
     }
     inspect_free_all(leader);
     grow_free_all(leader);
+    group_free_all(leader);
     extend_free(leader);
     for (uint32_t h = 1; h <= leader->sb->layout.max_nodes; h++)
         if (leader->nodes[h].has_grants)
@@ -125,6 +127,7 @@ static void reconcile(struct leader *leader)
         else if (v->expands_to)
             expand_resume(leader, v);
     }
+    group_tidy(leader);
     leader->garbage_waits = false;
     garbage_collect(leader);
     merge_layers(leader);
@@ -167,6 +170,9 @@ static void layer_request(struct leader *leader, const struct waiter *from,
     switch (request->op_case) {
     case LUNAR__REQUEST__OP_SNAPSHOT_CREATE:
         snapshot_request(leader, from, request->snapshot_create);
+        break;
+    case LUNAR__REQUEST__OP_SNAPSHOT_GROUP:
+        group_request(leader, from, request->snapshot_group);
         break;
     case LUNAR__REQUEST__OP_SNAPSHOT_DELETE:
         unsnap_request(leader, from, request->snapshot_delete);
@@ -275,6 +281,8 @@ void leader_result(struct leader *leader, uint32_t host_id, const Lunar__Result 
         if (!op_is_at_node(op) || op->host_id != host_id || !uuid_equal(&op->command_id, &id))
             continue;
         snprintf(op->device, sizeof op->device, "%s", result->device);
+        if (op->state == OP_STATE_SUSPEND)
+            op->hold_id = uuid_from_pb(result->hold);
         step(leader, op, err.code, &err);
         return;
     }
@@ -397,6 +405,7 @@ void leader_commit_done(struct leader *leader, uint64_t token, int rc, const str
     if (!op) {
         (void)(grow_commit_done(leader, token, rc, err) ||
                pool_commit_done(leader, token, rc, err) ||
+               group_commit_done(leader, token, rc, err) ||
                extend_commit_done(leader, token, rc, err));
         return;
     }
@@ -428,6 +437,12 @@ void leader_grants_done(struct leader *leader, uint64_t token, int rc, const str
 /* A command that nobody answered: the client learns it, what stands on the LUN stands. */
 static void expire(struct leader *l, struct op *op)
 {
+    if (op->group && !group_has_failed(op->group)) {
+        group_fail(l, op, LUNAR_E_TIMEOUT, "a node did not answer in time");
+        op->started_ms = l->now_ms;
+        snapshot_leave_group(l, op);
+        return;
+    }
     op_fail(op, LUNAR_E_TIMEOUT,
             "node '%s' did not answer; what was granted stands, the same request again goes on",
             node_name(l, op->host_id));
@@ -453,6 +468,7 @@ void leader_tick(struct leader *leader, uint64_t now_ms)
     over_tick(leader);
     inspect_tick(leader);
     grow_resume(leader);
+    group_tick(leader);
     pool_watch(leader);
     extend_tick(leader);
     pv_watch_tick(leader);

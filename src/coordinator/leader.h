@@ -34,6 +34,12 @@
 /* With so many operations under way no orphaned grants are looked into: clients come first. */
 #define LEADER_RECONCILE_OPS_MAX 1024u
 #define LEADER_WAITERS_MAX       16u
+/* Volumes of one group of snapshots. */
+#define LEADER_GROUP_MAX 64u
+/* A group's writers are suspended for so long at most, from when each node hears of it (SAFETY 21).
+ * It takes two round trips and a switch, some 100 ms on an idle LUN; consumers take a disk that is
+ * silent for 30 s for broken. */
+#define LEADER_HOLD_MS 5000u
 /* Bytes per second that the merging of layers may take from the LUN: guests come first. */
 #define LEADER_MERGE_SPEED (64ull << 20)
 /* Pairs that could not be merged are left alone by this leader; so many, then the oldest is tried

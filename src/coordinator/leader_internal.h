@@ -2,9 +2,10 @@
 /*
  * The leader's insides, shared by its files alone: leader.c (events, queries), ops.c (the operation
  * machine), op_create.c, op_attach.c, op_delete.c, op_snapshot.c, op_rollback.c, op_unsnap.c,
- * op_garbage.c, op_expand.c, op_expand_thick.c (one file per operation), op_job.c (formatting, a
- * part of some), op_grow.c, over.c (lives that are over, and taking their grants), node_fence.c
- * (the operator's fence), op_inspect.c, op_extend.c (the pool's LUNs), reply.c (protobuf answers).
+ * op_garbage.c, op_expand.c, op_expand_thick.c (one file per operation), op_group.c (snapshots at
+ * one instant), op_job.c (formatting, a part of some), op_grow.c, over.c (lives that are over, and
+ * taking their grants), node_fence.c (the operator's fence), op_inspect.c, op_extend.c (the pool's
+ * LUNs), reply.c (protobuf answers).
  */
 #ifndef LUNAR_COORDINATOR_LEADER_INTERNAL_H
 #define LUNAR_COORDINATOR_LEADER_INTERNAL_H
@@ -38,7 +39,8 @@ enum op_kind {
  *   attach: START, GRANT, COMMAND; a refusal by the node: UNGRANT
  *   detach: START, COMMAND, UNGRANT
  *   snapshot: START, COMMIT_CREATE, job, CHAIN_GRANT, COMMIT_MADE, OVERLAY, COMMIT_FROZEN; of a
- *     detached volume without CHAIN_GRANT and OVERLAY; undone by COMMIT_REMOVE
+ *     detached volume without CHAIN_GRANT and OVERLAY; undone by COMMIT_REMOVE; one of a group
+ * waits for the others in GROUP, after the job, after COMMIT_MADE, after SUSPEND and after OVERLAY
  *   rollback: START, COMMIT_CREATE, job, COMMIT_MADE, COMMIT_FROZEN; undone by COMMIT_REMOVE
  *   unsnap: START, COMMIT_FROZEN
  *   garbage: START, COMMIT_REMOVE
@@ -57,6 +59,8 @@ enum op_state {
     OP_STATE_UNGRANT,
     OP_STATE_CHAIN_GRANT,
     OP_STATE_COMMIT_MADE,
+    OP_STATE_GROUP, /* nothing is out: the others of the group are not as far */
+    OP_STATE_SUSPEND,
     OP_STATE_OVERLAY,
     OP_STATE_COMMIT_FROZEN,
     OP_STATE_COMMIT_DELETING,
@@ -92,7 +96,9 @@ struct op {
     struct uuid source_id;          /* of a clone */
     bool source_is_volume;
     struct uuid snapshot_id;
-    char parent_lv[32]; /* that the new layer stands upon, "" for none: it must not go meanwhile */
+    struct group *group; /* that the snapshot is a member of; NULL: of none */
+    struct uuid hold_id; /* its writer's suspension; zero: none */
+    char parent_lv[32];  /* that the new layer stands upon, "" for none: it must not go meanwhile */
     uint64_t size;
     bool thick;
     bool resend;         /* at the next tick */
@@ -158,6 +164,8 @@ struct pool_change {
 };
 struct growth;
 TAILQ_HEAD(growth_list, growth);
+struct group;
+TAILQ_HEAD(group_list, group);
 
 struct leader {
     const struct superblock *sb;
@@ -175,6 +183,8 @@ struct leader {
     enum pool_level pool_level;  /* that was logged last */
     struct growth_list growths;  /* in the order in which they were asked for */
     struct extension *extension; /* of the pool, under way; NULL: none */
+    struct group_list groups;    /* of snapshots, under way */
+    uint64_t group_token;        /* of the commit that drops a group's note; 0: none is out */
     uint64_t next_token;
     uint64_t now_ms; /* of the event being handled */
     uint64_t reconciled_ms;
@@ -232,9 +242,19 @@ void job_undo(struct leader *l, struct op *op); /* removes the new layer; op->er
 void snapshot_request(struct leader *l, const struct waiter *w, const Lunar__SnapshotCreate *m);
 /* May the volume be snapshotted now? Says why not. */
 int snapshot_check(struct leader *l, const struct catalogue_volume *v, struct error *err);
-/* It may. `name` "": nobody's snapshot, the leaf is frozen for a clone. */
+/* It may. `name` "": nobody's snapshot, the leaf is frozen for a clone. `group`: NULL, of none. */
 struct op *snapshot_start(struct leader *l, const struct catalogue_volume *v, const char *name,
-                          uint32_t prefers_host);
+                          uint32_t prefers_host, struct group *group);
+struct op *snapshot_op_by_name(struct leader *l, const char *name);
+/* The steps of a member that its group tells it to take. */
+void snapshot_flip(struct leader *l, struct op *op);
+void snapshot_suspend(struct leader *l, struct op *op); /* op->hold_id stays zero: nobody writes */
+void snapshot_switch(struct leader *l, struct op *op);
+void snapshot_freeze(struct leader *l, struct op *op);
+/* Its group has failed: it goes on by itself, and ends as nobody's snapshot. */
+void snapshot_leave_group(struct leader *l, struct op *op);
+/* Anybody but who was asked to switch may have the volume open. */
+bool snapshot_may_be_elsewhere(const struct leader *l, const struct op *op);
 void snapshot_step(struct leader *l, struct op *op, int rc, const struct error *err);
 /* The life of the node that was to switch is over: it writes nothing any more. */
 void snapshot_life_ended(struct leader *l, struct op *op);
@@ -242,6 +262,22 @@ void snapshot_life_ended(struct leader *l, struct op *op);
 bool snapshot_gives_way(struct leader *l, struct op *op);
 /* A volume that is changing and has no operation: goes on. NULL: not now. */
 struct op *change_resume(struct leader *l, const struct catalogue_volume *v);
+
+/* --- op_group.c --- */
+void group_request(struct leader *l, const struct waiter *w, const Lunar__SnapshotGroup *m);
+const struct uuid *group_id(const struct group *g);
+bool group_freezes(const struct group *g);
+/* A member is as far as the others shall come: in OP_STATE_GROUP, it goes on when they are. */
+void group_arrived(struct leader *l, struct op *op);
+/* It cannot be of the group's instant: the group fails as a whole. `op` itself is the caller's. */
+void group_fail(struct leader *l, struct op *op, int code, const char *text);
+bool group_has_failed(const struct group *g);
+void group_member_done(struct leader *l, struct op *op); /* the op ends */
+bool group_commit_done(struct leader *l, uint64_t token, int rc, const struct error *err);
+void group_tick(struct leader *l);
+/* Notes that nobody needs any more are dropped. */
+void group_tidy(struct leader *l);
+void group_free_all(struct leader *l);
 
 /* --- op_rollback.c --- */
 void rollback_request(struct leader *l, const struct waiter *w, const Lunar__VolumeRollback *m);
@@ -424,11 +460,14 @@ void reply_inspection(struct leader *l, const struct waiter *w, Lunar__Inspectio
 void reply_grown(struct leader *l, const struct waiter *w, const struct catalogue_layer *layer);
 /* --- reply_layers.c --- */
 void reply_snapshot(struct leader *l, const struct waiter *w, const struct catalogue_snapshot *s);
+void reply_group(struct leader *l, const struct waiter *w, const struct uuid *group);
 void reply_snapshots(struct leader *l, const struct waiter *w, const Lunar__SnapshotList *m);
 void reply_tree(struct leader *l, const struct waiter *w, const Lunar__TreeGet *m);
 
 /* Commands. LUNAR_E_NOT_JOINED etc. as leader_io.send. */
 int command_send(struct leader *l, const struct op *op, const struct catalogue_volume *v);
+/* No answer is waited for. */
+int command_resume(struct leader *l, const struct op *op);
 int command_inspect(struct leader *l, uint32_t host_id, const struct uuid *command_id);
 /* Whether the node sees that PV with the size that its device has here. */
 int command_probe_added(struct leader *l, uint32_t host_id, const struct uuid *command_id);

@@ -198,7 +198,7 @@ static void start(struct leader *l, const struct waiter *w, const struct wanted 
         return;
     }
     op_move(op, OP_STATE_WAIT_SOURCE);
-    snapshot_start(l, catalogue_by_id(l->catalogue, &op->source_id), "", w->host_id);
+    snapshot_start(l, catalogue_by_id(l->catalogue, &op->source_id), "", w->host_id, NULL);
 }
 
 /* False: answered. */

@@ -16,7 +16,9 @@
  * detached, and then nobody writes X. One that is busy is asked again each tick, and a detach goes
  * before that. The node is proved dead meanwhile: neither does it write X. It knows
  * nothing of the attachment: nothing is mapped there, and what is attached from now on has Y on
- * top.
+ * top. One of a group (op_group.c) stops where the others must be as far; when that has failed it
+ * is removed, or, once the catalogue has flipped, completed like any other, X becoming nobody's
+ * snapshot.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -84,7 +86,7 @@ int snapshot_check(struct leader *l, const struct catalogue_volume *v, struct er
 /* --- requests --- */
 
 struct op *snapshot_start(struct leader *l, const struct catalogue_volume *v, const char *name,
-                          uint32_t prefers_host)
+                          uint32_t prefers_host, struct group *group)
 {
     struct catalogue_below below = {.snapshot_id = uuid_random(),
                                     .created_s = l->io->wall_s ? l->io->wall_s(l->data) : 0};
@@ -106,6 +108,9 @@ struct op *snapshot_start(struct leader *l, const struct catalogue_volume *v, co
     strcpy(op->name, name);
     strcpy(op->parent_lv, v->layers[0].lv_name);
     op->snapshot_id = below.snapshot_id;
+    op->group = group;
+    if (group)
+        below.group = *group_id(group);
     op->size = v->size;
     op->prefers_host = grant_find_attach(l, &v->id, &host) ? host : prefers_host;
     pool_vg_name(l->sb->pool_name, vg);
@@ -114,7 +119,7 @@ struct op *snapshot_start(struct leader *l, const struct catalogue_volume *v, co
     return op;
 }
 
-static struct op *by_snapshot_name(struct leader *l, const char *name)
+struct op *snapshot_op_by_name(struct leader *l, const char *name)
 {
     struct op *op;
     TAILQ_FOREACH (op, &l->ops, link)
@@ -164,7 +169,7 @@ void snapshot_request(struct leader *l, const struct waiter *w, const Lunar__Sna
         reply_error(l, w, err.code, err.text);
     else if (s)
         existing(l, w, s, &id);
-    else if ((op = by_snapshot_name(l, m->name)) && uuid_equal(&op->volume_id, &id))
+    else if ((op = snapshot_op_by_name(l, m->name)) && uuid_equal(&op->volume_id, &id))
         op_add_waiter(l, op, w);
     else if (op)
         refuse_name(l, w, m->name);
@@ -173,7 +178,7 @@ void snapshot_request(struct leader *l, const struct waiter *w, const Lunar__Sna
     else if (snapshot_check(l, v, &err) < 0)
         reply_error(l, w, err.code, err.text);
     else
-        op_add_waiter(l, snapshot_start(l, v, m->name, w->host_id), w);
+        op_add_waiter(l, snapshot_start(l, v, m->name, w->host_id, NULL), w);
 }
 
 /* --- steps --- */
@@ -195,16 +200,15 @@ static struct table_entry *writer(struct leader *l, const struct op *op, uint32_
     return e && !life_is_over(l, *ret_host, e->generation) ? e : NULL;
 }
 
-/* Anybody but who was asked to switch may have the volume open: an entry that a late write or a
- * report has brought back. What its node would say is not known. */
-static bool may_be_elsewhere(const struct leader *l, const struct op *op)
+/* An entry that a late write or a report has brought back. What its node would say is not known. */
+bool snapshot_may_be_elsewhere(const struct leader *l, const struct op *op)
 {
     for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
         const struct node *n = &l->nodes[h];
         for (uint32_t i = 0; n->has_grants && i < n->grants.n_entries; i++) {
             const struct table_entry *e = &n->grants.entries[i];
-            bool asked = op->state == OP_STATE_OVERLAY && h == op->host_id &&
-                         uuid_equal(&e->attachment_id, &op->attachment_id);
+            bool asked = (op->state == OP_STATE_OVERLAY || op->state == OP_STATE_GROUP) &&
+                         h == op->host_id && uuid_equal(&e->attachment_id, &op->attachment_id);
             if (e->mode == TABLE_MODE_ATTACH && uuid_equal(&e->volume_id, &op->volume_id) &&
                 !asked && !life_is_over(l, h, e->generation))
                 return true;
@@ -216,7 +220,7 @@ static bool may_be_elsewhere(const struct leader *l, const struct op *op)
 /* Nobody writes X any more. */
 static void freeze(struct leader *l, struct op *op, const struct catalogue_volume *v)
 {
-    if (!may_be_elsewhere(l, op)) {
+    if (!snapshot_may_be_elsewhere(l, op)) {
         commit_frozen(l, op, v);
         return;
     }
@@ -271,6 +275,99 @@ static void grant_chain(struct leader *l, struct op *op, const struct catalogue_
     }
 }
 
+/* --- in a group --- */
+
+static bool is_member(const struct op *op)
+{
+    return op->group && !group_has_failed(op->group);
+}
+
+static void arrive(struct leader *l, struct op *op)
+{
+    op_move(op, OP_STATE_GROUP);
+    group_arrived(l, op);
+}
+
+void snapshot_flip(struct leader *l, struct op *op)
+{
+    grant_chain(l, op, catalogue_by_id(l->catalogue, &op->volume_id));
+}
+
+void snapshot_suspend(struct leader *l, struct op *op)
+{
+    const struct table_entry *e = writer(l, op, &op->host_id);
+
+    memset(&op->hold_id, 0, sizeof op->hold_id);
+    if (!e) { /* and nobody will before it ends: one operation per volume */
+        group_arrived(l, op);
+        return;
+    }
+    op->attachment_id = e->attachment_id;
+    op->command_id = uuid_random();
+    op_move(op, OP_STATE_SUSPEND);
+    op_send_command(l, op);
+}
+
+void snapshot_switch(struct leader *l, struct op *op)
+{
+    if (uuid_is_zero(&op->hold_id)) {
+        group_arrived(l, op);
+        return;
+    }
+    op->command_id = uuid_random();
+    op_move(op, OP_STATE_OVERLAY);
+    op_send_command(l, op);
+}
+
+void snapshot_freeze(struct leader *l, struct op *op)
+{
+    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
+
+    if (v && v->former) {
+        freeze(l, op, v);
+        return;
+    }
+    op_fail(op, LUNAR_E_METADATA, "the volume is not in the metadata any more");
+    op_finish(l, op);
+}
+
+void snapshot_leave_group(struct leader *l, struct op *op)
+{
+    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
+    bool suspended = op->state == OP_STATE_SUSPEND || !uuid_is_zero(&op->hold_id);
+
+    if (op->state != OP_STATE_GROUP && op->state != OP_STATE_SUSPEND &&
+        op->state != OP_STATE_OVERLAY)
+        return; /* it finds out when that has ended */
+    if (suspended)
+        command_resume(l, op); /* lost: the deadline does it */
+    memset(&op->hold_id, 0, sizeof op->hold_id);
+    op->started_ms = l->now_ms;
+    if (v && v->former) {
+        switch_over(l, op, v);
+    } else if (v && v->overlay) {
+        job_undo(l, op);
+    } else {
+        op_fail(op, LUNAR_E_METADATA, "the volume is not in the metadata any more");
+        op_finish(l, op);
+    }
+}
+
+static void after_suspend(struct leader *l, struct op *op, int rc, const struct error *err)
+{
+    bool held = rc == 0 && !uuid_is_zero(&op->hold_id);
+
+    if (held && is_member(op)) {
+        arrive(l, op);
+        return;
+    }
+    group_fail(l, op, rc < 0 ? rc : LUNAR_E_INDETERMINATE,
+               rc < 0 ? err->text : "its node does not say what it has suspended");
+    snapshot_leave_group(l, op);
+}
+
+/* --- the steps' ends --- */
+
 static void after_create(struct leader *l, struct op *op, int rc, const struct error *err)
 {
     const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
@@ -303,6 +400,10 @@ static void after_chain_grant(struct leader *l, struct op *op, const struct cata
 static void after_flip(struct leader *l, struct op *op, const struct catalogue_volume *v, int rc,
                        const struct error *err)
 {
+    if (v->former && is_member(op)) {
+        arrive(l, op);
+        return;
+    }
     if (v->former) {
         switch_over(l, op, v);
         return;
@@ -315,6 +416,15 @@ static void after_flip(struct leader *l, struct op *op, const struct catalogue_v
 static void after_overlay(struct leader *l, struct op *op, const struct catalogue_volume *v, int rc,
                           const struct error *err)
 {
+    if (rc == 0 && is_member(op)) {
+        arrive(l, op);
+        return;
+    }
+    if (is_member(op)) {
+        group_fail(l, op, rc, err->text);
+        snapshot_leave_group(l, op);
+        return;
+    }
     if (rc == 0 || rc == LUNAR_E_NOT_FOUND) {
         freeze(l, op, v);
         return;
@@ -332,14 +442,9 @@ static void after_overlay(struct leader *l, struct op *op, const struct catalogu
 
 void snapshot_life_ended(struct leader *l, struct op *op)
 {
-    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
-
-    if (v && v->former) {
-        freeze(l, op, v);
-        return;
-    }
-    op_fail(op, LUNAR_E_METADATA, "the volume is not in the metadata any more");
-    op_finish(l, op);
+    if (is_member(op))
+        group_fail(l, op, LUNAR_E_NOT_JOINED, "its node was proved dead");
+    snapshot_freeze(l, op);
 }
 
 static void after_frozen(struct leader *l, struct op *op, const struct catalogue_volume *v, int rc,
@@ -369,6 +474,7 @@ static bool is_as_left(const struct op *op, const struct catalogue_volume *v)
     switch (op->state) {
     case OP_STATE_CHAIN_GRANT:
         return v && (v->overlay || v->former);
+    case OP_STATE_SUSPEND:
     case OP_STATE_OVERLAY:
         return v && v->former;
     default:
@@ -381,8 +487,12 @@ void snapshot_step(struct leader *l, struct op *op, int rc, const struct error *
     const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
 
     if (op->state >= OP_STATE_WAIT_NODE && op->state <= OP_STATE_UNGRANT) {
-        if (job_step(l, op, rc, err))
-            grant_chain(l, op, catalogue_by_id(l->catalogue, &op->volume_id));
+        if (!job_step(l, op, rc, err))
+            return;
+        if (is_member(op))
+            arrive(l, op);
+        else
+            snapshot_flip(l, op);
         return;
     }
     if (op->state == OP_STATE_COMMIT_CREATE) {
@@ -398,6 +508,8 @@ void snapshot_step(struct leader *l, struct op *op, int rc, const struct error *
         after_chain_grant(l, op, v, rc, err);
     else if (op->state == OP_STATE_COMMIT_MADE)
         after_flip(l, op, v, rc, err);
+    else if (op->state == OP_STATE_SUSPEND)
+        after_suspend(l, op, rc, err);
     else if (op->state == OP_STATE_OVERLAY)
         after_overlay(l, op, v, rc, err);
     else
@@ -405,6 +517,16 @@ void snapshot_step(struct leader *l, struct op *op, int rc, const struct error *
 }
 
 /* --- resumption --- */
+
+/* Of a group whose leader is lost: undone, if no writer was granted the new layer. */
+static void undo_if_grouped(struct leader *l, struct op *op, const struct catalogue_volume *v)
+{
+    uint32_t host;
+    const struct table_entry *e = grant_find_attach(l, &v->id, &host);
+
+    if (!uuid_is_zero(&v->overlay->below.group) && !(e && grant_names(e, &v->overlay->layer)))
+        op_fail(op, LUNAR_E_BUSY, "the coordinator changed before its group was taken; try again");
+}
 
 struct op *change_resume(struct leader *l, const struct catalogue_volume *v)
 {
@@ -422,6 +544,7 @@ struct op *change_resume(struct leader *l, const struct catalogue_volume *v)
     strcpy(op->parent_lv, v->overlay ? v->layers[0].lv_name : v->former->layer.lv_name);
     op->prefers_host = grant_find_attach(l, &v->id, &host) ? host : 0;
     if (v->overlay) {
+        undo_if_grouped(l, op, v);
         op_move(op, OP_STATE_WAIT_NODE);
         job_start(l, op);
     } else if (replaces) {

@@ -60,12 +60,15 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
             [OP_STATE_START] = BIT(COMMIT_CREATE) | BIT(WAIT_NODE) | BIT(CHAIN_GRANT) |
                                BIT(COMMIT_FROZEN) | BIT(DONE),
             [OP_STATE_COMMIT_CREATE] = BIT(WAIT_NODE) | BIT(DONE),
-            JOB_MOVES(BIT(CHAIN_GRANT) | BIT(COMMIT_MADE)),
+            JOB_MOVES(BIT(CHAIN_GRANT) | BIT(COMMIT_MADE) | BIT(GROUP)),
             [OP_STATE_CHAIN_GRANT] =
                 BIT(COMMIT_MADE) | BIT(OVERLAY) | BIT(COMMIT_FROZEN) | BIT(DONE),
             [OP_STATE_COMMIT_MADE] =
-                BIT(CHAIN_GRANT) | BIT(OVERLAY) | BIT(COMMIT_FROZEN) | BIT(DONE),
-            [OP_STATE_OVERLAY] = BIT(COMMIT_FROZEN) | BIT(DONE),
+                BIT(CHAIN_GRANT) | BIT(GROUP) | BIT(OVERLAY) | BIT(COMMIT_FROZEN) | BIT(DONE),
+            [OP_STATE_GROUP] = BIT(CHAIN_GRANT) | BIT(COMMIT_MADE) | BIT(SUSPEND) | BIT(OVERLAY) |
+                               BIT(COMMIT_FROZEN) | BIT(COMMIT_REMOVE) | BIT(DONE),
+            [OP_STATE_SUSPEND] = BIT(GROUP) | BIT(OVERLAY) | BIT(COMMIT_FROZEN) | BIT(DONE),
+            [OP_STATE_OVERLAY] = BIT(GROUP) | BIT(OVERLAY) | BIT(COMMIT_FROZEN) | BIT(DONE),
             [OP_STATE_COMMIT_FROZEN] = BIT(DONE),
             [OP_STATE_COMMIT_REMOVE] = BIT(DONE),
         },
@@ -175,6 +178,8 @@ void op_finish(struct leader *l, struct op *op)
     char id[UUID_TEXT_SIZE];
 
     op_move(op, OP_STATE_DONE);
+    if (op->group)
+        group_member_done(l, op);
     log_info("op_done kind=%s volume=%s node=%u code=%s ms=%llu%s%s%s", kind_names[op->kind],
              uuid_format(&op->volume_id, id), op->host_id,
              op->error.code ? error_name(op->error.code) : "OK",
@@ -210,8 +215,8 @@ struct op *op_by_name(struct leader *l, const char *name)
 
 bool op_is_at_node(const struct op *op)
 {
-    return op->state == OP_STATE_COMMAND || op->state == OP_STATE_OVERLAY ||
-           op->state == OP_STATE_RESIZE;
+    return op->state == OP_STATE_COMMAND || op->state == OP_STATE_SUSPEND ||
+           op->state == OP_STATE_OVERLAY || op->state == OP_STATE_RESIZE;
 }
 
 void reply_busy(struct leader *l, const struct waiter *w, const struct op *op)

@@ -72,7 +72,7 @@ void op_life_ended(struct leader *l, struct op *op)
         op_finish(l, op);
         return;
     }
-    if (op->state == OP_STATE_OVERLAY) {
+    if (op->state == OP_STATE_OVERLAY || op->state == OP_STATE_SUSPEND) {
         snapshot_life_ended(l, op);
         return;
     }

@@ -520,11 +520,40 @@ static int send_overlay(struct leader *l, const struct op *op, const struct cata
     m.layers = layers;
     m.pvs = pvs.list;
     m.n_pvs = pvs.n;
+    if (op->group && !group_has_failed(op->group))
+        m.hold = uuid_to_pb(&op->hold_id);
     command.op_case = LUNAR__COMMAND__OP_OVERLAY;
     command.overlay = &m;
     int rc = send_command(l, op, &command);
     free_chain(layers, m.n_layers);
     return rc;
+}
+
+static int send_suspend(struct leader *l, const struct op *op)
+{
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__Suspend m = LUNAR__SUSPEND__INIT;
+
+    m.volume_id = uuid_to_pb(&op->volume_id);
+    m.attachment_id = uuid_to_pb(&op->attachment_id);
+    m.deadline_ms = LEADER_HOLD_MS;
+    m.freeze = group_freezes(op->group);
+    command.op_case = LUNAR__COMMAND__OP_SUSPEND;
+    command.suspend = &m;
+    return send_command(l, op, &command);
+}
+
+int command_resume(struct leader *l, const struct op *op)
+{
+    struct uuid id = uuid_random();
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__Resume m = LUNAR__RESUME__INIT;
+
+    m.volume_id = uuid_to_pb(&op->volume_id);
+    m.attachment_id = uuid_to_pb(&op->attachment_id);
+    command.op_case = LUNAR__COMMAND__OP_RESUME;
+    command.resume = &m;
+    return send_to_node(l, op->host_id, &id, &command);
 }
 
 static int send_resize(struct leader *l, const struct op *op, const struct catalogue_volume *v)
@@ -634,6 +663,8 @@ int command_send(struct leader *l, const struct op *op, const struct catalogue_v
         return send_merge(l, op);
     if (!v)
         return LUNAR_E_NOT_FOUND; /* it vanished from the catalogue: nothing to be done on a node */
+    if (op->state == OP_STATE_SUSPEND)
+        return send_suspend(l, op);
     if (op->state == OP_STATE_OVERLAY)
         return send_overlay(l, op, v);
     if (op->state == OP_STATE_RESIZE)

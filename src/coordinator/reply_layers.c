@@ -33,6 +33,8 @@ static void fill_snapshot(struct leader *l, const struct catalogue_snapshot *s, 
     m->created_s = s->created_s;
     m->state = text(!s->ready ? "creating" : op_by_volume(l, &s->id) ? "deleting" : "ready");
     m->allocated = l->catalogue->layers[s->layer].size;
+    if (!uuid_is_zero(&s->group))
+        m->group = uuid_to_pb(&s->group);
 }
 
 void reply_snapshot(struct leader *l, const struct waiter *w, const struct catalogue_snapshot *s)
@@ -43,6 +45,25 @@ void reply_snapshot(struct leader *l, const struct waiter *w, const struct catal
     fill_snapshot(l, s, &m);
     response.op_case = LUNAR__RESPONSE__OP_SNAPSHOT;
     response.snapshot = &m;
+    reply_send(l, w, &response);
+}
+
+void reply_group(struct leader *l, const struct waiter *w, const struct uuid *group)
+{
+    Lunar__Response response = LUNAR__RESPONSE__INIT;
+    Lunar__Snapshots snapshots = LUNAR__SNAPSHOTS__INIT;
+    Lunar__Snapshot messages[LEADER_GROUP_MAX], *list[LEADER_GROUP_MAX];
+
+    snapshots.snapshots = list;
+    for (uint32_t i = 0; i < l->catalogue->n_snapshots; i++) {
+        const struct catalogue_snapshot *s = &l->catalogue->snapshots[i];
+        if (!uuid_equal(&s->group, group) || snapshots.n_snapshots == LEADER_GROUP_MAX)
+            continue;
+        list[snapshots.n_snapshots] = &messages[snapshots.n_snapshots];
+        fill_snapshot(l, s, list[snapshots.n_snapshots++]);
+    }
+    response.op_case = LUNAR__RESPONSE__OP_SNAPSHOTS;
+    response.snapshots = &snapshots;
     reply_send(l, w, &response);
 }
 

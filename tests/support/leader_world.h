@@ -29,10 +29,12 @@ struct world {
     struct table grants[MAX_NODES + 1];              /* as they stand on the LUN */
     struct uuid held[MAX_NODES + 1][WORLD_HELD_MAX]; /* attachments that the node has open */
     struct table_layer writes[MAX_NODES + 1][WORLD_HELD_MAX]; /* the leaf that each writes */
+    struct uuid holds[MAX_NODES + 1][WORLD_HELD_MAX]; /* of those whose consumers stand still */
     int n_held[MAX_NODES + 1];
     uint64_t sizes[MAX_NODES + 1][WORLD_HELD_MAX]; /* that each has */
     uint64_t zeroed; /* of the thick volume, from its beginning on: nobody's former bytes there */
     int formats, probes, overlays, resizes, merges, zeroes;
+    int suspends, resumes, together; /* `together`: so many stand still whenever one switches */
     uint64_t resized; /* the size of the last one */
     bool forgets;     /* nodes have nothing open that they are asked to switch */
     bool hostile;     /* nodes lie: what they write is not known */
@@ -54,9 +56,9 @@ struct world {
     bool nodes_silent;
     uint32_t silent_node, blind_node; /* one; the second sees no LUN that it is asked about */
     int node_error;                   /* what nodes answer */
-    int overlay_error, merge_error;   /* the same, to these alone */
-    int send_fail;                    /* what sending to a node gives */
-    bool asleep;                      /* the coordinator was, of late */
+    int overlay_error, merge_error, suspend_error; /* the same, to these alone */
+    int send_fail;                                 /* what sending to a node gives */
+    bool asleep;                                   /* the coordinator was, of late */
     uint64_t slow_ms; /* so long it takes from the question to sanlock until the leader is told */
     bool has_pr;
     uint64_t timestamp[MAX_NODES + 1];     /* of the delta leases */
@@ -309,12 +311,58 @@ static inline void check_new(const Lunar__Layer *m)
     free(c);
 }
 
-static inline int node_overlays(uint32_t host, const Lunar__Overlay *m)
+/* So many consumers stand still. */
+static inline int world_holds(void)
+{
+    int n = 0;
+    for (uint32_t h = 1; h <= MAX_NODES; h++)
+        for (int i = 0; i < w.n_held[h]; i++)
+            n += !uuid_is_zero(&w.holds[h][i]);
+    return n;
+}
+
+/* Their deadlines pass, or the agents are others. */
+static inline void holds_end(void)
+{
+    memset(w.holds, 0, sizeof w.holds);
+}
+
+static inline int node_suspends(uint32_t host, const Lunar__Suspend *m, struct uuid *ret)
 {
     struct uuid id = uuid_from_pb(m->attachment_id);
     int i = held_index(host, &id);
+    assert(m->deadline_ms == LEADER_HOLD_MS); /* SAFETY 21 */
     if (i < 0 || w.forgets)
         return LUNAR_E_NOT_FOUND;
+    *ret = w.holds[host][i] = uuid_random();
+    w.suspends++;
+    return 0;
+}
+
+static inline int node_resumes(uint32_t host, const Lunar__Resume *m)
+{
+    struct uuid id = uuid_from_pb(m->attachment_id);
+    int i = held_index(host, &id);
+    if (i >= 0)
+        memset(&w.holds[host][i], 0, sizeof w.holds[host][i]);
+    w.resumes++;
+    return 0;
+}
+
+static inline int node_overlays(uint32_t host, const Lunar__Overlay *m)
+{
+    static const struct uuid none;
+    struct uuid id = uuid_from_pb(m->attachment_id), hold = uuid_from_pb(m->hold);
+    int i = held_index(host, &id);
+    if (i < 0 || w.forgets)
+        return LUNAR_E_NOT_FOUND;
+    if (!uuid_is_zero(&hold) && !uuid_equal(&hold, &w.holds[host][i]))
+        return LUNAR_E_STALE;
+    if (!uuid_is_zero(&hold)) {
+        assert(world_holds() == w.together); /* nobody goes on before all stood still */
+        w.together--;
+        w.holds[host][i] = none;
+    }
     check_grant(host, &id, m->layers, m->n_layers);
     w.writes[host][i] = leaf_of(m->layers);
     w.overlays++;
@@ -385,7 +433,8 @@ static inline int node_merges(uint32_t host, const Lunar__Merge *m)
     return w.merge_error;
 }
 
-static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device)
+static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device,
+                            struct uuid *ret_hold)
 {
     struct uuid id = {{0}};
     int i;
@@ -398,6 +447,7 @@ static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device
             check_grant(host, &id, c->attach->layers, c->attach->n_layers);
             w.writes[host][w.n_held[host]] = leaf_of(c->attach->layers);
             w.sizes[host][w.n_held[host]] = c->attach->size;
+            memset(&w.holds[host][w.n_held[host]], 0, sizeof(struct uuid));
             w.held[host][w.n_held[host]++] = id;
         }
         strcpy(device, "/dev/x");
@@ -408,7 +458,8 @@ static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device
         if (i >= 0)
             w.n_held[host]--, w.held[host][i] = w.held[host][w.n_held[host]],
                               w.writes[host][i] = w.writes[host][w.n_held[host]],
-                              w.sizes[host][i] = w.sizes[host][w.n_held[host]];
+                              w.sizes[host][i] = w.sizes[host][w.n_held[host]],
+                              w.holds[host][i] = w.holds[host][w.n_held[host]];
         break;
     case LUNAR__COMMAND__OP_INSPECT:
         break;
@@ -417,6 +468,10 @@ static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device
         break;
     case LUNAR__COMMAND__OP_OVERLAY:
         return w.overlay_error ? w.overlay_error : node_overlays(host, c->overlay);
+    case LUNAR__COMMAND__OP_SUSPEND:
+        return w.suspend_error ? w.suspend_error : node_suspends(host, c->suspend, ret_hold);
+    case LUNAR__COMMAND__OP_RESUME:
+        return node_resumes(host, c->resume);
     case LUNAR__COMMAND__OP_MERGE:
         return node_merges(host, c->merge);
     case LUNAR__COMMAND__OP_RESIZE:
@@ -444,18 +499,21 @@ static inline void node_answers(const struct pending *p)
     Lunar__Error error = LUNAR__ERROR__INIT;
     Lunar__Inspection inspection = LUNAR__INSPECTION__INIT;
     char device[64] = "";
+    struct uuid hold = {{0}};
 
     if (w.nodes_silent || p->host == w.silent_node)
         return;
     if (p->host == w.blind_node && c->op_case == LUNAR__COMMAND__OP_PROBE_PV)
         error.code = LUNAR_E_NOT_FOUND;
     else
-        error.code = w.node_error ? w.node_error : node_acts(p->host, c, device);
+        error.code = w.node_error ? w.node_error : node_acts(p->host, c, device, &hold);
     check_writers();
     error.text = (char *)(uintptr_t) "the node says no";
     result.id = c->id;
     result.error = &error;
     result.device = device;
+    if (!uuid_is_zero(&hold))
+        result.hold = uuid_to_pb(&hold);
     if (c->op_case == LUNAR__COMMAND__OP_INSPECT)
         result.inspection = &inspection;
     leader_result(w.leader, p->host, &result, w.now);
@@ -582,6 +640,28 @@ static inline void ask_snapshot(const struct waiter *from, const struct uuid *vo
     m.name = (char *)(uintptr_t)name;
     r.op_case = LUNAR__REQUEST__OP_SNAPSHOT_CREATE;
     r.snapshot_create = &m;
+    ask(from, &r);
+}
+
+/* The names are "s" and the volume's place among these. */
+static inline void ask_group(const struct waiter *from, const struct uuid *volumes, size_t n)
+{
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__SnapshotGroup m = LUNAR__SNAPSHOT_GROUP__INIT;
+    Lunar__SnapshotCreate members[8], *list[8];
+    static char names[8][4];
+    assert(n <= 8);
+    for (size_t i = 0; i < n; i++) {
+        lunar__snapshot_create__init(&members[i]);
+        snprintf(names[i], sizeof names[i], "s%zu", i);
+        members[i].volume_id = uuid_to_pb(&volumes[i]);
+        members[i].name = names[i];
+        list[i] = &members[i];
+    }
+    m.n_members = n;
+    m.members = list;
+    r.op_case = LUNAR__REQUEST__OP_SNAPSHOT_GROUP;
+    r.snapshot_group = &m;
     ask(from, &r);
 }
 

@@ -55,6 +55,21 @@ static void answer_list(int fd, const Lunar__Envelope *e)
     respond(fd, e->request->id, &r);
 }
 
+static void answer_group(int fd, const Lunar__Envelope *e)
+{
+    const Lunar__SnapshotGroup *asked = e->request->snapshot_group;
+    Lunar__Snapshot s[2], *list[] = {&s[0], &s[1]};
+    Lunar__Snapshots snapshots = LUNAR__SNAPSHOTS__INIT;
+    Lunar__Response r = LUNAR__RESPONSE__INIT;
+    for (size_t i = 0; i < 2 && i < asked->n_members; i++)
+        fill(&s[i], asked->members[i]->name);
+    snapshots.n_snapshots = asked->n_members;
+    snapshots.snapshots = list;
+    r.op_case = LUNAR__RESPONSE__OP_SNAPSHOTS;
+    r.snapshots = &snapshots;
+    respond(fd, e->request->id, &r);
+}
+
 static bool answer(struct agent *a, int fd, const Lunar__Envelope *e)
 {
     Lunar__Snapshot s;
@@ -69,6 +84,9 @@ static bool answer(struct agent *a, int fd, const Lunar__Envelope *e)
         r.op_case = LUNAR__RESPONSE__OP_SNAPSHOT;
         r.snapshot = &s;
         respond(fd, e->request->id, &r);
+        return true;
+    case LUNAR__REQUEST__OP_SNAPSHOT_GROUP:
+        answer_group(fd, e);
         return true;
     case LUNAR__REQUEST__OP_SNAPSHOT_DELETE:
         respond(fd, e->request->id, &r);
@@ -147,6 +165,30 @@ static void create_names_the_volume_by_its_id(void)
     CHECK_EQ(RAN(answer, cmd_snapshot_create, "disk", ""), CLI_USAGE);
     agent_free(&a);
     CHECK_EQ(RAN(answer, cmd_snapshot_create, "disk"), CLI_USAGE);
+    agent_free(&a);
+}
+
+static void several_are_one_request(void)
+{
+    struct agent a;
+    int rc;
+    CHECK_EQ(RAN(answer, cmd_snapshot_create, "disk", "s", "data", "t"), CLI_OK);
+    const Lunar__SnapshotGroup *m = a.last->request->snapshot_group;
+    CHECK_EQ(m->n_members, 2);
+    CHECK_STR(m->members[1]->name, "t");
+    CHECK(!m->freeze);
+    struct uuid id = uuid_from_pb(m->members[1]->volume_id);
+    CHECK(uuid_equal(&id, &volume_id));
+    char *newline = strchr(out, '\n');
+    CHECK(newline && strncmp(newline + 1, "cc03", 4) == 0); /* an id a line */
+    agent_free(&a);
+    CHECK_EQ(RAN(answer, cmd_snapshot_create, "--freeze", "disk", "s"), CLI_OK);
+    CHECK_EQ(a.last->request->snapshot_group->n_members, 1);
+    CHECK(a.last->request->snapshot_group->freeze);
+    agent_free(&a);
+    CHECK_EQ(RAN(answer, cmd_snapshot_create, "disk", "s", "data"), CLI_USAGE);
+    agent_free(&a);
+    CHECK_EQ(RAN(answer, cmd_snapshot_create, "disk", "s", "data", ""), CLI_USAGE);
     agent_free(&a);
 }
 
@@ -251,7 +293,7 @@ static void the_tree_as_dot_quotes_what_people_wrote(void)
     agent_free(&a);
 }
 
-TEST_MAIN(TEST(create_names_the_volume_by_its_id),
+TEST_MAIN(TEST(create_names_the_volume_by_its_id), TEST(several_are_one_request),
           TEST(safety_6_what_changes_something_travels_by_id),
           TEST(a_size_that_no_volume_has_is_refused_at_once),
           TEST(a_clone_names_its_one_source_and_needs_no_size),

@@ -19,6 +19,8 @@ static struct {
     struct node_task *tasks[N_TASK];
     int n_tasks;
     int n_results, code;
+    struct uuid hold; /* of the last result that told one */
+    uint64_t now;
     int watched;
     struct uuid volume, attachment;
 } w;
@@ -48,6 +50,8 @@ static int io_send(void *data, const uint8_t *bytes, uint32_t len)
     assert(rc == 0 && e->body_case == LUNAR__ENVELOPE__BODY_RESULT);
     w.n_results++;
     w.code = e->result->error ? e->result->error->code : 0;
+    if (e->result->hold.len > 0)
+        w.hold = uuid_from_pb(e->result->hold);
     envelope_free(e);
     return 0;
 }
@@ -134,14 +138,19 @@ static void make_chain(struct chain *c, uint32_t n)
     }
 }
 
-static void command(Lunar__Command *c)
+static void command_with_id(Lunar__Command *c, const struct uuid *id)
 {
     Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
-    struct uuid id = uuid_random();
-    c->id = uuid_to_pb(&id);
+    c->id = uuid_to_pb(id);
     e.body_case = LUNAR__ENVELOPE__BODY_COMMAND;
     e.command = c;
     node_message(w.node, TERM, &e);
+}
+
+static void command(Lunar__Command *c)
+{
+    struct uuid id = uuid_random();
+    command_with_id(c, &id);
 }
 
 static void overlay_with(struct chain *chain, uint32_t n)
@@ -155,6 +164,58 @@ static void overlay_with(struct chain *chain, uint32_t n)
     c.op_case = LUNAR__COMMAND__OP_OVERLAY;
     c.overlay = &m;
     command(&c);
+}
+
+static void overlay_under(const struct uuid *hold)
+{
+    Lunar__Command c = LUNAR__COMMAND__INIT;
+    Lunar__Overlay m = LUNAR__OVERLAY__INIT;
+    struct chain chain;
+    make_chain(&chain, 2);
+    m.volume_id = uuid_to_pb(&w.volume);
+    m.attachment_id = uuid_to_pb(&w.attachment);
+    m.n_layers = 2;
+    m.layers = chain.layer_pointers;
+    m.hold = uuid_to_pb(hold);
+    c.op_case = LUNAR__COMMAND__OP_OVERLAY;
+    c.overlay = &m;
+    command(&c);
+}
+
+static struct uuid suspend_with_id(struct uuid id)
+{
+    Lunar__Command c = LUNAR__COMMAND__INIT;
+    Lunar__Suspend m = LUNAR__SUSPEND__INIT;
+    m.volume_id = uuid_to_pb(&w.volume);
+    m.attachment_id = uuid_to_pb(&w.attachment);
+    m.deadline_ms = 5000;
+    m.freeze = true;
+    c.op_case = LUNAR__COMMAND__OP_SUSPEND;
+    c.suspend = &m;
+    command_with_id(&c, &id);
+    return id;
+}
+
+static struct uuid suspend(void)
+{
+    return suspend_with_id(uuid_random());
+}
+
+static void resume(void)
+{
+    Lunar__Command c = LUNAR__COMMAND__INIT;
+    Lunar__Resume m = LUNAR__RESUME__INIT;
+    m.volume_id = uuid_to_pb(&w.volume);
+    m.attachment_id = uuid_to_pb(&w.attachment);
+    c.op_case = LUNAR__COMMAND__OP_RESUME;
+    c.resume = &m;
+    command(&c);
+}
+
+static void time_passes(uint64_t ms)
+{
+    w.now += ms;
+    node_tick(w.node, w.now);
 }
 
 static void overlay(uint32_t n)
@@ -474,6 +535,160 @@ static void a_change_of_a_fenced_node_ends_without_a_next_step(void)
     CHECK_EQ(node_tasks(w.node), 0);
 }
 
+/* ---- suspensions ---- */
+
+/* The device is suspended. */
+static void held(void)
+{
+    begin();
+    time_passes(100000);
+    suspend();
+    assert(w.n_tasks == 1 && w.tasks[0]->kind == NODE_TASK_HOLD && w.tasks[0]->freeze);
+    assert(w.tasks[0]->deadline_ms == 5000 && w.n_results == 0);
+    task_ends(0);
+    assert(w.n_results == 1 && w.code == 0 && !uuid_is_zero(&w.hold));
+}
+
+static void a_switch_under_its_suspension_ends_it(void)
+{
+    held();
+    overlay_under(&w.hold);
+    report_ends(0);
+    CHECK_EQ(w.tasks[0]->kind, NODE_TASK_OVERLAY);
+    task_ends(0);
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.n_results, 2);
+    CHECK_EQ(w.tasks[0]->kind, NODE_TASK_UNHOLD);
+    task_ends(0);
+    CHECK_EQ(w.n_tasks, 0);
+    suspend();
+    CHECK_EQ(w.tasks[0]->kind, NODE_TASK_HOLD);
+}
+
+static void safety_21_the_deadline_ends_a_suspension_and_no_switch_counts_after_it(void)
+{
+    for (int under_way = 0; under_way < 2; under_way++) {
+        held();
+        if (under_way) {
+            overlay_under(&w.hold);
+            report_ends(0);
+        }
+        time_passes(4999);
+        CHECK_EQ(w.n_tasks, under_way);
+        time_passes(1);
+        CHECK_EQ(w.n_tasks, under_way + 1);
+        CHECK_EQ(w.tasks[under_way]->kind, NODE_TASK_UNHOLD);
+        if (!under_way)
+            overlay_under(&w.hold);
+        else
+            task_ends(0); /* it was done, but when is not known */
+        CHECK_EQ(w.code, LUNAR_E_STALE);
+        task_ends(0);
+        CHECK_EQ(w.n_tasks, 0);
+        overlay(2); /* by itself it may be done, or be proved */
+        report_ends(0);
+        task_ends(0);
+        CHECK_EQ(w.code, 0);
+    }
+}
+
+static void another_suspension_is_another_one(void)
+{
+    held();
+    struct uuid first = w.hold;
+    resume();
+    CHECK_EQ(w.code, 0);
+    task_ends(0);
+    suspend();
+    task_ends(0);
+    CHECK_EQ(w.code, 0);
+    CHECK(!uuid_equal(&first, &w.hold));
+    overlay_under(&first);
+    CHECK_EQ(w.code, LUNAR_E_STALE);
+    CHECK_EQ(w.n_reports, 0);
+}
+
+static void the_same_suspend_again_is_the_same_suspension(void)
+{
+    begin();
+    struct uuid id = suspend();
+    suspend_with_id(id);
+    CHECK_EQ(w.n_tasks, 1);
+    suspend();
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    task_ends(0);
+    CHECK_EQ(w.n_results, 2);
+    struct uuid hold = w.hold;
+    suspend_with_id(id);
+    CHECK_EQ(w.n_results, 3);
+    CHECK(uuid_equal(&hold, &w.hold));
+    resume();
+    suspend_with_id(id);
+    CHECK_EQ(w.code, LUNAR_E_STALE);
+}
+
+static void what_is_suspended_too_late_is_no_suspension(void)
+{
+    for (int resumed = 0; resumed < 2; resumed++) {
+        begin();
+        suspend();
+        if (resumed)
+            resume();
+        else
+            time_passes(100000);
+        task_ends(0);
+        CHECK_EQ(w.code, LUNAR_E_STALE);
+        CHECK_EQ(w.n_tasks, 1);
+        CHECK_EQ(w.tasks[0]->kind, NODE_TASK_UNHOLD);
+        task_ends(LUNAR_E_TIMEOUT); /* tried until it can be */
+        CHECK_EQ(w.n_tasks, 1);
+        CHECK_EQ(w.tasks[0]->kind, NODE_TASK_UNHOLD);
+    }
+    begin();
+    suspend();
+    task_ends(LUNAR_E_TIMEOUT);
+    CHECK_EQ(w.code, LUNAR_E_TIMEOUT);
+    CHECK_EQ(w.n_tasks, 0);
+}
+
+static void a_detach_a_restart_and_a_size_wait_for_its_end(void)
+{
+    begin();
+    suspend();
+    struct stack *stack = w.tasks[0]->stack;
+    task_ends(0);
+    resize(2 * MIB);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    node_qsd_exited(w.node, stack);
+    CHECK_EQ(w.n_tasks, 0);
+    detach();
+    CHECK_EQ(w.n_tasks, 0);
+    time_passes(5000);
+    CHECK_EQ(w.tasks[0]->kind, NODE_TASK_UNHOLD);
+    task_ends(0);
+    report_ends(0);
+    CHECK_EQ(w.tasks[0]->kind, NODE_TASK_DETACH);
+    begin();
+    resize(2 * MIB);
+    suspend();
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    w.attachment = uuid_random();
+    suspend();
+    CHECK_EQ(w.code, LUNAR_E_NOT_FOUND);
+    resume();
+    CHECK_EQ(w.code, 0);
+}
+
+static void a_fence_ends_with_it(void)
+{
+    begin();
+    suspend();
+    node_fence(w.node, "fenced");
+    task_ends(0);
+    CHECK_EQ(w.n_tasks, 0);
+    CHECK_EQ(node_tasks(w.node), 0);
+}
+
 TEST_MAIN(TEST(safety_2_an_overlay_is_reported_before_anything_is_mapped),
           TEST(the_same_overlay_again_joins_or_is_done_again),
           TEST(safety_16_only_one_new_leaf_on_what_stands_is_taken),
@@ -485,4 +700,10 @@ TEST_MAIN(TEST(safety_2_an_overlay_is_reported_before_anything_is_mapped),
           TEST(a_qsd_that_exits_before_the_report_is_written_stops_the_overlay),
           TEST(a_detach_waits_for_the_overlay),
           TEST(a_detach_before_the_report_is_written_stops_the_overlay), TEST(a_size_only_grows),
-          TEST(a_change_of_a_fenced_node_ends_without_a_next_step))
+          TEST(a_change_of_a_fenced_node_ends_without_a_next_step),
+          TEST(a_switch_under_its_suspension_ends_it),
+          TEST(safety_21_the_deadline_ends_a_suspension_and_no_switch_counts_after_it),
+          TEST(another_suspension_is_another_one),
+          TEST(the_same_suspend_again_is_the_same_suspension),
+          TEST(what_is_suspended_too_late_is_no_suspension),
+          TEST(a_detach_a_restart_and_a_size_wait_for_its_end), TEST(a_fence_ends_with_it))

@@ -21,6 +21,7 @@ static struct {
     const char *leaf;    /* that t0 is on */
     const char *present; /* nodes that are there already */
     const char *refuse;  /* a command; NULL: none */
+    bool fresh;          /* the daemon cannot have heard of the overlay */
     char said[4096];     /* commands, each with a space behind it */
     char last[4096];     /* the last line */
 } w;
@@ -120,7 +121,7 @@ static int overlay(struct error *err)
 
     snprintf(over.path, sizeof over.path, "%s", w.image);
     strcpy(below.path, "/dev/dm-7");
-    int rc = qsd_overlay(&config, &over, &below, &pause_us, err);
+    int rc = qsd_overlay(&config, &over, &below, w.fresh, &pause_us, err);
     pthread_join(w.thread, NULL);
     close(w.listener);
     unlink(w.path);
@@ -142,6 +143,16 @@ static void the_former_leaf_is_closed_for_writing_last(void)
               "query-blockstats blockdev-add blockdev-add blockdev-snapshot blockdev-reopen ");
     CHECK(strstr(w.last, "\"read-only\":true"));
     CHECK(strstr(w.last, "p-00000000000000ab.0") && strstr(w.last, "/dev/dm-7"));
+}
+
+static void what_it_cannot_have_heard_of_it_is_not_asked_for(void)
+{
+    struct error err = ERROR_INIT;
+    begin(BELOW);
+    make_image(SIZE);
+    w.fresh = true;
+    CHECK_EQ(overlay(&err), 0);
+    CHECK_STR(w.said, "blockdev-add blockdev-add blockdev-snapshot blockdev-reopen ");
 }
 
 static void a_smaller_overlay_is_grown_before_it_is_put_over(void)
@@ -216,6 +227,7 @@ int main(void)
 {
     static const struct test_case cases[] = {
         TEST(the_former_leaf_is_closed_for_writing_last),
+        TEST(what_it_cannot_have_heard_of_it_is_not_asked_for),
         TEST(a_smaller_overlay_is_grown_before_it_is_put_over),
         TEST(what_stands_is_only_proved_and_not_read),
         TEST(nodes_of_an_attempt_that_was_cut_short_are_used),

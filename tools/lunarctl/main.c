@@ -131,10 +131,13 @@ static const struct command commands[] = {
      "several.\n"
      "-o dot is for graphviz.",
      cmd_volume_tree},
-    {"snapshot", "create", "VOLUME NAME", "Take a snapshot of a volume",
-     "At one instant, whether the volume is attached or not; prints the snapshot's id. NAME is "
-     "unique in\n"
-     "the pool. The same again is not an error.",
+    {"snapshot", "create", "VOLUME NAME [VOLUME NAME]...", "Take snapshots, all at one instant",
+     "Whether the volumes are attached or not; prints the snapshots' ids. Several are all taken at "
+     "one\n"
+     "instant, on whichever nodes their volumes are, or none is: their writers wait a moment, 5 s "
+     "at "
+     "most.\n"
+     "NAME is unique in the pool. One alone: the same again is not an error.",
      cmd_snapshot_create},
     {"snapshot", "delete", "NAME", "Delete a snapshot",
      "In any order. Its layer goes when neither a volume nor another snapshot stands on it. NAME "

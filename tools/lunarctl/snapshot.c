@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `lunarctl snapshot ...` and `lunarctl volume rollback`. As in volume.c, names are resolved once
- * and only ids travel in what changes something (SAFETY 6).
+ * and only ids travel in what changes something (SAFETY 6). More than one snapshot, or one of a
+ * file system that is frozen, is a group: one request, whose snapshots are of one instant.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -76,21 +77,15 @@ int snapshot_get(const struct cli *cli, struct client *client, const char *name,
     return cli_fail(cli, err.code, &err);
 }
 
-int cmd_snapshot_create(struct cli *cli, int argc, char **argv)
+/* --- one --- */
+
+static int create_one(struct cli *cli, struct client *client)
 {
-    struct client *client;
     Lunar__Envelope *found = NULL, *answer = NULL;
     Lunar__SnapshotCreate create = LUNAR__SNAPSHOT_CREATE__INIT;
     Lunar__Request request = LUNAR__REQUEST__INIT;
+    int rc = volume_get(cli, client, cli->args[0], &found);
 
-    if (!cli_parse(cli, NULL, 0, 2, 2, argc, argv))
-        return cli->exit_code;
-    if (name_check(cli, cli->args[1]) != CLI_OK)
-        return CLI_USAGE;
-    int rc = request_open(cli, "agent", &client);
-    if (rc != CLI_OK)
-        return rc;
-    rc = volume_get(cli, client, cli->args[0], &found);
     if (rc == CLI_OK) {
         create.volume_id = found->response->volume->volume_id;
         create.name = cli->args[1];
@@ -102,6 +97,75 @@ int cmd_snapshot_create(struct cli *cli, int argc, char **argv)
         rc = output_emit(cli, js_proto(&answer->response->snapshot->base), print_snapshot_id);
     envelope_free(answer);
     envelope_free(found);
+    return rc;
+}
+
+/* --- several at one instant --- */
+
+/* The coordinator's bound is a lower one; it says so itself. */
+#define PAIRS_MAX 128
+
+static void print_group(const json_t *doc)
+{
+    size_t i;
+    json_t *s;
+
+    json_array_foreach(json_object_get(doc, "snapshots"), i, s) print_snapshot_id(s);
+}
+
+static int create_group(struct cli *cli, struct client *client, bool freeze)
+{
+    Lunar__Envelope *found[PAIRS_MAX] = {NULL}, *answer = NULL;
+    Lunar__SnapshotCreate members[PAIRS_MAX], *list[PAIRS_MAX];
+    Lunar__SnapshotGroup group = LUNAR__SNAPSHOT_GROUP__INIT;
+    Lunar__Request request = LUNAR__REQUEST__INIT;
+    int n = cli->n_args / 2, rc = CLI_OK;
+
+    for (int i = 0; i < n && rc == CLI_OK; i++) {
+        rc = volume_get(cli, client, cli->args[2 * i], &found[i]);
+        if (rc != CLI_OK)
+            break;
+        lunar__snapshot_create__init(&members[i]);
+        members[i].volume_id = found[i]->response->volume->volume_id;
+        members[i].name = cli->args[2 * i + 1];
+        list[i] = &members[i];
+    }
+    group.n_members = (size_t)n;
+    group.members = list;
+    group.freeze = freeze;
+    request.op_case = LUNAR__REQUEST__OP_SNAPSHOT_GROUP;
+    request.snapshot_group = &group;
+    if (rc == CLI_OK)
+        rc = request_call(cli, client, &request, LUNAR__RESPONSE__OP_SNAPSHOTS, &answer);
+    if (rc == CLI_OK)
+        rc = output_emit(cli, js_proto(&answer->response->snapshots->base), print_group);
+    envelope_free(answer);
+    for (int i = 0; i < n; i++)
+        envelope_free(found[i]);
+    return rc;
+}
+
+int cmd_snapshot_create(struct cli *cli, int argc, char **argv)
+{
+    bool freeze = false;
+    const struct cli_option options[] = {
+        {"freeze", 0, CLI_FLAG, &freeze, 0, 0, NULL,
+         "freeze file systems that are mounted on the volumes meanwhile"},
+    };
+    struct client *client;
+
+    if (!cli_parse(cli, options, 1, 2, 2 * PAIRS_MAX, argc, argv))
+        return cli->exit_code;
+    if (cli->n_args % 2)
+        return cli_usage(cli, "volume '%s' without a name for its snapshot",
+                         cli->args[cli->n_args - 1]);
+    for (int i = 1; i < cli->n_args; i += 2)
+        if (name_check(cli, cli->args[i]) != CLI_OK)
+            return CLI_USAGE;
+    int rc = request_open(cli, "agent", &client);
+    if (rc != CLI_OK)
+        return rc;
+    rc = freeze || cli->n_args > 2 ? create_group(cli, client, freeze) : create_one(cli, client);
     client_close(client);
     return rc;
 }
