@@ -169,8 +169,7 @@ static void task_done(uv_work_t *work, int status)
         [NODE_TASK_TEARDOWN] = "teardown", [NODE_TASK_OVERLAY] = "overlay",
         [NODE_TASK_RESIZE] = "resize",     [NODE_TASK_GROW] = "grow",
         [NODE_TASK_MERGE] = "merge",       [NODE_TASK_ZERO] = "zero",
-        [NODE_TASK_HOLD] = "hold",
-        [NODE_TASK_UNHOLD] = "unhold",
+        [NODE_TASK_HOLD] = "hold",         [NODE_TASK_UNHOLD] = "unhold",
     };
     struct task_job *j = work->data;
     char id[UUID_TEXT_SIZE];

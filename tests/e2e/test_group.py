@@ -67,14 +67,14 @@ def there(group):
 
 
 def suspended(volume):
-    return f"cat /sys/block/$(basename $(readlink -f {device[volume]}))/dm/suspended"
+    return f"cat /sys/dev/block/$(stat -Lc %Hr:%Lr {device[volume]})/dm/suspended"
 
 
 def begin_with_node2_silent(group):
     """Starts a group and returns when a stands still; it goes on doing so, for node 2 does not answer."""
     c.x(2, "pkill -STOP -x lunar-agent")
     client = c.spawn(READER, f"lunarctl -o json snapshot create {' '.join(pairs(group))}")
-    c.x(1, f"for i in $(seq 3000); do [ $({suspended('a')}) = 1 ] && exit 0; sleep 0.01; done; exit 1")
+    c.x(1, f"for i in $(seq 2000); do [ $({suspended('a')}) = 1 ] && exit 0; sleep 0.02; done; exit 1")
     return client, time.monotonic()
 
 

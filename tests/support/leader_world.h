@@ -35,9 +35,9 @@ struct world {
     uint64_t zeroed; /* of the thick volume, from its beginning on: nobody's former bytes there */
     int formats, probes, overlays, resizes, merges, zeroes;
     int suspends, resumes, together; /* `together`: so many stand still whenever one switches */
-    uint64_t resized; /* the size of the last one */
-    bool forgets;     /* nodes have nothing open that they are asked to switch */
-    bool hostile;     /* nodes lie: what they write is not known */
+    uint64_t resized;                /* the size of the last one */
+    bool forgets;                    /* nodes have nothing open that they are asked to switch */
+    bool hostile;                    /* nodes lie: what they write is not known */
 
     struct leader *leader;
     uint64_t term, now;

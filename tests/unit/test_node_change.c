@@ -668,6 +668,8 @@ static void a_detach_a_restart_and_a_size_wait_for_its_end(void)
     task_ends(0);
     report_ends(0);
     CHECK_EQ(w.tasks[0]->kind, NODE_TASK_DETACH);
+    task_ends(0);
+    report_ends(0);
     begin();
     resize(2 * MIB);
     suspend();
