@@ -443,6 +443,8 @@ static void expire(struct leader *l, struct op *op)
         snapshot_leave_group(l, op);
         return;
     }
+    if (op->group)
+        group_give_up(l, op);
     op_fail(op, LUNAR_E_TIMEOUT,
             "node '%s' did not answer; what was granted stands, the same request again goes on",
             node_name(l, op->host_id));

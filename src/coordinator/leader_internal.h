@@ -272,6 +272,8 @@ void group_arrived(struct leader *l, struct op *op);
 /* It cannot be of the group's instant: the group fails as a whole. `op` itself is the caller's. */
 void group_fail(struct leader *l, struct op *op, int code, const char *text);
 bool group_has_failed(const struct group *g);
+/* It has failed, and that member's end is not in sight: the client is told now. */
+void group_give_up(struct leader *l, struct op *op);
 void group_member_done(struct leader *l, struct op *op); /* the op ends */
 bool group_commit_done(struct leader *l, uint64_t token, int rc, const struct error *err);
 void group_tick(struct leader *l);

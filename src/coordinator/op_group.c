@@ -43,8 +43,9 @@ struct group {
     uint32_t n, n_left, n_arrived;
     uint32_t walking; /* somebody goes through `ops`: it must not be freed */
     uint64_t suspended_ms;
-    uint64_t token;     /* of the commit that calls it whole; 0: none is out */
-    bool failed;        /* it will never be whole */
+    uint64_t token; /* of the commit that calls it whole; 0: none is out */
+    bool failed;    /* it will never be whole */
+    bool answered;
     struct error error; /* what the client is told; code 0: success so far */
 };
 
@@ -72,6 +73,18 @@ static struct group *find(struct leader *l, const struct uuid *id)
     return NULL;
 }
 
+static void answer_failure(struct leader *l, struct group *g)
+{
+    if (!g->answered)
+        reply_error(l, &g->waiter, g->error.code, g->error.text);
+    g->answered = true;
+}
+
+void group_give_up(struct leader *l, struct op *op)
+{
+    answer_failure(l, op->group);
+}
+
 /* All members have ended. */
 static void end_if_done(struct leader *l, struct group *g)
 {
@@ -81,7 +94,7 @@ static void end_if_done(struct leader *l, struct group *g)
     log_info("group_done members=%u code=%s", g->n,
              g->error.code ? error_name(g->error.code) : "OK");
     if (g->error.code != 0)
-        reply_error(l, &g->waiter, g->error.code, g->error.text);
+        answer_failure(l, g);
     else
         reply_group(l, &g->waiter, &g->id);
     free(g);
@@ -229,6 +242,10 @@ void group_tick(struct leader *l)
 
     for (g = TAILQ_FIRST(&l->groups); g; g = next) {
         next = TAILQ_NEXT(g, link);
+        if (g->n == 0 && !catalogue_group_is_needed(l->catalogue, &g->id)) {
+            end_if_done(l, g); /* a predecessor's */
+            continue;
+        }
         bool holds = g->stage == SUSPENDING || g->stage == SWITCHING;
         if (!holds || g->failed || l->now_ms - g->suspended_ms <= LEADER_HOLD_MS)
             continue;
@@ -298,8 +315,7 @@ static int check_member(struct leader *l, const Lunar__SnapshotGroup *m, size_t 
     return snapshot_check(l, v, err);
 }
 
-static int check_request(struct leader *l, const struct uuid *id, const Lunar__SnapshotGroup *m,
-                         struct error *err)
+static int check_request(struct leader *l, const Lunar__SnapshotGroup *m, struct error *err)
 {
     int rc = 0;
 
@@ -307,9 +323,6 @@ static int check_request(struct leader *l, const struct uuid *id, const Lunar__S
         return error_set(err, LUNAR_E_INVALID, "a group has 1 to %u volumes", LEADER_GROUP_MAX);
     if (l->n_ops + m->n_members > LEADER_OPS_MAX)
         return error_set(err, LUNAR_E_BUSY, "the coordinator has too much to do; try again");
-    if (catalogue_group_is_whole(l->catalogue,
-                                 id)) /* its note must not count for another attempt */
-        return error_set(err, LUNAR_E_BUSY, "the group is being completed; try again");
     for (size_t i = 0; rc == 0 && i < m->n_members; i++) {
         rc = check_member(l, m, i, err);
         if (rc < 0)
@@ -343,7 +356,10 @@ void group_request(struct leader *l, const struct waiter *w, const Lunar__Snapsh
         reply_group(l, w, &w->request_id);
         return;
     }
-    if (check_request(l, &w->request_id, m, &err) < 0) {
+    /* A predecessor called it whole: this leader completes it (change_resume), and nothing is
+     * begun, for which that note would count, too. */
+    bool whole = catalogue_group_is_whole(l->catalogue, &w->request_id);
+    if (!whole && check_request(l, m, &err) < 0) {
         reply_error(l, w, err.code, err.text);
         return;
     }
@@ -353,8 +369,9 @@ void group_request(struct leader *l, const struct waiter *w, const Lunar__Snapsh
     g->id = w->request_id;
     g->waiter = *w;
     g->freeze = m->freeze;
+    g->stage = whole ? FINISHING : FORMATTING;
     TAILQ_INSERT_TAIL(&l->groups, g, link);
-    for (size_t i = 0; i < m->n_members; i++) {
+    for (size_t i = 0; !whole && i < m->n_members; i++) {
         struct uuid id = uuid_from_pb(m->members[i]->volume_id);
         g->ops[g->n++] = snapshot_start(l, catalogue_by_id(l->catalogue, &id), m->members[i]->name,
                                         w->host_id, g);

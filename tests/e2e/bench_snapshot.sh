@@ -4,11 +4,12 @@
 # Happy path: JSON or a table on standard output. Failure modes: 77 without a test bed; 1 if the measurement fails, with its words.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-json=0 snapshots=200
+json=0 snapshots=100
 while [ $# -gt 0 ]; do
   case $1 in
     -o) [ "${2:-}" = json ] || { echo "-o json" >&2; exit 2; }; json=1; shift 2 ;;
     --snapshots) snapshots=$2; shift 2 ;;
+    --long) snapshots=200; shift ;;
     *) echo "bench snapshot: $1? tools/bench --help" >&2; exit 2 ;;
   esac
 done

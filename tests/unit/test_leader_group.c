@@ -350,6 +350,7 @@ static bool lost_after(int k, bool asks_again)
     if (!asks_again)
         return true;
     for (int i = 0; i < 10; i++) { /* as the client's agent does, and the client then */
+        w.code = LUNAR_E_BUSY;
         ask_group(&from, volumes, N);
         settle();
         if (w.code != LUNAR_E_BUSY)
@@ -374,6 +375,48 @@ static void a_leader_lost_after_any_step_leaves_all_or_none(void)
     CHECK(k > 20 && outcomes[0] > 10 && outcomes[1] > 2);
 }
 
+/* The client is not told that it failed. */
+static void a_group_that_is_whole_is_completed_by_the_next_leader(void)
+{
+    begin();
+    struct waiter from = client();
+    ask_group(&from, volumes, N);
+    while (w.n_queue > 0 && !next_is_the_decision())
+        outside_step();
+    outside_step();
+    elect();
+    int answers = w.n_answers;
+    ask_group(&from, volumes, N);
+    CHECK_EQ(w.n_answers, answers);
+    settle();
+    time_passes(1000);
+    CHECK_EQ(w.n_answers, answers + 1);
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.answer->response->snapshots->n_snapshots, N);
+    CHECK_EQ(w.suspends, DRIVES);
+    check_rest(N);
+}
+
+static void a_failure_whose_end_is_not_in_sight_is_told(void)
+{
+    begin();
+    struct waiter from = client();
+    ask_group(&from, volumes, N);
+    until(LUNAR__COMMAND__OP_FORMAT_JOB);
+    w.silent_node = 2;
+    settle();
+    time_passes(LEADER_OP_DEADLINE_MS + 1); /* fails */
+    int answers = w.n_answers;
+    time_passes(LEADER_OP_DEADLINE_MS + 1);
+    CHECK_EQ(w.n_answers, answers + 1);
+    CHECK_EQ(w.code, LUNAR_E_TIMEOUT);
+    w.silent_node = 0;
+    node_seen(2, 1, 2, 0);
+    settle();
+    CHECK_EQ(w.n_answers, answers + 1);
+    check_rest(0);
+}
+
 static void the_same_request_again_goes_on_after_any_loss(void)
 {
     int k;
@@ -392,4 +435,6 @@ TEST_MAIN(TEST(all_are_of_one_instant), TEST(each_is_a_snapshot_like_any_other_a
           TEST(a_decision_that_cannot_be_committed_is_none),
           TEST(members_are_busy_meanwhile_and_one_of_them_can_be_waited_for),
           TEST(a_leader_lost_after_any_step_leaves_all_or_none),
+          TEST(a_group_that_is_whole_is_completed_by_the_next_leader),
+          TEST(a_failure_whose_end_is_not_in_sight_is_told),
           TEST(the_same_request_again_goes_on_after_any_loss))
