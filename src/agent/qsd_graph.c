@@ -87,6 +87,8 @@ char *qsd_node_name(char kind, uint64_t volume_short, uint32_t index, char ret[Q
     return ret;
 }
 
+/* What QCOW2 frees it keeps for itself: the LUN hears of no discard, nor does it have to be fit for
+ * one. */
 json_t *qsd_graph_device(const struct qsd_layer *layer, bool read_only, bool native)
 {
     char p[QSD_NODE_SIZE];
@@ -94,7 +96,7 @@ json_t *qsd_graph_device(const struct qsd_layer *layer, bool read_only, bool nat
     qsd_node_name('p', layer->volume_short, layer->index, p);
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:{s:b}}", "driver", "host_device",
                      "node-name", p, "filename", layer->path, "aio", native ? "native" : "threads",
-                     "discard", "unmap", "read-only", read_only, "cache", "direct", 1);
+                     "discard", "ignore", "read-only", read_only, "cache", "direct", 1);
 }
 
 json_t *qsd_graph_image(const struct qsd_layer *layer, const struct qsd_layer *below,
@@ -152,6 +154,7 @@ static int grow_leaf(struct qmp *qmp, const char *leaf, uint64_t size, struct er
                json_pack("{s:s, s:I}", "node-name", leaf, "size", (json_int_t)size), err);
 }
 
+/* Without "unmap" here, too, a discard would end in this node, with success. */
 static int add_throttle(struct qmp *qmp, const char *over, struct error *err)
 {
     int rc = run(qmp, "object-add",
@@ -160,8 +163,8 @@ static int add_throttle(struct qmp *qmp, const char *over, struct error *err)
     if (rc < 0)
         return rc;
     return run(qmp, "blockdev-add",
-               json_pack("{s:s, s:s, s:s, s:s}", "driver", "throttle", "node-name", "t0",
-                         "throttle-group", "tg0", "file", over),
+               json_pack("{s:s, s:s, s:s, s:s, s:s}", "driver", "throttle", "node-name", "t0",
+                         "throttle-group", "tg0", "file", over, "discard", "unmap"),
                err);
 }
 
