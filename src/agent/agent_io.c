@@ -154,6 +154,11 @@ static void task_run(uv_work_t *work)
         if (j->rc < 0)
             usleep(AGENT_RESTART_RETRY_MS * 1000);
         break;
+    case NODE_TASK_MEASURE:
+        j->rc = check_granted(j);
+        if (j->rc == 0)
+            j->rc = stack_measure(&life, t->spec, &t->end, &j->err);
+        break;
     case NODE_TASK_TEARDOWN:
         j->rc =
             stack_teardown(j->a->root, &t->spec->pool_id, &t->spec->attachment_id, NULL, &j->err);
@@ -170,6 +175,7 @@ static void task_done(uv_work_t *work, int status)
         [NODE_TASK_RESIZE] = "resize",     [NODE_TASK_GROW] = "grow",
         [NODE_TASK_MERGE] = "merge",       [NODE_TASK_ZERO] = "zero",
         [NODE_TASK_HOLD] = "hold",         [NODE_TASK_UNHOLD] = "unhold",
+        [NODE_TASK_MEASURE] = "measure",
     };
     struct task_job *j = work->data;
     char id[UUID_TEXT_SIZE];

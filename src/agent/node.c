@@ -222,16 +222,18 @@ void node_message(struct node *node, uint64_t term, const Lunar__Envelope *envel
         log_warn("message_refused text=\"neither a command nor a response\"");
 }
 
-static bool is_merge(const struct held *h)
+/* Work on layers that another node can do as well: nobody who uses a volume waits for it. */
+static bool is_background(const struct held *h)
 {
-    return h->mode == TABLE_MODE_JOB && h->job_kind == NODE_TASK_MERGE;
+    return h->mode == TABLE_MODE_JOB &&
+           (h->job_kind == NODE_TASK_MERGE || h->job_kind == NODE_TASK_MEASURE);
 }
 
 int node_set_leaving(struct node *node, struct error *err)
 {
     struct held *h;
     TAILQ_FOREACH (h, &node->held, link)
-        if (!is_merge(h))
+        if (!is_background(h))
             return error_set(err, LUNAR_E_IN_USE, "volume '%s' is attached here; detach it first",
                              h->spec.name);
     node->leaving = true;
@@ -239,7 +241,7 @@ int node_set_leaving(struct node *node, struct error *err)
         h->job.cancel = true; /* another node begins again */
     return TAILQ_EMPTY(&node->held)
                ? 0
-               : error_set(err, LUNAR_E_BUSY, "the merging of layers here does not end");
+               : error_set(err, LUNAR_E_BUSY, "the work on layers here does not end");
 }
 
 void node_unset_leaving(struct node *node)

@@ -34,6 +34,7 @@ enum node_task_kind {
     NODE_TASK_ZERO, /* behind a thick volume's size */
     NODE_TASK_HOLD, /* these two beside the open state, too */
     NODE_TASK_UNHOLD,
+    NODE_TASK_MEASURE,
 };
 
 /* Work for a blocking thread; the node's memory until node_task_done. */
@@ -48,6 +49,7 @@ struct node_task {
     struct qsd_job *job;       /* merge */
     uint32_t deadline_ms;      /* hold */
     bool freeze;               /* hold */
+    uint64_t end;              /* measure: out */
     uint64_t threshold;        /* grow: the daemon is told it before, so far as it answers: what it
                                   has begun until then is drained by the growth, or lies behind it */
 };

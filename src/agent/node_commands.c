@@ -19,26 +19,14 @@
 #include "agent/stack_pv.h"
 #include "base/log.h"
 
-static void send_result(struct node *n, const struct uuid *command_id, int code, const char *words,
-                        const char *device, const struct uuid *hold)
+static void send_result(struct node *n, Lunar__Result *result)
 {
     Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
-    Lunar__Result result = LUNAR__RESULT__INIT;
-    Lunar__Error error = LUNAR__ERROR__INIT;
     uint8_t *bytes;
     uint32_t len;
 
-    if (uuid_is_zero(command_id))
-        return;
-    error.code = code;
-    error.text = (char *)(uintptr_t)words;
-    result.id = uuid_to_pb(command_id);
-    result.error = &error;
-    result.device = (char *)(uintptr_t)device;
-    if (hold)
-        result.hold = uuid_to_pb(hold);
     e.body_case = LUNAR__ENVELOPE__BODY_RESULT;
-    e.result = &result;
+    e.result = result;
     if (envelope_pack(&e, &bytes, &len, NULL) < 0)
         return;
     if (n->io->send(n->data, bytes, len) < 0)
@@ -49,12 +37,44 @@ static void send_result(struct node *n, const struct uuid *command_id, int code,
 void held_send_result(struct node *n, const struct uuid *command_id, int code, const char *words,
                       const char *device)
 {
-    send_result(n, command_id, code, words, device, NULL);
+    Lunar__Result result = LUNAR__RESULT__INIT;
+    Lunar__Error error = LUNAR__ERROR__INIT;
+
+    if (uuid_is_zero(command_id))
+        return;
+    error.code = code;
+    error.text = (char *)(uintptr_t)words;
+    result.id = uuid_to_pb(command_id);
+    result.error = &error;
+    result.device = (char *)(uintptr_t)device;
+    send_result(n, &result);
+}
+
+/* A measurement has succeeded. */
+static void send_end(struct node *n, const struct held *h)
+{
+    Lunar__Result result = LUNAR__RESULT__INIT;
+    Lunar__Error error = LUNAR__ERROR__INIT;
+
+    if (uuid_is_zero(&h->command_id))
+        return;
+    result.id = uuid_to_pb(&h->command_id);
+    result.error = &error;
+    result.end = h->task.end;
+    send_result(n, &result);
 }
 
 void held_send_hold(struct node *n, const struct uuid *command_id, const struct uuid *hold)
 {
-    send_result(n, command_id, 0, "", "", hold);
+    Lunar__Result result = LUNAR__RESULT__INIT;
+    Lunar__Error error = LUNAR__ERROR__INIT;
+
+    if (uuid_is_zero(command_id))
+        return;
+    result.id = uuid_to_pb(command_id);
+    result.error = &error;
+    result.hold = uuid_to_pb(hold);
+    send_result(n, &result);
 }
 
 void held_free(struct node *n, struct held *h)
@@ -185,7 +205,10 @@ void held_report_done(struct node *n, struct held *h, int rc, const struct error
         if (rc < 0 && h->error.code == 0)
             error_set(&h->error, rc, "torn down, but the report could not be written: %s",
                       err->text);
-        held_send_result(n, &h->command_id, h->error.code, h->error.text, "");
+        if (h->task.kind == NODE_TASK_MEASURE && h->error.code == 0)
+            send_end(n, h);
+        else
+            held_send_result(n, &h->command_id, h->error.code, h->error.text, "");
         held_free(n, h);
         return;
     default:
@@ -504,6 +527,24 @@ static void merge_command(struct node *n, uint64_t term, const struct uuid *comm
                    &(struct opening){TABLE_MODE_JOB, NODE_TASK_MERGE, m->speed});
 }
 
+static void measure_command(struct node *n, uint64_t term, const struct uuid *command_id,
+                            const Lunar__Measure *m)
+{
+    Lunar__Attach as_attach = LUNAR__ATTACH__INIT;
+    Lunar__Layer *layer = m->layer;
+
+    as_attach.volume_id = m->volume_id;
+    as_attach.attachment_id = m->attachment_id;
+    as_attach.name = (char *)(uintptr_t) "(measure)";
+    as_attach.size = DM_SECTOR;
+    as_attach.n_layers = layer ? 1 : 0;
+    as_attach.layers = &layer;
+    as_attach.n_pvs = m->n_pvs;
+    as_attach.pvs = m->pvs;
+    attach_command(n, term, command_id, &as_attach,
+                   &(struct opening){TABLE_MODE_JOB, NODE_TASK_MEASURE, 0});
+}
+
 static void detach_command(struct node *n, const struct uuid *command_id, const Lunar__Detach *m)
 {
     struct uuid attachment_id = uuid_from_pb(m->attachment_id);
@@ -557,6 +598,9 @@ void held_command(struct node *n, uint64_t term, const Lunar__Command *command)
         break;
     case LUNAR__COMMAND__OP_MERGE:
         merge_command(n, term, &id, command->merge);
+        break;
+    case LUNAR__COMMAND__OP_MEASURE:
+        measure_command(n, term, &id, command->measure);
         break;
     case LUNAR__COMMAND__OP_OVERLAY:
     case LUNAR__COMMAND__OP_RESIZE:

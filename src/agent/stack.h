@@ -168,6 +168,13 @@ void stack_free(struct stack *stack); /* memory and pidfd alone; nothing is torn
 int stack_merge(const char *root, const struct stack_life *life, const struct stack_spec *spec,
                 struct qsd_job *job, struct error *err);
 
+/* Measure: where what the one layer of the spec holds ends, in bytes. LUNAR_E_CORRUPT: its image
+ * has errors. LUNAR_E_INDETERMINATE: its map stands still. */
+int stack_measure(const struct stack_life *life, const struct stack_spec *spec, uint64_t *ret_end,
+                  struct error *err);
+/* The end that a report of `qemu-img check --output=json` tells. */
+int measure_read(const char *report, uint64_t *ret_end, struct error *err);
+
 /* FormatJob: maps the layer under a job name, zeroes the head (thick: all of it), runs qemu-img
  * create, unmaps. */
 int stack_format(const char *root, const struct stack_life *life, const struct stack_spec *spec,

@@ -240,6 +240,12 @@ void catalogue_reparent_args(const char *vg, const struct catalogue_layer *layer
 /* To `size` bytes, absolute: the same again changes nothing (SAFETY 6). */
 void catalogue_extend_args(const char *vg, const struct catalogue_layer *layer, uint64_t size,
                            struct catalogue_args *ret);
+/* The next map generation (SAFETY 14): before extents are taken away from the layer. */
+void catalogue_generation_args(const char *vg, const struct catalogue_layer *layer,
+                               struct catalogue_args *ret);
+/* To `size` bytes: what lies behind them is free for others at once. */
+void catalogue_reduce_args(const char *vg, const struct catalogue_layer *layer, uint64_t size,
+                           struct catalogue_args *ret);
 /* Thick: it is to have `size` bytes; 0: no more. */
 void catalogue_expanding_args(const char *vg, const struct catalogue_volume *v, uint64_t size,
                               struct catalogue_args *ret);

@@ -175,6 +175,26 @@ void catalogue_extend_args(const char *vg, const struct catalogue_layer *layer, 
     add(ret, "%s/%s", vg, layer->lv_name);
 }
 
+void catalogue_generation_args(const char *vg, const struct catalogue_layer *layer,
+                               struct catalogue_args *ret)
+{
+    begin(ret, "lvchange");
+    add(ret, "--deltag");
+    add(ret, "lunar.g=%" PRIu32, layer->map_generation);
+    add_number_tag(ret, "g", (uint64_t)layer->map_generation + 1);
+    add(ret, "%s/%s", vg, layer->lv_name);
+}
+
+void catalogue_reduce_args(const char *vg, const struct catalogue_layer *layer, uint64_t size,
+                           struct catalogue_args *ret)
+{
+    begin(ret, "lvreduce");
+    add(ret, LVM_FS_ARG "ignore");
+    add(ret, "-L");
+    add(ret, "%" PRIu64 "b", size);
+    add(ret, "%s/%s", vg, layer->lv_name);
+}
+
 static void drop_expansion(struct catalogue_args *args, const struct catalogue_volume *v)
 {
     if (v->expands_to == 0)

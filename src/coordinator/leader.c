@@ -29,6 +29,7 @@ struct leader *leader_new(const struct leader_config *config)
     l->next_token = 1;
     l->merges = config->merges;
     l->merge_speed = LEADER_MERGE_SPEED;
+    l->trim_rest_ms = config->trim_rest_ms;
     l->nodes = calloc(l->sb->layout.max_nodes + 1, sizeof *l->nodes);
     if (!l->nodes)
         abort();
@@ -51,6 +52,7 @@ void leader_free(struct leader *leader)
     grow_free_all(leader);
     group_free_all(leader);
     extend_free(leader);
+    free(leader->idle);
     for (uint32_t h = 1; h <= leader->sb->layout.max_nodes; h++)
         if (leader->nodes[h].has_grants)
             table_free(&leader->nodes[h].grants);
@@ -186,6 +188,9 @@ static void layer_request(struct leader *leader, const struct waiter *from,
     case LUNAR__REQUEST__OP_VOLUME_EXPAND:
         expand_request(leader, from, request->volume_expand);
         break;
+    case LUNAR__REQUEST__OP_VOLUME_TRIM:
+        trim_request(leader, from, request->volume_trim);
+        break;
     case LUNAR__REQUEST__OP_TREE_GET:
         reply_tree(leader, from, request->tree_get);
         break;
@@ -259,7 +264,7 @@ static void step(struct leader *l, struct op *op, int rc, const struct error *er
         [OP_CREATE] = create_step, [OP_DELETE] = delete_step,     [OP_ATTACH] = attach_step,
         [OP_DETACH] = detach_step, [OP_SNAPSHOT] = snapshot_step, [OP_ROLLBACK] = rollback_step,
         [OP_UNSNAP] = unsnap_step, [OP_GARBAGE] = garbage_step,   [OP_EXPAND] = expand_step,
-        [OP_MERGE] = merge_step,
+        [OP_MERGE] = merge_step,   [OP_TRIM] = trim_step,
     };
     steps[op->kind](l, op, rc, err);
 }
@@ -283,6 +288,7 @@ void leader_result(struct leader *leader, uint32_t host_id, const Lunar__Result 
         snprintf(op->device, sizeof op->device, "%s", result->device);
         if (op->state == OP_STATE_SUSPEND)
             op->hold_id = uuid_from_pb(result->hold);
+        op->end = result->end;
         step(leader, op, err.code, &err);
         return;
     }
@@ -474,6 +480,8 @@ void leader_tick(struct leader *leader, uint64_t now_ms)
     pool_watch(leader);
     extend_tick(leader);
     pv_watch_tick(leader);
+    delete_wake(leader);
+    trim_layers(leader);
     if (now_ms - leader->reconciled_ms >= LEADER_RECONCILE_MS) {
         leader->reconciled_ms = now_ms;
         reconcile(leader);

@@ -46,6 +46,13 @@
  * again. */
 #define LEADER_MERGE_REFUSED_MAX 64u
 
+/*
+ * A layer that nobody has had for so long is looked into. What is moved, as a guest is from node to
+ * node or over a reboot, is back within that; a volume that was just detached would be given its
+ * space back, and ask for it again. Nothing hangs on it but work done for nothing.
+ */
+#define LEADER_TRIM_REST_MS (60u * 1000)
+
 /* Who wants an answer. */
 struct waiter {
     uint32_t host_id; /* the relaying node; 0: a client of our own socket */
@@ -80,6 +87,8 @@ struct leader_config {
     void *data;
     struct catalogue *catalogue; /* taken over */
     bool merges;                 /* layers that nobody needs alone are merged */
+    uint64_t trim_rest_ms;       /* nobody has had a layer for so long: what lies behind its end is
+                                    given back, if that is worth it. 0: when asked to alone */
 };
 
 struct leader *leader_new(const struct leader_config *config);

@@ -4,8 +4,8 @@
  * machine), op_create.c, op_attach.c, op_delete.c, op_snapshot.c, op_rollback.c, op_unsnap.c,
  * op_garbage.c, op_expand.c, op_expand_thick.c (one file per operation), op_group.c (snapshots at
  * one instant), op_job.c (formatting, a part of some), op_grow.c, over.c (lives that are over, and
- * taking their grants), node_fence.c (the operator's fence), op_inspect.c, op_extend.c (the pool's
- * LUNs), reply.c (protobuf answers).
+ * taking their grants), op_trim.c and trim_idle.c (space that is given back), node_fence.c (the
+ * operator's fence), op_inspect.c, op_extend.c (the pool's LUNs), reply.c (protobuf answers).
  */
 #ifndef LUNAR_COORDINATOR_LEADER_INTERNAL_H
 #define LUNAR_COORDINATOR_LEADER_INTERNAL_H
@@ -26,6 +26,7 @@ enum op_kind {
     OP_GARBAGE, /* its volume_id is zero */
     OP_EXPAND,
     OP_MERGE, /* its volume_id is the job's own */
+    OP_TRIM,  /* so is this one's */
     OP_KINDS
 };
 
@@ -48,6 +49,8 @@ enum op_kind {
  *     COMMIT_EXPANDING, COMMIT_EXTEND, then RESIZE or a job, and so on with COMMIT_SIZE
  *   merge: START, COMMIT_EXTEND, WAIT_NODE, GRANT, COMMAND, UNGRANT, COMMIT_MERGED,
  *     COMMIT_REPARENT for each layer above
+ *   trim: START, WAIT_NODE, GRANT, COMMAND, UNGRANT, COMMIT_GENERATION, COMMIT_REDUCE; the next
+ *     layer from WAIT_NODE on
  */
 enum op_state {
     OP_STATE_START,
@@ -71,6 +74,8 @@ enum op_state {
     OP_STATE_COMMIT_EXTEND,
     OP_STATE_COMMIT_MERGED,
     OP_STATE_COMMIT_REPARENT,
+    OP_STATE_COMMIT_GENERATION,
+    OP_STATE_COMMIT_REDUCE,
     OP_STATE_DONE,
     OP_STATES
 };
@@ -101,11 +106,14 @@ struct op {
     char parent_lv[32];  /* that the new layer stands upon, "" for none: it must not go meanwhile */
     uint64_t size;
     bool thick;
-    bool resend;         /* at the next tick */
-    bool refused;        /* snapshot: the node could not switch when it was asked */
-    bool fresh_grant;    /* this op made the grant: a refusal by the node may erase it */
-    bool elsewhere;      /* of a job: after the grant is erased, another node */
-    uint32_t refused_by; /* of a job: which would not; chosen again only if it is the last */
+    bool resend;             /* at the next tick */
+    bool refused;            /* snapshot: the node could not switch when it was asked */
+    bool fresh_grant;        /* this op made the grant: a refusal by the node may erase it */
+    bool elsewhere;          /* of a job: after the grant is erased, another node */
+    uint32_t refused_by;     /* of a job: which would not; chosen again only if it is the last */
+    uint64_t end;            /* trim: what the node measured */
+    uint32_t map_generation; /* trim: that it is to have */
+    bool active;             /* trim: somebody was granted the layer since it was to be measured */
     struct table_entry *dropped; /* erased in memory; put back if the LUN's erasure failed */
     struct error error;          /* code 0: success so far */
     char device[512];
@@ -162,6 +170,7 @@ struct pool_change {
     struct waiter waiter;
     struct catalogue_settings to;
 };
+struct trim_idle;
 struct growth;
 TAILQ_HEAD(growth_list, growth);
 struct group;
@@ -196,7 +205,12 @@ struct leader {
                       [32]; /* upper layers of pairs that failed, a ring */
     uint32_t n_merge_refused;
     uint64_t merge_not_before_ms;
-    bool garbage_waits; /* its removal failed: not before the next reconciliation */
+    struct trim_idle *idle; /* what nobody has open, as trim_idle.c saw it last */
+    uint32_t n_idle;
+    uint64_t trim_rest_ms; /* 0: not by itself */
+    uint64_t trim_looked_ms, trim_not_before_ms;
+    uint32_t trim_failures; /* in a row */
+    bool garbage_waits;     /* its removal failed: not before the next reconciliation */
 };
 
 /* --- ops.c --- */
@@ -315,6 +329,8 @@ void garbage_step(struct leader *l, struct op *op, int rc, const struct error *e
 
 void delete_request(struct leader *l, const struct waiter *w, const struct uuid *volume_id);
 void delete_resume(struct leader *l, const struct catalogue_volume *v);
+/* Deletions that waited for a grant to go: each tick, and when a measurement has ended. */
+void delete_wake(struct leader *l);
 void delete_step(struct leader *l, struct op *op, int rc, const struct error *err);
 void attach_request(struct leader *l, const struct waiter *w, const Lunar__VolumeAttach *m);
 void attach_step(struct leader *l, struct op *op, int rc, const struct error *err);
@@ -327,6 +343,29 @@ void detach_step(struct leader *l, struct op *op, int rc, const struct error *er
 /* --- op_merge.c --- */
 void merge_layers(struct leader *l); /* begins the next one, if there is one to be begun */
 void merge_step(struct leader *l, struct op *op, int rc, const struct error *err);
+
+/* --- op_trim.c --- */
+void trim_request(struct leader *l, const struct waiter *w, const Lunar__VolumeTrim *m);
+void trim_step(struct leader *l, struct op *op, int rc, const struct error *err);
+/* One layer, in the background. */
+void trim_begin(struct leader *l, const struct catalogue_layer *layer);
+/* Are extents of the layer, or of one of the volume's, being freed right now? */
+bool trim_frees(const struct leader *l, const struct catalogue_volume *v);
+/* They are about to be granted to somebody, by `op`: whatever was measured of them is void. */
+void trim_granted(struct leader *l, const struct op *op, const struct catalogue_layer *layers,
+                  uint32_t n);
+
+/* --- trim_idle.c --- */
+void trim_layers(struct leader *l); /* begins the next one in the background, if it is time */
+/* The least that it may be reduced to, whatever is in it; UINT64_MAX: it is not reduced. */
+uint64_t trim_floor(struct leader *l, const struct catalogue_layer *layer);
+/* Nobody has the layer, or may have it, or is about to. */
+bool trim_is_idle(struct leader *l, const struct catalogue_layer *layer);
+bool trim_is_worth(uint64_t size, uint64_t to);
+/* It has been open just now. */
+void trim_idle_reset(struct leader *l, const struct catalogue_layer *layer);
+/* It needs no look until it has been open again. */
+void trim_idle_done(struct leader *l, const struct catalogue_layer *layer);
 
 /* --- op_inspect.c --- */
 void inspect_request(struct leader *l, const struct waiter *w, const Lunar__NodeInspect *m);
@@ -390,6 +429,7 @@ bool node_moves(const struct node *n); /* its page was news twice in this term: 
 bool life_is_over(const struct leader *l, uint32_t host_id, uint64_t generation);
 const char *node_name(const struct leader *l, uint32_t host_id);
 uint32_t node_by_name(const struct leader *l, const char *name); /* 0: none */
+uint32_t node_for_job(const struct leader *l); /* which has the least to do; 0: none */
 /* A grant that names the volume, on any node, one that is left over only if there is no other;
  * NULL: free. */
 struct table_entry *grant_find(struct leader *l, const struct uuid *volume_id, uint32_t *ret_host);

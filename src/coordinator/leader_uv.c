@@ -288,7 +288,10 @@ int leader_uv_open(struct coordinator *c, struct error *err)
     c->io = leader_io;
     c->io.preempt = preempt_is_used(c) ? on_preempt : NULL;
     const char *merges = getenv("LUNAR_MERGE");
+    const char *rest = getenv("LUNAR_TRIM"); /* seconds; 0: only when asked to */
+    uint64_t rest_ms = rest ? strtoull(rest, NULL, 10) * 1000 : LEADER_TRIM_REST_MS;
     struct leader_config config = {.superblock = &c->sb,
+                                   .trim_rest_ms = rest_ms,
                                    .merges = merges && strcmp(merges, "1") == 0,
                                    .self = c->self,
                                    .io = &c->io,

@@ -54,6 +54,7 @@ struct lvm {
     struct added_pv pvs[LVM_PVS_MAX]; /* that lvm sees beside `device` */
     uint32_t n_pvs;
     pid_t stuck; /* a killed child that has not died yet, or 0 */
+    enum { FS_ARG_UNKNOWN, FS_ARG_KNOWN, FS_ARG_NONE } fs_arg;
 };
 
 /* What follows `devices` is there so that no property of the machine or of the array changes the
@@ -421,15 +422,42 @@ static void free_args(char **argv)
         free(argv[i]);
 }
 
+/* Does lvreduce have LVM_FS_ARG? Its help says so; asked once. */
+static int look_for_fs_arg(struct lvm *lvm, struct error *err)
+{
+    static const char *const help[] = {"lvreduce", "--help", NULL};
+    char *said = NULL;
+
+    if (lvm->fs_arg != FS_ARG_UNKNOWN)
+        return 0;
+    int rc = lvm_run(lvm, help, &said, err);
+    if (rc == 0)
+        lvm->fs_arg = said && strstr(said, " --fs ") ? FS_ARG_KNOWN : FS_ARG_NONE;
+    free(said);
+    return rc;
+}
+
+static bool begins(const char *arg, const char *with)
+{
+    return strncmp(arg, with, strlen(with)) == 0;
+}
+
 /* "lvm" and its arguments, malloc'ed. */
 static int make_args(struct lvm *lvm, const char *const *args, char **argv, struct error *err)
 {
-    argv[0] = mem_strdup("lvm");
+    size_t used = 0;
+
+    argv[used++] = mem_strdup("lvm");
     for (size_t n = 0; args[n]; n++) {
         assert(n < LVM_ARGS_MAX);
-        bool is_pv = strncmp(args[n], LVM_PV_ARG, strlen(LVM_PV_ARG)) == 0;
-        argv[n + 1] = is_pv ? pv_path(lvm, args[n] + strlen(LVM_PV_ARG), err) : mem_strdup(args[n]);
-        if (!argv[n + 1])
+        int rc = begins(args[n], LVM_FS_ARG) ? look_for_fs_arg(lvm, err) : 0;
+        if (rc < 0)
+            return rc;
+        if (begins(args[n], LVM_FS_ARG) && lvm->fs_arg == FS_ARG_NONE)
+            continue;
+        argv[used] = begins(args[n], LVM_PV_ARG) ? pv_path(lvm, args[n] + strlen(LVM_PV_ARG), err)
+                                                 : mem_strdup(args[n]);
+        if (!argv[used++])
             return err ? err->code : LUNAR_E_NOT_FOUND;
     }
     return 0;

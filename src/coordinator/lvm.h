@@ -40,6 +40,9 @@ void lvm_close(struct lvm *lvm);
  * malloc'ed. An argument LVM_PV_ARG and a PV's uuid stands for its device on this machine, which
  * lvm sees from then on. */
 #define LVM_PV_ARG "pv:"
+/* The first bytes of lvreduce's option about file systems. Since 2.03.17 lvm reduces what is not
+ * active with it alone, before it knows no such option: then the argument is left out. */
+#define LVM_FS_ARG "--fs="
 int lvm_run(struct lvm *lvm, const char *const *args, char **ret_stdout, struct error *err);
 /* Borrowed, as long as `lvm`: the VG's name, the private directory below state_dir, the device. */
 const char *lvm_vg_name(const struct lvm *lvm);

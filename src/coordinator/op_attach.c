@@ -191,6 +191,11 @@ void attach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
                     "a snapshot or rollback of the volume is being completed; try again");
         return;
     }
+    if (trim_frees(l, v)) {
+        reply_error(l, w, LUNAR_E_BUSY,
+                    "space behind the end of one of its layers is being given back; try again");
+        return;
+    }
     op = op_new(l, OP_ATTACH, &volume_id);
     op->host_id = host;
     op->command_id = uuid_random();

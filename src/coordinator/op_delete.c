@@ -2,7 +2,8 @@
 /*
  * Deleting a volume: refused while any node has it or may have it; one commit tags it as being
  * deleted, a second removes its leaf. Its snapshots stay, and what stands on them; the layers below
- * the leaf that nobody needs then are garbage (op_garbage.c).
+ * the leaf that nobody needs then are garbage (op_garbage.c). A node that is just measuring the
+ * leaf (op_trim.c) is waited for in between: its grant names it (SAFETY 14).
  *
  * Failure modes: killed in between, the next leader sees the tag and removes the leaf; the same
  * request again, also after everything is gone, is success, because it names the volume by its UUID
@@ -24,12 +25,16 @@ static void refuse_held(struct leader *l, const struct waiter *w, const struct c
     reply_error(l, w, LUNAR_E_IN_USE, text);
 }
 
+/* Unless a grant names it: then delete_wake tries again. */
 static void remove_leaf(struct leader *l, struct op *op, const struct catalogue_volume *v)
 {
+    const struct catalogue_layer *leaf = &v->layers[0];
     struct catalogue_args args;
     char vg[POOL_NAME_SIZE + 6];
+
+    if (grant_any_names(l, leaf))
+        return;
     pool_vg_name(l->sb->pool_name, vg);
-    const struct catalogue_layer *leaf = &v->layers[0];
     catalogue_remove_args(vg, &leaf, 1, &args);
     op_commit(l, op, OP_STATE_COMMIT_REMOVE, &args);
 }
@@ -85,10 +90,23 @@ void delete_request(struct leader *l, const struct waiter *w, const struct uuid 
 void delete_resume(struct leader *l, const struct catalogue_volume *v)
 {
     uint32_t host;
-    if (grant_find(l, &v->id, &host))
+    if (grant_find(l, &v->id, &host) || grant_any_names(l, &v->layers[0]))
         return;
     struct op *op = op_new(l, OP_DELETE, &v->id);
     remove_leaf(l, op, v);
+}
+
+void delete_wake(struct leader *l)
+{
+    struct op *op;
+
+    TAILQ_FOREACH (op, &l->ops, link) {
+        if (op->kind != OP_DELETE || op->state != OP_STATE_COMMIT_DELETING || op->token != 0)
+            continue;
+        const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
+        if (v)
+            remove_leaf(l, op, v);
+    }
 }
 
 void delete_step(struct leader *l, struct op *op, int rc, const struct error *err)

@@ -163,20 +163,6 @@ static const struct catalogue_layer *pair(struct leader *l, struct op *op,
     return NULL;
 }
 
-/* The node that has the least to do. */
-static uint32_t pick_node(const struct leader *l)
-{
-    uint32_t best = 0;
-
-    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
-        const struct node *n = &l->nodes[h];
-        if (node_usable(l, h) &&
-            (best == 0 || n->grants.n_entries < l->nodes[best].grants.n_entries))
-            best = h;
-    }
-    return best;
-}
-
 /* Y first, then what is below it; free(). */
 static struct catalogue_layer *chain_of(const struct catalogue *c, const struct catalogue_layer *y,
                                         uint32_t *ret_n)
@@ -205,7 +191,7 @@ static void start_job(struct leader *l, struct op *op)
         give_up(l, op);
         return;
     }
-    op->host_id = pick_node(l);
+    op->host_id = node_for_job(l);
     if (op->host_id == 0)
         return;
     op->attachment_id = uuid_random();
@@ -369,7 +355,7 @@ static bool is_at_it(const struct leader *l)
 {
     const struct op *op;
     TAILQ_FOREACH (op, &l->ops, link)
-        if (op->kind == OP_MERGE)
+        if (op->kind == OP_MERGE || op->kind == OP_TRIM)
             return true;
     return false;
 }

@@ -115,11 +115,21 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
             [OP_STATE_COMMIT_MERGED] = BIT(COMMIT_REPARENT) | BIT(DONE),
             [OP_STATE_COMMIT_REPARENT] = BIT(COMMIT_REPARENT) | BIT(DONE),
         },
+    [OP_TRIM] =
+        {
+            [OP_STATE_START] = BIT(WAIT_NODE) | BIT(DONE),
+            [OP_STATE_WAIT_NODE] = BIT(GRANT) | BIT(WAIT_NODE) | BIT(DONE),
+            [OP_STATE_GRANT] = BIT(COMMAND) | BIT(UNGRANT) | BIT(DONE),
+            [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(GRANT) | BIT(DONE),
+            [OP_STATE_UNGRANT] = BIT(COMMIT_GENERATION) | BIT(WAIT_NODE) | BIT(DONE),
+            [OP_STATE_COMMIT_GENERATION] = BIT(COMMIT_REDUCE) | BIT(DONE),
+            [OP_STATE_COMMIT_REDUCE] = BIT(WAIT_NODE) | BIT(DONE),
+        },
 };
 
 static const char *const kind_names[OP_KINDS] = {"create",   "delete",   "attach", "detach",
                                                  "snapshot", "rollback", "unsnap", "garbage",
-                                                 "expand",   "merge"};
+                                                 "expand",   "merge",    "trim"};
 
 struct op *op_new(struct leader *l, enum op_kind kind, const struct uuid *volume_id)
 {
@@ -156,7 +166,8 @@ void op_fail(struct op *op, int code, const char *format, ...)
 
 static void answer(struct leader *l, const struct op *op, const struct waiter *w)
 {
-    const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &op->volume_id);
+    const struct catalogue_volume *v =
+        catalogue_by_id(l->catalogue, op->kind == OP_TRIM ? &op->source_id : &op->volume_id);
     const struct catalogue_snapshot *s = catalogue_snapshot_by_id(l->catalogue, &op->snapshot_id);
 
     if (op->error.code != 0)
@@ -165,7 +176,8 @@ static void answer(struct leader *l, const struct op *op, const struct waiter *w
         reply_snapshot(l, w, s);
     else if (op->kind == OP_SNAPSHOT)
         reply_error(l, w, LUNAR_E_METADATA, "the snapshot is not in the metadata any more");
-    else if (!v && (op->kind == OP_CREATE || op->kind == OP_ATTACH || op->kind == OP_EXPAND))
+    else if (!v && (op->kind == OP_CREATE || op->kind == OP_ATTACH || op->kind == OP_EXPAND ||
+                    op->kind == OP_TRIM))
         reply_error(l, w, LUNAR_E_METADATA, "the volume is not in the metadata any more");
     else if (v && op->kind != OP_DETACH)
         reply_volume(l, w, v, op->device);
@@ -191,6 +203,8 @@ void op_finish(struct leader *l, struct op *op)
     l->n_ops--;
     if (op->kind == OP_SNAPSHOT)
         create_wake(l, op);
+    if (op->kind == OP_TRIM)
+        delete_wake(l);
     free(op->dropped);
     free(op);
 }
@@ -222,8 +236,8 @@ bool op_is_at_node(const struct op *op)
 void reply_busy(struct leader *l, const struct waiter *w, const struct op *op)
 {
     static const char *const doing[OP_KINDS] = {
-        "created",     "deleted", "attached",     "detached", "snapshotted",
-        "rolled back", "deleted", "cleared away", "expanded", "merged"};
+        "created", "deleted",      "attached", "detached", "snapshotted", "rolled back",
+        "deleted", "cleared away", "expanded", "merged",   "trimmed"};
     char text[PAGE_NAME_SIZE + 128];
     snprintf(text, sizeof text, "the volume is being %s%s%s%s (%llu s by now); try again",
              doing[op->kind], op->host_id ? " on node '" : "",
@@ -313,6 +327,19 @@ uint32_t node_by_name(const struct leader *l, const char *name)
     return left;
 }
 
+uint32_t node_for_job(const struct leader *l)
+{
+    uint32_t best = 0;
+
+    for (uint32_t h = 1; h <= l->sb->layout.max_nodes; h++) {
+        const struct node *n = &l->nodes[h];
+        if (node_usable(l, h) &&
+            (best == 0 || n->grants.n_entries < l->nodes[best].grants.n_entries))
+            best = h;
+    }
+    return best;
+}
+
 struct table_entry *grant_find(struct leader *l, const struct uuid *volume_id, uint32_t *ret_host)
 {
     struct table_entry *left_over = NULL;
@@ -364,6 +391,7 @@ bool grant_add(struct leader *l, struct op *op, enum table_mode mode,
         grant_has_room(l, op->host_id, 1, n_layers) ? table_add(&n->grants) : NULL;
     if (!e)
         return false;
+    trim_granted(l, op, layers, n_layers);
     e->volume_id = op->volume_id;
     e->attachment_id = op->attachment_id;
     e->generation = n->self.generation;
@@ -391,6 +419,7 @@ bool grant_prepend(struct leader *l, uint32_t host, struct table_entry *e,
         return true;
     if (e->n_layers == TABLE_LAYERS_MAX || !grant_has_room(l, host, 0, 1))
         return false;
+    trim_granted(l, NULL, layer, 1);
     memmove(e->layers + 1, e->layers, e->n_layers * sizeof *e->layers);
     name_layer(&e->layers[0], layer);
     e->n_layers++;

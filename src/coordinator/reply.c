@@ -655,10 +655,32 @@ static int send_merge(struct leader *l, const struct op *op)
     return rc;
 }
 
+static int send_measure(struct leader *l, const struct op *op)
+{
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__Measure m = LUNAR__MEASURE__INIT;
+    Lunar__Layer *layers[CATALOGUE_LAYERS_MAX];
+    struct pv_list pvs = {.n = 0};
+
+    m.volume_id = uuid_to_pb(&op->volume_id);
+    m.attachment_id = uuid_to_pb(&op->attachment_id);
+    size_t n = granted_message(l, op, layers, &pvs);
+    m.layer = n == 1 ? layers[0] : NULL;
+    m.pvs = pvs.list;
+    m.n_pvs = pvs.n;
+    command.op_case = LUNAR__COMMAND__OP_MEASURE;
+    command.measure = &m;
+    int rc = m.layer ? send_command(l, op, &command) : LUNAR_E_NOT_FOUND;
+    free_chain(layers, n);
+    return rc;
+}
+
 int command_send(struct leader *l, const struct op *op, const struct catalogue_volume *v)
 {
     if (op->kind == OP_DETACH)
         return send_detach(l, op);
+    if (op->kind == OP_TRIM)
+        return send_measure(l, op);
     if (op->kind == OP_MERGE)
         return send_merge(l, op);
     if (!v)

@@ -129,6 +129,7 @@ static uint32_t volume_field(uint32_t body, uint32_t op)
     case LUNAR__REQUEST__OP_VOLUME_ATTACH:
     case LUNAR__REQUEST__OP_VOLUME_DETACH:
     case LUNAR__REQUEST__OP_VOLUME_DELETE:
+    case LUNAR__REQUEST__OP_VOLUME_TRIM:
         return 1;
     default:
         return 0;

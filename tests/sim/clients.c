@@ -42,9 +42,9 @@ static void send_now(void *data);
 
 const char *client_op_name(enum client_op op)
 {
-    static const char *const names[] = {"ping",   "get",    "list",     "create",
-                                        "attach", "detach", "delete",   "snapshot",
-                                        "unsnap", "clone",  "rollback", "snapshots"};
+    static const char *const names[] = {"ping",     "get",       "list",     "create", "attach",
+                                        "detach",   "delete",    "snapshot", "unsnap", "clone",
+                                        "rollback", "snapshots", "trim"};
     return names[op];
 }
 

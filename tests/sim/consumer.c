@@ -75,6 +75,16 @@ struct consumer *consumer_open(struct machine *m, const struct stack_spec *spec)
     return c;
 }
 
+struct consumer *consumer_open_reader(struct machine *m)
+{
+    struct consumer *c = calloc(1, sizeof *c);
+    if (!c)
+        abort();
+    c->machine = m;
+    c->boot = m->boot;
+    return c;
+}
+
 void consumer_merges(struct consumer *c)
 {
     ghost_writer_merges(c->map);
@@ -124,6 +134,7 @@ static void put_stamp(struct consumer *c, uint32_t at, uint64_t number)
     memcpy(sector, &stamp, sizeof stamp);
     lun_poke(c->places[at], sector, sizeof sector);
     c->wrote[at] = number;
+    ghost_space_written(c->places[at]);
 }
 
 static void on_land(void *data)
@@ -146,6 +157,7 @@ void consumer_write(struct consumer *c)
 {
     uint64_t latency = 100 + sim_random(STREAM_DATA, LATENCY_US);
 
+    assert(c->map != 0); /* a reader */
     if (c->error || c->machine->state != MACHINE_UP)
         return;
     if (sim_fault(FAULT_LATENCY_TAIL, 20))

@@ -31,6 +31,8 @@ void ghost_metadata_built(const struct process *p, const char *base, const char 
 void ghost_metadata_restored(const struct process *p, const char *want, const char *text);
 /* The coordinator took `text` for the truth: its copy is in the reserved area. */
 void ghost_metadata_accepted(const struct process *p, const char *text);
+/* Something new is mapped: are its extents the layers' in the truth? */
+void ghost_metadata_mapped(void);
 /* The machine is about to map that longer layer. */
 void ghost_layer_grown(const struct machine *m, const struct stack_layer *layer);
 /* The LV's tags in the accepted truth. */
@@ -51,7 +53,7 @@ bool ghost_snapshot_is_ready(const struct uuid *snapshot);
 bool ghost_metadata_is_settled(bool empty, char *why, size_t size);
 
 /* --- what is open (ghost_grants.c) --- */
-enum ghost_use { GHOST_ATTACH, GHOST_FORMAT, GHOST_MERGE };
+enum ghost_use { GHOST_ATTACH, GHOST_FORMAT, GHOST_MERGE, GHOST_MEASURE };
 void ghost_mapping(const struct machine *m, const struct stack_spec *spec, enum ghost_use use);
 /* By the tables of the leader of now. */
 bool ghost_is_granted(uint32_t host, uint64_t generation, const struct uuid *attachment);
@@ -63,6 +65,15 @@ bool ghost_is_formatted(uint64_t volume_short, uint32_t index);
 uint64_t ghost_given_us(uint32_t host, const struct uuid *attachment);
 bool ghost_nothing_granted(char *why, size_t size);
 void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *bytes, uint32_t len);
+
+/* --- space that is given back (ghost_space.c) --- */
+void ghost_space_written(uint64_t offset); /* a sector, through a map that has it by right */
+/* Where what was written to the layer ends. */
+uint64_t ghost_space_end(const struct stack_layer *layer);
+struct fake_lvm;
+/* The truth is about to change. */
+void ghost_space_moved(const struct fake_lvm *before, const struct fake_lvm *after);
+void ghost_space_check(const struct fake_lvm *truth);
 
 /* --- who writes (ghost_writers.c) --- */
 /* A map that reaches the LUN is about to be made: its number, from 1. */

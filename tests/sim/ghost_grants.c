@@ -166,6 +166,9 @@ static bool merges_under(const struct mapped_view *merge, const struct mapped_vi
 
 static bool conflicts(const struct mapped_view *one, const struct mapped_view *two)
 {
+    /* What it measures is of use to nobody then, which ghost_space.c sees to. */
+    if (one->measures || two->measures)
+        return false;
     if (one->merges)
         return merges_under(one, two);
     return overlap(one->spec, two->spec);
@@ -200,6 +203,7 @@ static void compare_with_all(void *data, const struct mapped_view *v)
 void ghost_mapped(void)
 {
     stack_model_each(compare_with_all, NULL);
+    ghost_metadata_mapped();
 }
 
 /* --- grants --- */

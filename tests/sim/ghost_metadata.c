@@ -312,6 +312,7 @@ void ghost_metadata_accepted(const struct process *p, const char *text)
         sim_violation("metadata-is-linear", "%s took a damaged text for the truth", p->name);
     sim_trace("ghost: the truth is seqno %llu", (unsigned long long)vg.lvm.seqno);
     take_truth(&vg);
+    ghost_space_moved(&truth.lvm, &vg.lvm);
     vg_free(&truth);
     truth = vg;
 }
@@ -323,6 +324,11 @@ static uint64_t truth_at(const struct lvm_lv *lv, uint64_t at)
         if (at < lv->segments[i].length)
             return lv->segments[i].lun_offset + at;
     return UINT64_MAX;
+}
+
+void ghost_metadata_mapped(void)
+{
+    ghost_space_check(&truth.lvm);
 }
 
 void ghost_layer_grown(const struct machine *m, const struct stack_layer *layer)

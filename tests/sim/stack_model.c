@@ -29,7 +29,7 @@ struct mapped {
     uint64_t mapped_us;
     struct stack_spec spec;
     struct consumer *io; /* what goes through the L maps */
-    bool job, merges, complete;
+    bool job, merges, measures, complete;
     bool error; /* the L maps are error tables */
     bool qsd_alive;
     uint32_t qsd_pid;
@@ -88,6 +88,7 @@ void stack_model_each(void (*each)(void *data, const struct mapped_view *v), voi
                                          .generation = x->generation,
                                          .job = x->job,
                                          .merges = x->merges,
+                                         .measures = x->measures,
                                          .open = x->complete && !x->error,
                                          .writes = !x->error || !consumer_is_drained(x->io)});
 }
@@ -207,6 +208,10 @@ static void open_consumer(struct mapped *x)
 {
     struct stack_spec written = x->spec;
 
+    if (x->measures) {
+        x->io = consumer_open_reader(here());
+        return;
+    }
     written.layers = &x->spec.layers[x->merges ? 1 : 0];
     written.n_layers = x->merges ? 1 : x->spec.n_layers;
     x->io = consumer_open(here(), &written);
@@ -223,6 +228,7 @@ static void make_map(const struct stack_spec *spec, enum ghost_use use, struct m
     x->mapped_us = sim_now_us();
     x->job = use != GHOST_ATTACH;
     x->merges = use == GHOST_MERGE;
+    x->measures = use == GHOST_MEASURE;
     x->pidfd = -1;
     stack_spec_copy(&x->spec, spec);
     guard_model_mapping(x->machine, x->host, x->generation);
@@ -234,7 +240,8 @@ static void make_map(const struct stack_spec *spec, enum ghost_use use, struct m
               (unsigned long long)uuid_short(&spec->volume_id),
               use == GHOST_ATTACH   ? "attach"
               : use == GHOST_FORMAT ? "job"
-                                    : "merge");
+              : use == GHOST_MERGE  ? "merge"
+                                    : "measure");
     ghost_mapped();
 }
 
@@ -694,5 +701,26 @@ int stack_merge(const char *root, const struct stack_life *life, const struct st
     rc = step("commit", err);
     if (rc == 0 && job->cancel)
         rc = error_set(err, LUNAR_E_BUSY, "the merge was cancelled");
+    return rc < 0 ? give_up(x, rc, err) : unmap(x, err);
+}
+
+/* It takes as long as a slow LUN makes it; what is written meanwhile it does not see. */
+#define MEASURE_US (4 * SIM_S)
+
+int stack_measure(const struct stack_life *life, const struct stack_spec *spec, uint64_t *ret_end,
+                  struct error *err)
+{
+    struct mapped *x;
+
+    int rc = stack_spec_check(spec, err);
+    if (rc == 0 && (x = find(here(), &spec->attachment_id)))
+        rc = unmap(x, err); /* of an attempt before */
+    if (rc == 0)
+        rc = map(life, spec, GHOST_MEASURE, &x, err);
+    if (rc < 0)
+        return rc;
+    *ret_end = ghost_space_end(&spec->layers[0]);
+    fiber_sleep(sim_random(STREAM_WORLD, MEASURE_US));
+    rc = step("qemu-img check", err);
     return rc < 0 ? give_up(x, rc, err) : unmap(x, err);
 }

@@ -181,6 +181,8 @@ struct request *request_random(void)
         return request_new(CLIENT_GET, name);
     if (uuid_is_zero(&v->volume) || dice < 28)
         return create_new(name);
+    if (dice < 36 && uuid_is_zero(&v->attachment))
+        return request_new(CLIENT_TRIM, name);
     if (!uuid_is_zero(&v->attachment) && dice < 65)
         return request_new(CLIENT_DETACH, name);
     if (dice < 80)
@@ -250,6 +252,7 @@ static void pack_op(const struct request *r, Lunar__Request *m, uint8_t *payload
     static Lunar__VolumeAttach attach;
     static Lunar__VolumeDetach detach;
     static Lunar__VolumeDelete remove_;
+    static Lunar__VolumeTrim trim;
     char *name = workload_names[r->name].text;
 
     lunar__ping__init(&ping);
@@ -259,6 +262,7 @@ static void pack_op(const struct request *r, Lunar__Request *m, uint8_t *payload
     lunar__volume_attach__init(&attach);
     lunar__volume_detach__init(&detach);
     lunar__volume_delete__init(&remove_);
+    lunar__volume_trim__init(&trim);
     switch (r->op) {
     case CLIENT_PING:
         for (uint32_t i = 0; i < r->ping_len; i++)
@@ -294,6 +298,11 @@ static void pack_op(const struct request *r, Lunar__Request *m, uint8_t *payload
         detach.attachment_id = uuid_to_pb(&r->attachment);
         m->op_case = LUNAR__REQUEST__OP_VOLUME_DETACH;
         m->volume_detach = &detach;
+        break;
+    case CLIENT_TRIM:
+        trim.volume_id = uuid_to_pb(&r->volume);
+        m->op_case = LUNAR__REQUEST__OP_VOLUME_TRIM;
+        m->volume_trim = &trim;
         break;
     case CLIENT_DELETE:
         remove_.volume_id = uuid_to_pb(&r->volume);
@@ -347,6 +356,9 @@ static void check_error(const struct request *r, const Lunar__Response *response
     bool copies = r->op == CLIENT_SNAPSHOT || r->op == CLIENT_CLONE || r->op == CLIENT_ROLLBACK;
     if ((code == LUNAR_E_EXISTS && (copies || r->op == CLIENT_CREATE)) ||
         (code == LUNAR_E_NOT_FOUND && copies))
+        return;
+    if (r->op == CLIENT_TRIM &&
+        (code == LUNAR_E_NOT_FOUND || (code == LUNAR_E_UNSUPPORTED && is_thick(r->name))))
         return;
     if (code == LUNAR_E_NOT_FOUND && (r->op == CLIENT_GET || r->op == CLIENT_ATTACH)) {
         uint64_t since = ghost_ready_since(workload_names[r->name].text);
@@ -534,7 +546,7 @@ void request_check(struct request *r, const Lunar__Response *response)
     if (check_snapshot_op(r, response))
         return;
     if (r->op == CLIENT_GET || r->op == CLIENT_CREATE || r->op == CLIENT_ATTACH ||
-        r->op == CLIENT_CLONE) {
+        r->op == CLIENT_CLONE || r->op == CLIENT_TRIM) {
         check_volume(r, response);
         learn(r->name, response->volume);
     }

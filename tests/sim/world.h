@@ -58,8 +58,9 @@ struct mapped_view {
     uint32_t host; /* and generation: as they were when it was mapped */
     uint64_t generation;
     bool job, open; /* open: complete */
-    bool merges; /* a job that writes its second layer, which others may read through the first */
-    bool writes; /* it can still reach the LUN: no error table, or not drained */
+    bool merges;   /* a job that writes its second layer, which others may read through the first */
+    bool measures; /* a job that only reads */
+    bool writes;   /* it can still reach the LUN: no error table, or not drained */
 };
 void stack_model_each(void (*each)(void *data, const struct mapped_view *v), void *data);
 
@@ -88,6 +89,7 @@ uint32_t guard_model_fences(const struct machine *m);
 /* --- consumer.c: what writes through a map --- */
 struct consumer;
 struct consumer *consumer_open(struct machine *m, const struct stack_spec *spec); /* not on yet */
+struct consumer *consumer_open_reader(struct machine *m); /* it writes nothing, ever */
 /* What it writes is frozen by right: a merge. */
 void consumer_merges(struct consumer *c);
 void consumer_run(struct consumer *c, bool on);
@@ -135,6 +137,7 @@ enum client_op {
     CLIENT_CLONE,
     CLIENT_ROLLBACK,
     CLIENT_SNAPSHOTS, /* lists the one of that name */
+    CLIENT_TRIM,
     CLIENT_OPS
 };
 const char *client_op_name(enum client_op op);

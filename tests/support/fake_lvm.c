@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* LVM in memory; see fake_lvm.h. Knows vgchange, lvcreate, lvextend, lvchange, lvremove and
- * pvresize as catalogue_args.c writes them; asserts on anything else. */
+/* LVM in memory; see fake_lvm.h. Knows vgchange, lvcreate, lvextend, lvreduce, lvchange, lvremove
+ * and pvresize as catalogue_args.c writes them; asserts on anything else. */
 #include "support/fake_lvm.h"
 
 #include <assert.h>
@@ -204,6 +204,34 @@ static int extend(struct fake_lvm *f, const char *const *argv, struct error *err
     return 0;
 }
 
+static void reduce_to(struct lvm_lv *lv, uint64_t size)
+{
+    uint64_t at = 0;
+    uint32_t n = 0;
+
+    for (; at < size; at += lv->segments[n++].length)
+        if (lv->segments[n].length > size - at)
+            lv->segments[n].length = size - at;
+    lv->n_segments = n;
+    lv->size = size;
+}
+
+static int reduce(struct fake_lvm *f, const char *const *argv, struct error *err)
+{
+    struct lvm_lv *lv = NULL;
+    uint64_t size = 0;
+    for (int i = 1; argv[i]; i++) {
+        if (strcmp(argv[i], "-L") == 0)
+            size = strtoull(argv[++i], NULL, 10);
+        else if (strchr(argv[i], '/'))
+            lv = find(f, argv[i]);
+    }
+    if (!lv || size == 0 || size >= lv->size || size % FAKE_EXTENT)
+        return error_set(err, LUNAR_E_EXEC, "no such LV, or not a smaller size in whole extents");
+    reduce_to(lv, size);
+    return 0;
+}
+
 static int drop(struct fake_lvm *f, const char *const *argv, struct error *err)
 {
     bool any = false;
@@ -233,6 +261,7 @@ int fake_lvm_run(struct fake_lvm *f, const char *const *argv, struct error *err)
         rc = strcmp(argv[0], "lvcreate") == 0   ? create(f, argv, err)
              : strcmp(argv[0], "vgchange") == 0 ? change_vg(f, argv)
              : strcmp(argv[0], "lvextend") == 0 ? extend(f, argv, err)
+             : strcmp(argv[0], "lvreduce") == 0 ? reduce(f, argv, err)
              : strcmp(argv[0], "lvchange") == 0 ? change(f, argv, err)
              : strcmp(argv[0], "lvremove") == 0 ? drop(f, argv, err)
              : strcmp(argv[0], "pvresize") == 0 ? resize(f, argv)

@@ -33,11 +33,14 @@ struct world {
     int n_held[MAX_NODES + 1];
     uint64_t sizes[MAX_NODES + 1][WORLD_HELD_MAX]; /* that each has */
     uint64_t zeroed; /* of the thick volume, from its beginning on: nobody's former bytes there */
-    int formats, probes, overlays, resizes, merges, zeroes;
+    int formats, probes, overlays, resizes, merges, zeroes, measures;
     int suspends, resumes, together; /* `together`: so many stand still whenever one switches */
     uint64_t resized;                /* the size of the last one */
     bool forgets;                    /* nodes have nothing open that they are asked to switch */
     bool hostile;                    /* nodes lie: what they write is not known */
+    uint64_t end;                    /* what they measure */
+    int measure_error;
+    uint64_t trim_rest_ms;
 
     struct leader *leader;
     uint64_t term, now;
@@ -202,6 +205,7 @@ static inline void elect(void)
                                    .merges = true,
                                    .self = {1, 1, ++w.term},
                                    .io = w.has_pr ? &fake_io_pr : &fake_io,
+                                   .trim_rest_ms = w.trim_rest_ms,
                                    .catalogue = fake_lvm_catalogue(&w.lvm)};
     drop_queue();
     if (w.leader)
@@ -433,6 +437,25 @@ static inline int node_merges(uint32_t host, const Lunar__Merge *m)
     return w.merge_error;
 }
 
+static inline bool is_named(const struct table_layer *x, const char *lv_name)
+{
+    char name[32];
+    snprintf(name, sizeof name, "v%016llx.%u", (unsigned long long)x->volume_short, x->index);
+    return strcmp(name, lv_name) == 0;
+}
+
+/* SAFETY 14: whose extents are freed nobody has, and nobody is granted. */
+static inline void check_freed(const char *lv)
+{
+    for (uint32_t h = 1; h <= MAX_NODES && !w.hostile; h++) {
+        for (int i = 0; i < w.n_held[h]; i++)
+            assert(!is_named(&w.writes[h][i], lv));
+        for (uint32_t i = 0; i < w.grants[h].n_entries; i++)
+            for (uint32_t k = 0; k < w.grants[h].entries[i].n_layers; k++)
+                assert(!is_named(&w.grants[h].entries[i].layers[k], lv));
+    }
+}
+
 static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device,
                             struct uuid *ret_hold)
 {
@@ -474,6 +497,12 @@ static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device
         return node_resumes(host, c->resume);
     case LUNAR__COMMAND__OP_MERGE:
         return node_merges(host, c->merge);
+    case LUNAR__COMMAND__OP_MEASURE:
+        id = uuid_from_pb(c->measure->attachment_id);
+        assert(w.hostile || granted(host, &id));
+        check_grant(host, &id, &((Lunar__Measure *)c->measure)->layer, 1);
+        w.measures++;
+        return w.measure_error;
     case LUNAR__COMMAND__OP_RESIZE:
         return node_resizes(host, c->resize);
     case LUNAR__COMMAND__OP_ZERO_JOB:
@@ -516,6 +545,8 @@ static inline void node_answers(const struct pending *p)
         result.hold = uuid_to_pb(&hold);
     if (c->op_case == LUNAR__COMMAND__OP_INSPECT)
         result.inspection = &inspection;
+    if (c->op_case == LUNAR__COMMAND__OP_MEASURE)
+        result.end = w.end;
     leader_result(w.leader, p->host, &result, w.now);
 }
 
@@ -533,6 +564,11 @@ static inline bool outside_step(void)
         for (int i = 0; w.queue[k].kind == P_COMMIT && w.queue[k].args.argv[i]; i++)
             w.queue[k].args.argv[i] -= sizeof *w.queue;
     if (p.kind == P_COMMIT) {
+        bool frees = p.args.argv[0] && (strcmp(p.args.argv[0], "lvreduce") == 0 ||
+                                        strcmp(p.args.argv[0], "lvremove") == 0);
+        for (int i = 1; frees && p.args.argv[i]; i++)
+            if (strchr(p.args.argv[i], '/'))
+                check_freed(strchr(p.args.argv[i], '/') + 1);
         int rc = p.args.argv[0] ? fake_lvm_run(&w.lvm, p.args.argv, &err) : 0;
         check_writers();
         leader_commit_done(w.leader, p.token, rc, &err, fake_lvm_catalogue(&w.lvm), w.now);
@@ -673,6 +709,16 @@ static inline void ask_expand(const struct waiter *from, const struct uuid *volu
     m.size = size;
     r.op_case = LUNAR__REQUEST__OP_VOLUME_EXPAND;
     r.volume_expand = &m;
+    ask(from, &r);
+}
+
+static inline void ask_trim(const struct waiter *from, const struct uuid *volume)
+{
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__VolumeTrim m = LUNAR__VOLUME_TRIM__INIT;
+    m.volume_id = uuid_to_pb(volume);
+    r.op_case = LUNAR__REQUEST__OP_VOLUME_TRIM;
+    r.volume_trim = &m;
     ask(from, &r);
 }
 

@@ -23,6 +23,7 @@ static struct {
     int n_tasks;
     int n_results, code;
     char device[64];
+    uint64_t end;
     int n_sent, n_responses, send_rc, response_code;
     bool waiting;
     int watched;
@@ -68,6 +69,7 @@ static inline int io_send(void *data, const uint8_t *bytes, uint32_t len)
         w.n_results++;
         w.code = e->result->error ? e->result->error->code : 0;
         snprintf(w.device, sizeof w.device, "%s", e->result->device);
+        w.end = e->result->end;
     } else if (e->request->op_case == LUNAR__REQUEST__OP_LAYER_GROW) {
         w.n_asks++;
         w.ask_id = uuid_from_pb(e->request->id);

@@ -356,6 +356,45 @@ static void create_made_extend_deleting_and_remove_are_one_commit_each(void)
     lvm_lun_close(&lun);
 }
 
+/* The first extents stay where they are, so a map of them stays right. */
+static void a_layer_is_reduced_at_its_end_in_one_commit_and_its_generation_rises_in_one(void)
+{
+    struct lvm_lun lun;
+    struct catalogue c;
+    struct catalogue_args args;
+    struct uuid id = uuid_random(), request = uuid_random();
+    const char *why = lvm_lun_open(&lun, GIB, 512);
+    if (why)
+        lvm_lun_close(&lun);
+    if (why)
+        SKIP(why);
+    const struct catalogue_leaf leaf = {
+        .volume_id = &id, .name = "disk", .size = 10 * GIB, .request_id = &request};
+    catalogue_create_args("lunar-test", &leaf, 4 * MIB, &args);
+    CHECK_EQ(run(&lun, &args), 0);
+    CHECK_EQ(seqno(&lun, &c), 2);
+    uint64_t at = c.volumes[0].layers[0].segments[0].lun_offset, free_before = c.vg_free;
+
+    catalogue_generation_args("lunar-test", &c.volumes[0].layers[0], &args);
+    CHECK_EQ(run(&lun, &args), 0);
+    catalogue_free(&c);
+    CHECK_EQ(seqno(&lun, &c), 3);
+    CHECK_EQ(c.volumes[0].layers[0].map_generation, 2);
+    CHECK_EQ(c.volumes[0].layers[0].size, 128 * MIB);
+
+    catalogue_reduce_args("lunar-test", &c.volumes[0].layers[0], 40 * MIB, &args);
+    CHECK_EQ(run(&lun, &args), 0);
+    catalogue_free(&c);
+    CHECK_EQ(seqno(&lun, &c), 4);
+    CHECK_EQ(c.volumes[0].layers[0].size, 40 * MIB);
+    CHECK_EQ(c.volumes[0].layers[0].n_segments, 1);
+    CHECK_EQ(c.volumes[0].layers[0].segments[0].lun_offset, at);
+    CHECK_EQ(c.vg_free, free_before + 88 * MIB);
+    CHECK_EQ(c.volumes[0].layers[0].map_generation, 2);
+    catalogue_free(&c);
+    lvm_lun_close(&lun);
+}
+
 static void settings_are_tags_of_the_vg_and_one_commit(void)
 {
     struct lvm_lun lun;
@@ -461,5 +500,6 @@ TEST_MAIN(TEST(a_leaf_is_a_volume_with_all_its_facts),
           TEST(every_name_survives_its_tag), TEST(the_first_allocation_is_bounded_and_in_extents),
           TEST(a_layer_grows_to_twice_its_need_and_no_more_than_its_map),
           TEST(create_made_extend_deleting_and_remove_are_one_commit_each),
+          TEST(a_layer_is_reduced_at_its_end_in_one_commit_and_its_generation_rises_in_one),
           TEST(settings_are_tags_of_the_vg_and_one_commit),
           TEST(a_setting_that_makes_no_sense_is_not_set), TEST(removing_many_layers_is_one_commit))

@@ -159,6 +159,63 @@ static void a_node_that_stays_goes_on_merging(void)
     CHECK_EQ(w.code, 0);
 }
 
+static void measure(const struct ids *ids)
+{
+    Lunar__Command c = LUNAR__COMMAND__INIT;
+    Lunar__Measure m = LUNAR__MEASURE__INIT;
+    Lunar__Layer layer = LUNAR__LAYER__INIT;
+    Lunar__Segment segment = LUNAR__SEGMENT__INIT, *segments = &segment;
+
+    segment.start = 1 << 20;
+    segment.length = 1 << 20;
+    layer.volume_short = 7;
+    layer.n_segments = 1;
+    layer.segments = &segments;
+    m.volume_id = uuid_to_pb(&ids->volume);
+    m.attachment_id = uuid_to_pb(&ids->attachment);
+    m.layer = &layer;
+    c.op_case = LUNAR__COMMAND__OP_MEASURE;
+    c.measure = &m;
+    command(&c);
+}
+
+static void a_measurement_is_answered_when_its_map_is_gone_from_the_report(void)
+{
+    struct ids ids = new_ids(), failing = new_ids();
+    reset();
+    measure(&ids);
+    CHECK_EQ(w.n_tasks, 0); /* the report comes first */
+    report_ok();
+    CHECK_EQ(w.task->kind, NODE_TASK_MEASURE);
+    w.task->end = 5 << 16;
+    task_ends(0);
+    CHECK_EQ(w.n_results, 0);
+    CHECK_EQ(w.report_entries, 0);
+    report_ok();
+    CHECK_EQ(w.n_results, 1);
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.end, 5 << 16);
+    measure(&failing);
+    report_ok();
+    task_ends(LUNAR_E_CORRUPT);
+    report_ok();
+    CHECK_EQ(w.code, LUNAR_E_CORRUPT);
+    CHECK_EQ(w.end, 0);
+}
+
+static void a_leaving_node_waits_for_its_measurement(void)
+{
+    struct ids ids = new_ids();
+    struct error err = ERROR_INIT;
+    reset();
+    measure(&ids);
+    report_ok();
+    CHECK_EQ(node_set_leaving(w.node, &err), LUNAR_E_BUSY);
+    task_ends(0);
+    report_ok();
+    CHECK_EQ(node_set_leaving(w.node, &err), 0);
+}
+
 /* What cancelled an attempt does not cancel the next one. */
 static void a_merge_that_was_cancelled_and_stuck_is_begun_again(void)
 {
@@ -654,6 +711,8 @@ TEST_MAIN(TEST(a_segment_lies_on_the_lun_that_the_command_names),
           TEST(a_leaving_node_ends_its_merges_and_begins_none),
           TEST(a_node_that_stays_goes_on_merging),
           TEST(a_merge_that_was_cancelled_and_stuck_is_begun_again),
+          TEST(a_measurement_is_answered_when_its_map_is_gone_from_the_report),
+          TEST(a_leaving_node_waits_for_its_measurement),
           TEST(a_request_is_sent_again_to_each_coordinator_until_answered_once),
           TEST(a_client_that_goes_away_is_forgotten),
           TEST(a_fenced_node_answers_who_waits_and_acts_on_nothing_any_more),

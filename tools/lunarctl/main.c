@@ -121,6 +121,13 @@ static const struct command commands[] = {
      "file\n"
      "system in it is not touched. The same again is not an error.",
      cmd_volume_expand},
+    {"volume", "trim", "NAME", "Give back the space behind the end of a volume",
+     "What a discard, a merge or too large a growth has left at the end of its layers goes back to "
+     "the\n"
+     "pool, of each layer that nobody has open; the volume must be detached. The coordinator does "
+     "the\n"
+     "same by itself a minute after a volume was detached, where it is worth it.",
+     cmd_volume_trim},
     {"volume", "rollback", "NAME SNAPSHOT", "Set a volume back to one of its snapshots",
      "What was written since is lost; every snapshot stays, and so does the volume's size. Refused "
      "while\n"

@@ -373,6 +373,44 @@ int cmd_volume_expand(struct cli *cli, int argc, char **argv)
     return rc;
 }
 
+static void print_trimmed(const json_t *v)
+{
+    char freed[SIZE_TEXT_SIZE], allocated[SIZE_TEXT_SIZE];
+
+    printf("trimmed %s: %s given back, %s allocated\n", js_get_text(v, "name"),
+           size_format(js_get_u64(v, "freed"), freed),
+           size_format(js_get_u64(v, "allocated"), allocated));
+}
+
+int cmd_volume_trim(struct cli *cli, int argc, char **argv)
+{
+    struct client *client;
+    Lunar__Envelope *found, *answer = NULL;
+    Lunar__VolumeTrim trim = LUNAR__VOLUME_TRIM__INIT;
+    Lunar__Request request = LUNAR__REQUEST__INIT;
+
+    if (!cli_parse(cli, NULL, 0, 1, 1, argc, argv))
+        return cli->exit_code;
+    int rc = open_volume(cli, &client, &found);
+    if (rc != CLI_OK)
+        return rc;
+    uint64_t before = found->response->volume->allocated;
+    trim.volume_id = found->response->volume->volume_id;
+    request.op_case = LUNAR__REQUEST__OP_VOLUME_TRIM;
+    request.volume_trim = &trim;
+    rc = request_call(cli, client, &request, LUNAR__RESPONSE__OP_VOLUME, &answer);
+    if (rc == CLI_OK) {
+        uint64_t after = answer->response->volume->allocated;
+        json_t *doc = js_proto(&answer->response->volume->base);
+        js_set(doc, "freed", js_u64(before > after ? before - after : 0));
+        rc = output_emit(cli, doc, print_trimmed);
+    }
+    envelope_free(answer);
+    envelope_free(found);
+    client_close(client);
+    return rc;
+}
+
 int cmd_volume_delete(struct cli *cli, int argc, char **argv)
 {
     struct client *client;
