@@ -10,8 +10,8 @@
  * itself is O_RDONLY. It takes about 2 ms.
  *
  * Failure modes: it may have heard of it, in an attempt that was cut short: its statistics say
- * which node the disk is on (t0's child), which keeps its one thread, and so all I/O, for 5 ms with
- * 100 layers and 100 ms with 200; the leaf stands already: only the proof is made; nodes of an
+ * which node the disk is on (t0's child), which keeps its one thread, and so all I/O, for 4 ms with
+ * 100 layers and 12 ms with 200; the leaf stands already: only the proof is made; nodes of an
  * attempt that was cut short are used; the disk is on a third node: LUNAR_E_STALE, nothing is
  * changed; no answer in time, as while a write waits for space in the former leaf's tail:
  * LUNAR_E_INDETERMINATE, and the same call again finds out. query-named-block-nodes is not asked:
