@@ -75,6 +75,7 @@ static void fill_volume(const struct catalogue *c, const struct candidate *leaf,
     tag_unescape(tags_value(lv, "n"), ret->name, sizeof ret->name);
     tags_number(lv, "s", &ret->size);
     tags_number(lv, "x", &ret->expands_to);
+    ret->importing = tags_has(lv, "lunar.im");
     ret->thick = strcmp(tags_value(lv, "k"), "thick") == 0;
     tags_uuid(lv, "q", &ret->request_id);
     ret->source_is_volume = tags_uuid(lv, "cv", &ret->source_id);

@@ -12,6 +12,7 @@
  * of a leaf, besides:
  *   n=<escaped name>  s=<virtual size>  k=thin|thick  q=<uuid of the creating request>
  *   del                    the volume's deletion has begun
+ *   im                     not all of its bytes are there: it is being imported
  *   x=<virtual size>       thick: it is being expanded to that size
  *   c=<uuid>  cv=<uuid>    it is a clone of that snapshot, of that volume
  *   fi=<uuid> fn=<name> ft=<seconds>  what the layer below becomes when this one is the leaf: that
@@ -105,6 +106,7 @@ struct catalogue_volume {
     uint64_t size;       /* virtual */
     uint64_t expands_to; /* thick: the size that it is being given; 0: it is not */
     bool thick;
+    bool importing;
     struct uuid request_id;
     struct uuid source_id; /* of a clone: the snapshot or volume; may be gone. Zero: no clone */
     bool source_is_volume;
@@ -218,6 +220,7 @@ struct catalogue_leaf {
     const char *name;
     uint64_t size;
     bool thick;
+    bool importing;
     const struct uuid *request_id;
     const char *parent;           /* LV; NULL: none */
     const struct uuid *source_id; /* NULL or zero: no clone */
@@ -254,6 +257,9 @@ void catalogue_size_args(const char *vg, const struct catalogue_volume *v, uint6
                          struct catalogue_args *ret);
 void catalogue_made_args(const char *vg, const struct catalogue_layer *layer,
                          struct catalogue_args *ret); /* drops lunar.new */
+/* Drops lunar.im. */
+void catalogue_imported_args(const char *vg, const struct catalogue_volume *v,
+                             struct catalogue_args *ret);
 /* The volume's former leaf is written no more: it becomes what the leaf's tags say. */
 void catalogue_frozen_args(const char *vg, const struct catalogue_volume *v,
                            struct catalogue_args *ret);

@@ -135,6 +135,10 @@ void catalogue_create_args(const char *vg, const struct catalogue_leaf *leaf, ui
     add_uuid_tag(ret, "q", leaf->request_id);
     add_tag(ret, "g", "1");
     add_history(ret, leaf);
+    if (leaf->importing) {
+        add(ret, "--addtag");
+        add(ret, "lunar.im");
+    }
     add(ret, "--addtag");
     add(ret, "lunar.new");
     add(ret, "%s", vg);
@@ -231,6 +235,14 @@ void catalogue_made_args(const char *vg, const struct catalogue_layer *layer,
     begin(ret, "lvchange");
     drop_tag(ret, "lunar.new");
     add(ret, "%s/%s", vg, layer->lv_name);
+}
+
+void catalogue_imported_args(const char *vg, const struct catalogue_volume *v,
+                             struct catalogue_args *ret)
+{
+    begin(ret, "lvchange");
+    drop_tag(ret, "lunar.im");
+    add(ret, "%s/%s", vg, v->layers[0].lv_name);
 }
 
 void catalogue_frozen_args(const char *vg, const struct catalogue_volume *v,

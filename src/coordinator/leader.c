@@ -191,6 +191,9 @@ static void layer_request(struct leader *leader, const struct waiter *from,
     case LUNAR__REQUEST__OP_VOLUME_TRIM:
         trim_request(leader, from, request->volume_trim);
         break;
+    case LUNAR__REQUEST__OP_VOLUME_IMPORTED:
+        imported_request(leader, from, request->volume_imported);
+        break;
     case LUNAR__REQUEST__OP_TREE_GET:
         reply_tree(leader, from, request->tree_get);
         break;
@@ -261,10 +264,10 @@ static void step(struct leader *l, struct op *op, int rc, const struct error *er
 {
     static void (*const steps[OP_KINDS])(struct leader *, struct op *, int,
                                          const struct error *) = {
-        [OP_CREATE] = create_step, [OP_DELETE] = delete_step,     [OP_ATTACH] = attach_step,
-        [OP_DETACH] = detach_step, [OP_SNAPSHOT] = snapshot_step, [OP_ROLLBACK] = rollback_step,
-        [OP_UNSNAP] = unsnap_step, [OP_GARBAGE] = garbage_step,   [OP_EXPAND] = expand_step,
-        [OP_MERGE] = merge_step,   [OP_TRIM] = trim_step,
+        [OP_CREATE] = create_step,     [OP_DELETE] = delete_step,     [OP_ATTACH] = attach_step,
+        [OP_DETACH] = detach_step,     [OP_SNAPSHOT] = snapshot_step, [OP_ROLLBACK] = rollback_step,
+        [OP_UNSNAP] = unsnap_step,     [OP_GARBAGE] = garbage_step,   [OP_EXPAND] = expand_step,
+        [OP_IMPORTED] = imported_step, [OP_MERGE] = merge_step,       [OP_TRIM] = trim_step,
     };
     steps[op->kind](l, op, rc, err);
 }

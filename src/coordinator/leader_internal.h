@@ -2,10 +2,11 @@
 /*
  * The leader's insides, shared by its files alone: leader.c (events, queries), ops.c (the operation
  * machine), op_create.c, op_attach.c, op_delete.c, op_snapshot.c, op_rollback.c, op_unsnap.c,
- * op_garbage.c, op_expand.c, op_expand_thick.c (one file per operation), op_group.c (snapshots at
- * one instant), op_job.c (formatting, a part of some), op_grow.c, over.c (lives that are over, and
- * taking their grants), op_trim.c and trim_idle.c (space that is given back), node_fence.c (the
- * operator's fence), op_inspect.c, op_extend.c (the pool's LUNs), reply.c (protobuf answers).
+ * op_garbage.c, op_expand.c, op_expand_thick.c, op_imported.c (one file per operation), op_group.c
+ * (snapshots at one instant), op_job.c (formatting, a part of some), op_grow.c, over.c (lives that
+ * are over, and taking their grants), op_trim.c and trim_idle.c (space that is given back),
+ * node_fence.c (the operator's fence), op_inspect.c, op_extend.c (the pool's LUNs), reply.c
+ * (protobuf answers).
  */
 #ifndef LUNAR_COORDINATOR_LEADER_INTERNAL_H
 #define LUNAR_COORDINATOR_LEADER_INTERNAL_H
@@ -25,6 +26,7 @@ enum op_kind {
     OP_UNSNAP,  /* deletes a snapshot; its volume_id is the snapshot's id */
     OP_GARBAGE, /* its volume_id is zero */
     OP_EXPAND,
+    OP_IMPORTED,
     OP_MERGE, /* its volume_id is the job's own */
     OP_TRIM,  /* so is this one's */
     OP_KINDS
@@ -47,6 +49,7 @@ enum op_kind {
  *   garbage: START, COMMIT_REMOVE
  *   expand: START, COMMIT_SIZE, RESIZE; of a detached volume without RESIZE; thick: START,
  *     COMMIT_EXPANDING, COMMIT_EXTEND, then RESIZE or a job, and so on with COMMIT_SIZE
+ *   imported: START, COMMIT_MADE
  *   merge: START, COMMIT_EXTEND, WAIT_NODE, GRANT, COMMAND, UNGRANT, COMMIT_MERGED,
  *     COMMIT_REPARENT for each layer above
  *   trim: START, WAIT_NODE, GRANT, COMMAND, UNGRANT, COMMIT_GENERATION, COMMIT_REDUCE; the next
@@ -106,6 +109,7 @@ struct op {
     char parent_lv[32];  /* that the new layer stands upon, "" for none: it must not go meanwhile */
     uint64_t size;
     bool thick;
+    bool importing;
     bool resend;             /* at the next tick */
     bool refused;            /* snapshot: the node could not switch when it was asked */
     bool fresh_grant;        /* this op made the grant: a refusal by the node may erase it */
@@ -315,6 +319,10 @@ void expand_thick(struct leader *l, struct op *op);
 void expand_thick_step(struct leader *l, struct op *op, int rc, const struct error *err);
 /* One that has begun and has no operation. */
 void expand_resume(struct leader *l, const struct catalogue_volume *v);
+
+/* --- op_imported.c --- */
+void imported_request(struct leader *l, const struct waiter *w, const Lunar__VolumeImported *m);
+void imported_step(struct leader *l, struct op *op, int rc, const struct error *err);
 
 /* --- op_unsnap.c --- */
 void unsnap_request(struct leader *l, const struct waiter *w, const Lunar__SnapshotDelete *m);

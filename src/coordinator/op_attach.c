@@ -19,7 +19,8 @@
 
 #include "coordinator/leader_internal.h"
 
-static bool check_volume(struct leader *l, const struct waiter *w, const struct catalogue_volume *v)
+static bool check_volume(struct leader *l, const struct waiter *w, const struct catalogue_volume *v,
+                         bool importing)
 {
     if (!v)
         reply_error(l, w, LUNAR_E_NOT_FOUND, "no such volume");
@@ -27,6 +28,12 @@ static bool check_volume(struct leader *l, const struct waiter *w, const struct 
         reply_error(l, w, LUNAR_E_BUSY, "the volume is still being created; try again");
     else if (catalogue_volume_is_deleting(v))
         reply_error(l, w, LUNAR_E_NOT_FOUND, "the volume is being deleted");
+    else if (v->importing && !importing)
+        reply_error(l, w, LUNAR_E_BUSY,
+                    "the volume is being imported, and not all of it is there; if its import has "
+                    "died, delete it");
+    else if (importing && !v->importing)
+        reply_error(l, w, LUNAR_E_INVALID, "the volume is not being imported");
     else
         return true;
     return false;
@@ -172,7 +179,7 @@ void attach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
     const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &volume_id);
     uint32_t host;
 
-    if (!check_volume(l, w, v) || (host = check_node(l, w, m)) == 0)
+    if (!check_volume(l, w, v, m->importing) || (host = check_node(l, w, m)) == 0)
         return;
     struct op *op = op_by_volume(l, &volume_id);
     if (op && op->kind == OP_ATTACH && op->host_id == host) {

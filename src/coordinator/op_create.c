@@ -8,7 +8,8 @@
  * client's repeated request finds it. The node refuses or fails: the layer is removed again and the
  * client told why. The node does not answer: the job grant stands, the client gets a time-out, the
  * volume shows as "creating" and goes on when the node is back. A volume of that name exists: the
- * same parameters are success (idempotent), others are EXISTS.
+ * same parameters are success (idempotent), others are EXISTS. A volume that is to be imported is
+ * made by one request alone, or two that copy into it would both be told that it is theirs.
  *
  * A clone is the same with a layer below: of a snapshot, that one's; of a volume, what its leaf was
  * until an internal snapshot (op_snapshot.c), which is waited for first.
@@ -23,26 +24,30 @@ struct wanted {
     const char *name;
     uint64_t size; /* 0: of a clone, the source's */
     bool thick;
+    bool importing;
     struct uuid source_id; /* zero: no clone */
     bool source_is_volume;
 };
 
 static void refuse_other(struct leader *l, const struct waiter *w, const struct wanted *want,
-                         uint64_t size, bool thick)
+                         uint64_t size, bool thick, const struct uuid *source_id)
 {
     char text[VOLUME_NAME_MAX + 128];
     snprintf(text, sizeof text, "a volume '%s' exists with %s; choose another name", want->name,
-             want->size && size != want->size ? "another size"
-             : thick != want->thick           ? "another kind"
-                                              : "another source");
+             want->size && size != want->size           ? "another size"
+             : thick != want->thick                     ? "another kind"
+             : !uuid_equal(source_id, &want->source_id) ? "another source"
+                                                        : "bytes of its own");
     reply_error(l, w, LUNAR_E_EXISTS, text);
 }
 
+/* `importing`: what stands is being imported, or will be. */
 static bool is_wanted(const struct wanted *want, uint64_t size, bool thick,
-                      const struct uuid *source_id)
+                      const struct uuid *source_id, bool importing, bool same_request)
 {
     bool sized = want->size == size || (want->size == 0 && !uuid_is_zero(source_id));
-    return sized && want->thick == thick && uuid_equal(&want->source_id, source_id);
+    bool whose = want->importing ? same_request : !importing;
+    return whose && sized && want->thick == thick && uuid_equal(&want->source_id, source_id);
 }
 
 static void existing(struct leader *l, const struct waiter *w, const struct catalogue_volume *v,
@@ -50,8 +55,9 @@ static void existing(struct leader *l, const struct waiter *w, const struct cata
 {
     struct op *op = op_by_volume(l, &v->id);
 
-    if (!is_wanted(want, v->size, v->thick, &v->source_id))
-        refuse_other(l, w, want, v->size, v->thick);
+    if (!is_wanted(want, v->size, v->thick, &v->source_id, v->importing,
+                   uuid_equal(&w->request_id, &v->request_id)))
+        refuse_other(l, w, want, v->size, v->thick, &v->source_id);
     else if (catalogue_volume_is_deleting(v) || (op && op->kind == OP_DELETE))
         reply_error(l, w, LUNAR_E_BUSY, "a volume of this name is being deleted; try again");
     else if (op && op->kind == OP_CREATE)
@@ -72,6 +78,7 @@ static void commit_leaf(struct leader *l, struct op *op)
                                         .name = op->name,
                                         .size = op->size,
                                         .thick = op->thick,
+                                        .importing = op->importing,
                                         .request_id = &op->request_id,
                                         .parent = op->parent_lv[0] ? op->parent_lv : NULL,
                                         .source_id = &op->source_id,
@@ -183,6 +190,7 @@ static void start(struct leader *l, const struct waiter *w, const struct wanted 
     op->prefers_host = w->host_id;
     op->size = want->size;
     op->thick = want->thick;
+    op->importing = want->importing;
     strcpy(op->name, want->name); /* its length was checked */
     op_add_waiter(l, op, w);
     int rc = uuid_is_zero(&want->source_id) ? 0 : check_clone(l, op, want, &err);
@@ -212,11 +220,14 @@ static bool take_request(struct leader *l, const struct waiter *w, const Lunar__
     *ret = (struct wanted){.name = m->name,
                            .size = m->size,
                            .thick = m->thick,
+                           .importing = m->importing,
                            .source_is_volume = !uuid_is_zero(&volume)};
     ret->source_id = ret->source_is_volume ? volume : snapshot;
     int rc = volume_name_check(m->name, &err);
     if (rc == 0 && !uuid_is_zero(&snapshot) && !uuid_is_zero(&volume))
         rc = error_set(&err, LUNAR_E_INVALID, "a clone has one source");
+    if (rc == 0 && m->importing && !uuid_is_zero(&ret->source_id))
+        rc = error_set(&err, LUNAR_E_INVALID, "a clone is not imported");
     if (rc == 0 && (m->size || uuid_is_zero(&ret->source_id)))
         rc = volume_size_check(m->size, &err);
     if (rc < 0)
@@ -238,10 +249,11 @@ void create_request(struct leader *l, const struct waiter *w, const Lunar__Volum
     struct op *op = op_by_name(l, m->name);
     if (!op)
         start(l, w, &want);
-    else if (is_wanted(&want, op->size, op->thick, &op->source_id))
+    else if (is_wanted(&want, op->size, op->thick, &op->source_id, op->importing,
+                       uuid_equal(&w->request_id, &op->request_id)))
         op_add_waiter(l, op, w);
     else
-        refuse_other(l, w, &want, op->size, op->thick);
+        refuse_other(l, w, &want, op->size, op->thick, &op->source_id);
 }
 
 /* After a takeover: a layer that is still new, whoever asked for it. */
@@ -251,6 +263,7 @@ struct op *create_resume(struct leader *l, const struct catalogue_volume *v)
     op->request_id = v->request_id;
     op->size = v->size;
     op->thick = v->thick;
+    op->importing = v->importing;
     op->source_id = v->source_id;
     op->source_is_volume = v->source_is_volume;
     strcpy(op->name, v->name);

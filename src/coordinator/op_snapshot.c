@@ -69,6 +69,8 @@ int snapshot_check(struct leader *l, const struct catalogue_volume *v, struct er
         return error_set(err, LUNAR_E_NOT_FOUND, "the volume is being deleted");
     if (v->thick)
         return error_set(err, LUNAR_E_UNSUPPORTED, "a thick volume has no snapshots");
+    if (v->importing) /* its next leaf would not say so any more */
+        return error_set(err, LUNAR_E_BUSY, "the volume is being imported");
     if (catalogue_volume_is_new(v) || op_by_volume(l, &v->id))
         return error_set(err, LUNAR_E_BUSY,
                          "another operation on the volume is under way; try again");

@@ -103,6 +103,11 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
             [OP_STATE_COMMIT_SIZE] = BIT(RESIZE) | BIT(DONE),
             [OP_STATE_RESIZE] = BIT(COMMIT_SIZE) | BIT(DONE),
         },
+    [OP_IMPORTED] =
+        {
+            [OP_STATE_START] = BIT(COMMIT_MADE) | BIT(DONE),
+            [OP_STATE_COMMIT_MADE] = BIT(DONE),
+        },
     [OP_MERGE] =
         {
             [OP_STATE_START] =
@@ -129,7 +134,7 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
 
 static const char *const kind_names[OP_KINDS] = {"create",   "delete",   "attach", "detach",
                                                  "snapshot", "rollback", "unsnap", "garbage",
-                                                 "expand",   "merge",    "trim"};
+                                                 "expand",   "imported", "merge",  "trim"};
 
 struct op *op_new(struct leader *l, enum op_kind kind, const struct uuid *volume_id)
 {
@@ -177,7 +182,7 @@ static void answer(struct leader *l, const struct op *op, const struct waiter *w
     else if (op->kind == OP_SNAPSHOT)
         reply_error(l, w, LUNAR_E_METADATA, "the snapshot is not in the metadata any more");
     else if (!v && (op->kind == OP_CREATE || op->kind == OP_ATTACH || op->kind == OP_EXPAND ||
-                    op->kind == OP_TRIM))
+                    op->kind == OP_TRIM || op->kind == OP_IMPORTED))
         reply_error(l, w, LUNAR_E_METADATA, "the volume is not in the metadata any more");
     else if (v && op->kind != OP_DETACH)
         reply_volume(l, w, v, op->device);
@@ -237,7 +242,7 @@ void reply_busy(struct leader *l, const struct waiter *w, const struct op *op)
 {
     static const char *const doing[OP_KINDS] = {
         "created", "deleted",      "attached", "detached", "snapshotted", "rolled back",
-        "deleted", "cleared away", "expanded", "merged",   "trimmed"};
+        "deleted", "cleared away", "expanded", "imported", "merged",      "trimmed"};
     char text[PAGE_NAME_SIZE + 128];
     snprintf(text, sizeof text, "the volume is being %s%s%s%s (%llu s by now); try again",
              doing[op->kind], op->host_id ? " on node '" : "",

@@ -75,6 +75,8 @@ static const char *volume_state(const struct catalogue_volume *v)
 {
     return catalogue_volume_is_deleting(v) ? "deleting"
            : catalogue_volume_is_new(v)    ? "creating"
+           : v->importing                  ? "importing"
+           : v->expands_to                 ? "expanding"
                                            : "ready";
 }
 
@@ -125,10 +127,6 @@ static void fill_volume(struct leader *l, const struct catalogue_volume *v,
     out->m.state = text(volume_state(v));
     out->m.layers = v->n_layers;
     grow_condition(l, &v->id, out->condition, sizeof out->condition);
-    if (v->expands_to)
-        snprintf(out->condition, sizeof out->condition,
-                 "is being expanded to %llu bytes: what is new is being zeroed",
-                 (unsigned long long)v->expands_to);
     out->m.condition = out->condition;
     if (!v->source_is_volume && !uuid_is_zero(&v->source_id))
         out->m.source_snapshot_id = uuid_to_pb(&v->source_id);

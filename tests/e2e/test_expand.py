@@ -87,7 +87,7 @@ def a_thick_expansion_survives_its_coordinator():
     expect(request.returncode == 0, f"the request: {out}")
     solid_reads(16 * mib, 200 * mib)
     shown = c.ctl(USER, "volume", "show", "solid")
-    expect(not shown.get("condition"), f"it still says {shown}")
+    expect(shown["state"] == "ready", f"it still says {shown}")
     c.ctl(USER, "volume", "detach", "solid")
     c.start_coordinator(leader)
 

@@ -104,6 +104,8 @@ int cmd_volume_delete(struct cli *cli, int argc, char **argv);
 int cmd_volume_expand(struct cli *cli, int argc, char **argv);
 int cmd_volume_trim(struct cli *cli, int argc, char **argv);
 int cmd_volume_rollback(struct cli *cli, int argc, char **argv);
+int cmd_volume_import(struct cli *cli, int argc, char **argv);
+int cmd_volume_export(struct cli *cli, int argc, char **argv);
 int cmd_volume_tree(struct cli *cli, int argc, char **argv);
 int cmd_snapshot_create(struct cli *cli, int argc, char **argv);
 int cmd_snapshot_delete(struct cli *cli, int argc, char **argv);

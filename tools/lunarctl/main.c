@@ -133,6 +133,22 @@ static const struct command commands[] = {
      "while\n"
      "it is attached.",
      cmd_volume_rollback},
+    {"volume", "import", "FILE NAME", "Make a volume of a disk image",
+     "On this node, by qemu-img: the volume NAME is made in FILE's size, attached here, filled, "
+     "and "
+     "detached.\n"
+     "The format must be told. An image that needs another file is refused. Interrupted, the "
+     "volume "
+     "is\n"
+     "deleted again; killed, it stays \"importing\" until you detach and delete it.",
+     cmd_volume_import},
+    {"volume", "export", "NAME FILE", "Write a volume or a snapshot to a disk image",
+     "On this node, by qemu-img, from a clone that is made for it and deleted after it; so the "
+     "volume may be\n"
+     "in use. A thick volume must be attached nowhere. FILE is there when it is whole, "
+     "FILE.partial "
+     "before.",
+     cmd_volume_export},
     {"volume", "tree", "", "Draw which layer stands on which",
      "Each chain from its bottom: what stands on a layer comes below it, indented where there are "
      "several.\n"

@@ -121,13 +121,16 @@ static void explain_timeout(const struct cli *cli, const Lunar__Request *request
 static int call(struct client *client, Lunar__Request *request, Lunar__Envelope **ret,
                 struct error *err)
 {
-    struct uuid id = uuid_random();
+    const ProtobufCBinaryData given = request->id;
+    struct uuid id = given.len ? uuid_from_pb(given) : uuid_random();
     Lunar__Envelope envelope = LUNAR__ENVELOPE__INIT;
 
     request->id = uuid_to_pb(&id);
     envelope.body_case = LUNAR__ENVELOPE__BODY_REQUEST;
     envelope.request = request;
-    return client_call(client, &envelope, &id, ret, err);
+    int rc = client_call(client, &envelope, &id, ret, err);
+    request->id = given;
+    return rc;
 }
 
 int request_call_quietly(struct client *client, Lunar__Request *request,

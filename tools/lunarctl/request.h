@@ -17,7 +17,8 @@ int request_open(const struct cli *cli, const char *name, struct client **ret);
  */
 int request_call(const struct cli *cli, struct client *client, Lunar__Request *request,
                  Lunar__Response__OpCase op_case, Lunar__Envelope **ret);
-/* The same without a word: 0 or the negative code, and the sentence is in `err`. */
+/* The same without a word: 0 or the negative code, and the sentence is in `err`. An id that the
+ * request has already is kept: then it is the same request as before. */
 int request_call_quietly(struct client *client, Lunar__Request *request,
                          Lunar__Response__OpCase op_case, Lunar__Envelope **ret, struct error *err);
 /* The same for what the daemon answers itself. */
