@@ -12,7 +12,7 @@ from harness import LONG, Failed, expect, run_main, wait_for
 REST_S = 8
 RESERVE = 128 * MIB  # that a leaf keeps behind its end
 EXTENT = 32 * MIB
-KILL_STEP = 1 if LONG else 7
+KILL_STEP = 1 if LONG else 11
 KILL_POINTS_MAX = 80
 SLOW_QEMU_IMG = '#!/bin/sh\\n[ "$1" = check ] && sleep 4\\nexec /usr/bin/qemu-img "$@"\\n'
 
@@ -102,7 +102,7 @@ def a_volume_at_rest_gives_it_back_by_itself():
     grown = free()
     c.ctl(1, "volume", "detach", "db")
     goal = c.free - (200 * MIB + EXTENT) - (RESERVE + EXTENT)
-    wait_for("both layers to be trimmed", lambda: free() >= goal, REST_S + 60, pause=1)
+    wait_for("both layers to be trimmed", lambda: free() >= goal, REST_S + 100, pause=1)
     c.ctl(2, "volume", "create", "of-s", "--from-snapshot", "s")
     c.verify(2, c.ctl(2, "volume", "attach", "of-s")["device"], 200 * MIB, seed=5)
     c.x(2, "lunarctl verify")
