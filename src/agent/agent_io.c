@@ -97,6 +97,18 @@ static int restart(struct task_job *j, const struct stack_life *life)
     return rc;
 }
 
+static int change_chain(struct task_job *j, const struct stack_life *life)
+{
+    int (*change)(const char *, const struct stack_life *, struct stack *,
+                  const struct stack_layer *, uint32_t, struct error *) =
+        j->task->kind == NODE_TASK_OVERLAY ? stack_overlay : stack_relink;
+    const struct stack_spec *spec = j->task->spec;
+    int rc = check_granted(j);
+
+    return rc < 0 ? rc
+                  : change(j->a->root, life, j->task->stack, spec->layers, spec->n_layers, &j->err);
+}
+
 static void task_run(uv_work_t *work)
 {
     struct task_job *j = work->data;
@@ -121,10 +133,8 @@ static void task_run(uv_work_t *work)
         j->rc = restart(j, &life);
         break;
     case NODE_TASK_OVERLAY:
-        j->rc = check_granted(j);
-        if (j->rc == 0)
-            j->rc = stack_overlay(j->a->root, &life, t->stack, t->spec->layers, t->spec->n_layers,
-                                  &j->err);
+    case NODE_TASK_RELINK:
+        j->rc = change_chain(j, &life);
         break;
     case NODE_TASK_RESIZE:
         j->rc = check_granted(j);
@@ -175,7 +185,7 @@ static void task_done(uv_work_t *work, int status)
         [NODE_TASK_RESIZE] = "resize",     [NODE_TASK_GROW] = "grow",
         [NODE_TASK_MERGE] = "merge",       [NODE_TASK_ZERO] = "zero",
         [NODE_TASK_HOLD] = "hold",         [NODE_TASK_UNHOLD] = "unhold",
-        [NODE_TASK_MEASURE] = "measure",
+        [NODE_TASK_MEASURE] = "measure",   [NODE_TASK_RELINK] = "relink",
     };
     struct task_job *j = work->data;
     char id[UUID_TEXT_SIZE];

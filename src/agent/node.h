@@ -27,9 +27,10 @@ enum node_task_kind {
     NODE_TASK_FORMAT,
     NODE_TASK_RESTART,
     NODE_TASK_TEARDOWN, /* what an attach left half-built and could not take down itself */
-    NODE_TASK_OVERLAY,  /* these two beside the open state of a volume */
+    NODE_TASK_OVERLAY,  /* these three beside the open state of a volume */
     NODE_TASK_RESIZE,
-    NODE_TASK_GROW, /* and this one beside those two */
+    NODE_TASK_RELINK,
+    NODE_TASK_GROW, /* and this one beside those three */
     NODE_TASK_MERGE,
     NODE_TASK_ZERO, /* behind a thick volume's size */
     NODE_TASK_HOLD, /* these two beside the open state, too */
@@ -41,9 +42,9 @@ enum node_task_kind {
 struct node_task {
     enum node_task_kind kind;
     uint64_t token;
-    uint64_t term;             /* attach, format, overlay, resize: under which it was granted; grow:
-                                  under which it was answered */
-    struct stack_spec *spec;   /* attach, format; overlay, resize: as it is to be */
+    uint64_t term;             /* all that have a spec: under which it was granted; grow: under
+                                  which it was answered */
+    struct stack_spec *spec;   /* attach, format; overlay, resize, relink: as it is to be */
     struct stack *stack;       /* all others: in; attach: out */
     struct stack_layer *layer; /* grow: the longer map */
     struct qsd_job *job;       /* merge */

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What changes an open volume while it is in use: a new leaf (Overlay), a new size (Resize).
+ * What changes an open volume while it is in use: a new leaf (Overlay), a new size (Resize), fewer
+ * layers (Relink).
  *
- * Happy path: the command's chain is compared with what is held -> the report names all of it,
+ * Happy path: the command's chain is compared with what is held -> the report names all of either,
  * while the volume stays open -> a task outside reads term and grant from the LUN and changes the
  * stack (SAFETY 2, as for an attach) -> the held spec is the new one -> result. It is beside the
  * volume's own step, which stays HELD_OPEN: what else comes meanwhile (its QSD exits, a detach)
  * waits for the task.
  *
- * Failure modes: a chain that is not one new leaf on what is held, an older map, a smaller size:
+ * Failure modes: a chain that is not one new leaf on what is held, or not all of what is held but
+ * some between the leaf and the bottom, an older map, a smaller size:
  * refused before anything is reported; the report cannot be written, or the volume is not open any
  * more when it is: the error is the result, and nothing was done; the task fails: the error is the
  * result, the report goes on naming the longer chain, for the stack may have it, and the same
@@ -66,6 +68,22 @@ static bool contains(const struct stack_spec *have, const struct stack_layer *la
     return false;
 }
 
+/* The leaf and the bottom of what is held, and some of what is between them. */
+static bool is_within(const struct stack_spec *have, const struct stack_spec *want)
+{
+    uint32_t k = 0;
+
+    if (!stack_layer_same(&have->layers[0], &want->layers[0]))
+        return false;
+    for (uint32_t i = 0; i < want->n_layers; i++, k++) {
+        while (k < have->n_layers && !stack_layer_same(&have->layers[k], &want->layers[i]))
+            k++;
+        if (k >= have->n_layers || want->layers[i].map_generation < have->layers[k].map_generation)
+            return false;
+    }
+    return k == have->n_layers;
+}
+
 static int check_wanted(const struct held *h, enum node_task_kind kind,
                         const struct stack_spec *want, struct error *err)
 {
@@ -79,6 +97,8 @@ static int check_wanted(const struct held *h, enum node_task_kind kind,
         return error_set(err, LUNAR_E_INVALID, "a thick volume has no layers");
     if (want->n_layers > TABLE_LAYERS_MAX)
         return error_set(err, LUNAR_E_FULL, "a chain of %" PRIu32 " layers", want->n_layers);
+    if (kind == NODE_TASK_RELINK && is_within(&h->spec, want))
+        return 0;
     if (stands || (kind == NODE_TASK_OVERLAY && is_behind(&h->spec, want, 1) &&
                    !contains(&h->spec, &want->layers[0])))
         return 0;
@@ -138,6 +158,10 @@ static int take_wanted(const struct held *h, const Lunar__Command *command, stru
     int rc;
 
     stack_spec_copy(ret, &h->spec);
+    if (command->op_case == LUNAR__COMMAND__OP_RELINK)
+        return take_layers(command->relink->layers, command->relink->n_layers,
+                           &(struct named_pvs){command->relink->pvs, command->relink->n_pvs}, ret,
+                           err);
     if (command->op_case == LUNAR__COMMAND__OP_OVERLAY) {
         rc = take_layers(command->overlay->layers, command->overlay->n_layers,
                          &(struct named_pvs){command->overlay->pvs, command->overlay->n_pvs}, ret,
@@ -206,18 +230,31 @@ static int check_hold(const struct held *h, const struct uuid *hold, bool overla
     return 0;
 }
 
+static enum node_task_kind take_kind(const Lunar__Command *command, struct uuid *ret_attachment)
+{
+    if (command->op_case == LUNAR__COMMAND__OP_OVERLAY) {
+        *ret_attachment = uuid_from_pb(command->overlay->attachment_id);
+        return NODE_TASK_OVERLAY;
+    }
+    if (command->op_case == LUNAR__COMMAND__OP_RELINK) {
+        *ret_attachment = uuid_from_pb(command->relink->attachment_id);
+        return NODE_TASK_RELINK;
+    }
+    *ret_attachment = uuid_from_pb(command->resize->attachment_id);
+    return NODE_TASK_RESIZE;
+}
+
 void change_command(struct node *n, uint64_t term, const struct uuid *command_id,
                     const Lunar__Command *command)
 {
-    bool overlay = command->op_case == LUNAR__COMMAND__OP_OVERLAY;
-    enum node_task_kind kind = overlay ? NODE_TASK_OVERLAY : NODE_TASK_RESIZE;
-    struct uuid attachment_id =
-        uuid_from_pb(overlay ? command->overlay->attachment_id : command->resize->attachment_id);
+    struct uuid attachment_id;
+    enum node_task_kind kind = take_kind(command, &attachment_id);
     struct held *h = held_by_attachment(n, &attachment_id);
     struct stack_spec want = {0};
     struct uuid hold = {{0}};
     struct error err = ERROR_INIT;
 
+    bool overlay = kind == NODE_TASK_OVERLAY;
     if (overlay)
         hold = uuid_from_pb(command->overlay->hold);
     int rc = held_check_open(n, h, &err);
@@ -282,8 +319,14 @@ void change_task_done(struct node *n, struct held *h, int rc, const struct error
     if (n->fenced)
         return;
     bool late = !uuid_is_zero(&c->hold) && !hold_stands(h, &c->hold);
-    if (rc == 0)
+    if (rc == LUNAR_E_NOT_FOUND) /* to the coordinator that says: nothing of it stands here */
+        rc = LUNAR_E_INDETERMINATE;
+    if (rc == 0) {
+        bool fewer = h->change.spec.n_layers < h->spec.n_layers;
         changed(n, h);
+        if (fewer)
+            node_write_report(n); /* nobody waits for it: naming more is no harm */
+    }
     space_leaf(n, h);
     if (rc == 0 && late)
         answer(n, h, LUNAR_E_STALE, "its suspension ended before it was done");

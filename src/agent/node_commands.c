@@ -604,6 +604,7 @@ void held_command(struct node *n, uint64_t term, const Lunar__Command *command)
         break;
     case LUNAR__COMMAND__OP_OVERLAY:
     case LUNAR__COMMAND__OP_RESIZE:
+    case LUNAR__COMMAND__OP_RELINK:
         change_command(n, term, &id, command);
         break;
     case LUNAR__COMMAND__OP_SUSPEND:

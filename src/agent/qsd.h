@@ -6,8 +6,9 @@
  *
  * The node graph: host_device "p-..." over each layer's map, qcow2 "v-..." on top, throttle t0 over
  * the leaf, one vduse-blk export of t0. Nodes are named after the layer (qsd_node_name), not after
- * its place, which a snapshot changes. Backing is given explicitly, node by node; backing strings
- * in headers are never trusted (SAFETY 16).
+ * its place, which a snapshot changes; "q-..." and "w-..." is the second pair of names, for a layer
+ * that is opened anew while its former nodes stand. Backing is given explicitly, node by node;
+ * backing strings in headers are never trusted (SAFETY 16).
  */
 #ifndef LUNAR_AGENT_QSD_H
 #define LUNAR_AGENT_QSD_H
@@ -46,6 +47,7 @@ char *qsd_node_name(char kind, uint64_t volume_short, uint32_t index, char ret[Q
 struct qsd_layer {
     uint64_t volume_short;
     uint32_t index;
+    bool second;   /* its nodes have the second pair of names: qsd_relink.c */
     char path[32]; /* of its device */
 };
 struct qsd_config {
@@ -85,6 +87,12 @@ int qsd_check_export(const struct qsd_config *config, struct error *err);
  * of the overlay, and its leaf is `below`. LUNAR_E_STALE: another one is the leaf. */
 int qsd_overlay(const struct qsd_config *config, const struct qsd_layer *overlay,
                 const struct qsd_layer *below, bool fresh, int *ret_pause_us, struct error *err);
+/* Under the running disk: its graph becomes that of config->layers, whose leaf is the disk's. A
+ * layer of whose name pair no node stands is opened anew, the layer above it is put upon it, and
+ * nodes of layers that are not named any more, or by their other pair, are closed. The same again
+ * goes on, or finds nothing to do. *ret_pause_us is how long requests stood still. LUNAR_E_STALE:
+ * another one is the leaf. */
+int qsd_relink(const struct qsd_config *config, int *ret_pause_us, struct error *err);
 /* The leaf and the disk get config->size. */
 int qsd_resize(const struct qsd_config *config, struct error *err);
 /* block-export-del, quit, wait; SIGKILL after the deadline. The vdpa device must be gone: checked,

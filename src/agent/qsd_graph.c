@@ -69,7 +69,7 @@ static int look_at_leaf(struct qmp *qmp, const struct qsd_config *config, uint64
 
     if (rc < 0)
         return rc;
-    qsd_node_name('v', config->layers[0].volume_short, config->layers[0].index, leaf);
+    qsd_layer_node('v', &config->layers[0], leaf);
     rc = error_set(err, LUNAR_E_QMP, "the daemon does not list the leaf");
     json_array_foreach(nodes, i, node)
     {
@@ -87,13 +87,24 @@ char *qsd_node_name(char kind, uint64_t volume_short, uint32_t index, char ret[Q
     return ret;
 }
 
+char *qsd_layer_node(char kind, const struct qsd_layer *layer, char ret[QSD_NODE_SIZE])
+{
+    /* 'p' and 'v', or the letters behind them */
+    return qsd_node_name((char)(kind + layer->second), layer->volume_short, layer->index, ret);
+}
+
+bool qsd_graph_is_native(uint32_t i)
+{
+    return i < NATIVE_LAYERS;
+}
+
 /* What QCOW2 frees it keeps for itself: the LUN hears of no discard, nor does it have to be fit for
  * one. */
 json_t *qsd_graph_device(const struct qsd_layer *layer, bool read_only, bool native)
 {
     char p[QSD_NODE_SIZE];
 
-    qsd_node_name('p', layer->volume_short, layer->index, p);
+    qsd_layer_node('p', layer, p);
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:{s:b}}", "driver", "host_device",
                      "node-name", p, "filename", layer->path, "aio", native ? "native" : "threads",
                      "discard", "ignore", "read-only", read_only, "cache", "direct", 1);
@@ -104,10 +115,10 @@ json_t *qsd_graph_image(const struct qsd_layer *layer, const struct qsd_layer *b
 {
     char p[QSD_NODE_SIZE], v[QSD_NODE_SIZE], backing[QSD_NODE_SIZE];
 
-    qsd_node_name('p', layer->volume_short, layer->index, p);
-    qsd_node_name('v', layer->volume_short, layer->index, v);
+    qsd_layer_node('p', layer, p);
+    qsd_layer_node('v', layer, v);
     if (below)
-        qsd_node_name('v', below->volume_short, below->index, backing);
+        qsd_layer_node('v', below, backing);
     return json_pack("{s:s, s:s, s:s, s:o, s:s, s:b, s:{s:b}}", "driver", "qcow2", "node-name", v,
                      "file", p, "backing", below ? json_string(backing) : json_null(), "discard",
                      "unmap", "read-only", read_only, "cache", "direct", 1);
@@ -122,7 +133,8 @@ static int add_layers(struct qmp *qmp, const struct qsd_config *config, uint64_t
     for (uint32_t i = 0; rc == 0 && i < config->n_layers; i++) {
         const struct qsd_layer *layer = &config->layers[i];
         bool read_only = i != config->writable;
-        rc = run(qmp, "blockdev-add", qsd_graph_device(layer, read_only, i < NATIVE_LAYERS), err);
+        rc = run(qmp, "blockdev-add", qsd_graph_device(layer, read_only, qsd_graph_is_native(i)),
+                 err);
         if (rc == 0)
             rc = run(qmp, "blockdev-add", qsd_graph_image(layer, NULL, read_only), err);
         if (rc < 0)
@@ -185,7 +197,7 @@ int qsd_graph_build(struct qmp *qmp, const struct qsd_config *config, struct err
     char leaf[QSD_NODE_SIZE];
     uint64_t size = 0;
 
-    qsd_node_name('v', config->layers[0].volume_short, config->layers[0].index, leaf);
+    qsd_layer_node('v', &config->layers[0], leaf);
     int rc = add_layers(qmp, config, &size, err);
     if (rc == 0)
         rc = link_layers(qmp, config, err);

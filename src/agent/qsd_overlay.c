@@ -156,9 +156,9 @@ int qsd_overlay(const struct qsd_config *config, const struct qsd_layer *overlay
     *ret_pause_us = 0;
     if (rc < 0)
         return rc;
-    qsd_node_name('p', overlay->volume_short, overlay->index, s.over_p);
-    qsd_node_name('v', overlay->volume_short, overlay->index, s.over_v);
-    qsd_node_name('v', below->volume_short, below->index, s.below_v);
+    qsd_layer_node('p', overlay, s.over_p);
+    qsd_layer_node('v', overlay, s.over_v);
+    qsd_layer_node('v', below, s.below_v);
     rc = do_switch(qmp, &s, fresh, config->size, ret_pause_us, err);
     qmp_close(qmp);
     return rc;

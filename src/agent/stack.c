@@ -226,6 +226,7 @@ int stack_qsd_layer(const struct stack_spec *spec, uint32_t i, struct qsd_layer 
 
     ret->volume_short = spec->layers[i].volume_short;
     ret->index = spec->layers[i].index;
+    ret->second = spec->layers[i].second;
     stack_layer_name(spec, i, name);
     return dm_path(name, ret->path, err);
 }
@@ -248,7 +249,7 @@ static int start_daemon(const char *root, struct stack *stack, struct error *err
     rc = qsd_start(&config.config, &stack->qsd, err);
     if (rc < 0)
         return rc;
-    stack->switching = false; /* this one writes to layers[0] */
+    stack->switching = stack->relinking = false; /* this one has the spec's layers, and no others */
     return stack_state_save(root, stack, err);
 }
 

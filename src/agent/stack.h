@@ -41,6 +41,7 @@ struct stack_layer {
     struct stack_segment *segments; /* owned by the spec */
     uint64_t max_size; /* bytes that the map shows; behind the segments I/O waits (SAFETY 20). 0: it
                           ends with them */
+    bool second;       /* how the daemon's nodes of it are named (qsd.h); the stack's own */
 };
 
 /* What is to be attached: copied, owned by the stack. */
@@ -68,8 +69,8 @@ int stack_spec_check(const struct stack_spec *spec, struct error *err);
 char *stack_link_name(const struct stack_spec *spec, char ret[STACK_LINK_SIZE]);
 
 struct stack {
-    /* Of spec.layers, switching, and of saving the state: a growth and an overlay may be under way
-     * at once. */
+    /* Of spec.layers, switching, relinking, and of saving the state: a growth and an overlay may be
+     * under way at once. */
     pthread_mutex_t lock;
     /* Of the tables of its L and T maps, held for as long as these are changed; taken before
      * `lock`. */
@@ -81,6 +82,9 @@ struct stack {
     /* layers[0] is to be the leaf, but it is not known yet that the daemon writes there: until then
      * it may be layers[1] that needs space. */
     bool switching;
+    /* The spec is the chain that is to be; the running daemon may have layers open that were
+     * dropped from it, and their maps stand. */
+    bool relinking;
     char link[STACK_LINK_SIZE]; /* /dev/lunar/POOL/NAME */
 };
 /* The layer that the daemon writes. Under stack->lock, or where nothing else runs. */
@@ -138,6 +142,15 @@ int stack_grow(const char *root, const struct stack_life *life, struct stack *st
  */
 int stack_overlay(const char *root, const struct stack_life *life, struct stack *stack,
                   const struct stack_layer *layers, uint32_t n, struct error *err);
+/*
+ * Drops layers from a running stack that the one below each of them holds as well: the n layers are
+ * the chain without them, of the same leaf, each one below a gap with its map of now. When this
+ * returns 0 nothing of this attachment maps the others. Idempotent, as stack_overlay is, and beside
+ * the same. LUNAR_E_STALE: no such chain; LUNAR_E_BUSY: the daemon is down, or a new leaf is being
+ * put over it; LUNAR_E_INDETERMINATE: requests did not come to rest in time.
+ */
+int stack_relink(const char *root, const struct stack_life *life, struct stack *stack,
+                 const struct stack_layer *layers, uint32_t n, struct error *err);
 /*
  * A running stack gets want->size, which is not less than it has. Thick: want->layers[0] is its
  * layer with at least as many bytes; with the size that it has already, the layer gets longer and

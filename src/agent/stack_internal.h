@@ -114,12 +114,23 @@ int stack_tails_remove_loose(const struct uuid *attachment, struct error *err);
 int stack_tail_freeze(const struct stack_life *life, const struct stack_spec *spec, uint32_t i,
                       struct error *err);
 
+/* A read-only map gets that table. LUNAR_E_TIMEOUT: what is on its way does not come to rest; the
+ * table is as it was. */
+int stack_exchange_permitted(const struct stack_life *life, const struct stack_spec *spec,
+                             const char *name, const struct dm_segment *table, uint32_t n,
+                             struct error *err);
+
+/* Nothing to do unless stack->relinking: what a relink left is done, but for the removal of the
+ * strays. */
+int stack_relink_finish(const char *root, struct stack *stack, struct error *err);
+
 /* Layer i for the daemon; its map stands. */
 int stack_qsd_layer(const struct stack_spec *spec, uint32_t i, struct qsd_layer *ret,
                     struct error *err);
 /* Removes the L maps of this attachment that the spec does not name, and the tails that nothing
- * leads to: of an overlay or a growth whose agent died before the state named the map, so that no
- * daemon knows them. The caller holds stack->maps, or nobody else knows the stack yet. */
+ * leads to: of an overlay or a growth whose agent died before the state named the map, or of
+ * layers that were dropped; no daemon knows them. Not while stack->relinking. The caller holds
+ * stack->maps, or nobody else knows the stack yet. */
 int stack_remove_strays(const struct stack_spec *spec, struct error *err);
 /* fsync of a device; system calls only, for helper_call. */
 int stack_flush_device(const char *path);

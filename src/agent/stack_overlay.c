@@ -223,6 +223,8 @@ int stack_overlay(const char *root, const struct stack_life *life, struct stack 
         rc = compare(&stack->spec, layers, n, &stands, err);
         pthread_mutex_unlock(&stack->lock);
     }
+    if (rc == 0)
+        rc = stack_relink_finish(root, stack, err); /* a relink was cut short */
     if (rc == 0 && !stands)
         rc = map_leaf(life, stack, &layers[0], err);
     if (rc == 0 && !stands)

@@ -100,7 +100,8 @@ static void adopt(const struct recovery *r, struct stack *stack)
 {
     struct error err = ERROR_INIT;
 
-    if (stack_remove_strays(&stack->spec, &err) < 0)
+    /* While it is being relinked the daemon has strays open: asked again, the relink goes on. */
+    if (!stack->relinking && stack_remove_strays(&stack->spec, &err) < 0)
         log_error("stack_stray_stands volume=%s reason=\"%s\"", stack->spec.name, err.text);
     if (!stack->spec.thick)
         adopt_daemon(r->root, stack);

@@ -49,9 +49,10 @@ static json_t *layer_to_json(const struct stack_layer *layer)
     for (uint32_t i = 0; i < layer->n_segments; i++)
         json_array_append_new(segments, segment_to_json(&layer->segments[i]));
     snprintf(volume, sizeof volume, "%016" PRIx64, layer->volume_short);
-    return json_pack("{s:s, s:I, s:I, s:I, s:o}", "volume", volume, "index",
+    return json_pack("{s:s, s:I, s:I, s:I, s:b, s:o}", "volume", volume, "index",
                      (json_int_t)layer->index, "map_generation", (json_int_t)layer->map_generation,
-                     "max_size", (json_int_t)layer->max_size, "segments", segments);
+                     "max_size", (json_int_t)layer->max_size, "second", layer->second, "segments",
+                     segments);
 }
 
 /* NULL when a text is not UTF-8. */
@@ -64,12 +65,13 @@ static json_t *state_to_json(const struct stack *stack)
     for (uint32_t i = 0; i < spec->n_layers; i++)
         json_array_append_new(layers, layer_to_json(&spec->layers[i]));
     return json_pack(
-        "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:o, s:{s:I, s:I}, s:I}", "version",
-        STATE_VERSION, "pool", spec->pool, "pool_id", uuid_format(&spec->pool_id, pool_id),
-        "device", spec->device, "volume_id", uuid_format(&spec->volume_id, volume), "attachment_id",
+        "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:b, s:o, s:{s:I, s:I}, s:I}",
+        "version", STATE_VERSION, "pool", spec->pool, "pool_id",
+        uuid_format(&spec->pool_id, pool_id), "device", spec->device, "volume_id",
+        uuid_format(&spec->volume_id, volume), "attachment_id",
         uuid_format(&spec->attachment_id, attachment), "name", spec->name, "size",
-        (json_int_t)spec->size, "thick", spec->thick, "switching", stack->switching, "layers",
-        layers, "qsd", "pid", (json_int_t)stack->qsd.pid, "start_time",
+        (json_int_t)spec->size, "thick", spec->thick, "switching", stack->switching, "relinking",
+        stack->relinking, "layers", layers, "qsd", "pid", (json_int_t)stack->qsd.pid, "start_time",
         (json_int_t)stack->qsd.start_time, "restarts", (json_int_t)stack->qsd_restarts);
 }
 
@@ -224,6 +226,7 @@ static bool layer_from_json(const json_t *from, struct stack_layer *ret)
         !get_uint32(from, "map_generation", &ret->map_generation) ||
         !get_number(json_object_get(from, "max_size"), INT64_MAX, &ret->max_size))
         return false;
+    ret->second = json_is_true(json_object_get(from, "second"));
     ret->segments = calloc(n, sizeof *ret->segments);
     if (!ret->segments)
         abort();
@@ -276,6 +279,7 @@ static bool state_from_json(const json_t *state, struct stack *ret)
     ret->qsd.pid = (pid_t)pid;
     spec->thick = json_is_true(json_object_get(state, "thick"));
     ret->switching = json_is_true(json_object_get(state, "switching"));
+    ret->relinking = json_is_true(json_object_get(state, "relinking"));
     return layers_from_json(json_object_get(state, "layers"), spec);
 }
 

@@ -378,9 +378,9 @@ static int grow_maps(const struct stack_life *life, const struct stack_spec *spe
 
 /* ---- the end of growth ---- */
 
-static int freeze_permitted(const struct stack_life *life, const struct stack_spec *spec,
-                            const char *name, const struct dm_segment *table, uint32_t n,
-                            struct error *err)
+int stack_exchange_permitted(const struct stack_life *life, const struct stack_spec *spec,
+                             const char *name, const struct dm_segment *table, uint32_t n,
+                             struct error *err)
 {
     int permit;
     int rc =
@@ -419,7 +419,7 @@ int stack_tail_freeze(const struct stack_life *life, const struct stack_spec *sp
         rc = stack_layer_table(spec, layer, 0, &table, &n, err);
     if (rc < 0)
         return rc;
-    rc = freeze_permitted(life, spec, name, table, n, err);
+    rc = stack_exchange_permitted(life, spec, name, table, n, err);
     free(table);
     return rc < 0 ? rc : stack_tails_remove_loose(&spec->attachment_id, err);
 }

@@ -7,15 +7,17 @@
  * between copy A and copy B, or between the grant and the attach: the entry stands, because the
  * node may have it open. A report alone also stands: the node wrote "opening" before it looked for
  * the grant. One attachment id under two volumes, which no honest writer leaves: both entries
- * stand, since either volume may be open there. An entry of the older copy alone was erased after
- * the node had confirmed, and either the erasure failed half-way or a late write brought it back:
- * it still stands, but as left over: it is not attached under any more (SAFETY 6: its detach may
- * have been answered) and taken back as soon as the node has confirmed once more. A copy that marks
- * a life as over was written upon proof: what any source says of that life is ignored, since the
- * proof does not expire. More entries than
+ * stand, since either volume may be open there. Of one attachment the sources name different
+ * chains, for it got a leaf or dropped a merged layer since: the entry names the layers of all of
+ * them. An entry of the older copy alone was erased after the node had confirmed, and either the
+ * erasure failed half-way or a late write brought it back: it still stands, but as left over: it is
+ * not attached under any more (SAFETY 6: its detach may have been answered) and taken back as soon
+ * as the node has confirmed once more. A copy that marks a life as over was written upon proof:
+ * what any source says of that life is ignored, since the proof does not expire. More entries than
  * one table holds, which no agent brings about: an error, and nobody leads until it is looked into.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "coordinator/leader.h"
 
@@ -42,6 +44,29 @@ static uint64_t term_of(const struct table *from, enum source source, const stru
     return source == OLDER_COPY ? TABLE_TERM_LEFT_OVER : e->term;
 }
 
+/* What the newer source does not name goes in front of what it stood upon, from the bottom on. More
+ * than an entry holds no chain ever had. */
+static void unite_layers(struct table_entry *mine, const struct table_entry *e)
+{
+    uint32_t at = mine->n_layers;
+
+    for (uint32_t i = e->n_layers; i-- > 0;) {
+        const struct table_layer *layer = &e->layers[i];
+        uint32_t k = 0;
+        while (k < mine->n_layers && (mine->layers[k].volume_short != layer->volume_short ||
+                                      mine->layers[k].index != layer->index))
+            k++;
+        if (k < mine->n_layers) {
+            at = k;
+        } else if (mine->n_layers < TABLE_LAYERS_MAX) {
+            memmove(mine->layers + at + 1, mine->layers + at,
+                    (mine->n_layers - at) * sizeof *mine->layers);
+            mine->layers[at] = *layer;
+            mine->n_layers++;
+        }
+    }
+}
+
 static int unite(struct table *into, const struct table *from, enum source source,
                  struct error *err)
 {
@@ -53,16 +78,18 @@ static int unite(struct table *into, const struct table *from, enum source sourc
         uint64_t term = term_of(from, source, e, mine);
         uint64_t generation =
             mine && mine->generation > e->generation ? mine->generation : e->generation;
-        bool copied = !mine || mine->n_layers < e->n_layers;
-        if (!mine)
+        bool fresh = !mine;
+        if (fresh)
             mine = table_add(into);
         if (!mine)
             return error_set(
                 err, LUNAR_E_TOO_BIG,
                 "the grants and the report of host %u name more attachments than a table holds",
                 into->slot);
-        if (copied)
+        if (fresh)
             *mine = *e;
+        else
+            unite_layers(mine, e);
         mine->generation = generation; /* the life that may have it now */
         mine->state = TABLE_STATE_GRANTED;
         mine->term = term;

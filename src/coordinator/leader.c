@@ -28,6 +28,7 @@ struct leader *leader_new(const struct leader_config *config)
     l->catalogue = config->catalogue;
     l->next_token = 1;
     l->merges = config->merges;
+    l->relink_looks = LEADER_RELINK_LOOKS;
     l->merge_speed = LEADER_MERGE_SPEED;
     l->trim_rest_ms = config->trim_rest_ms;
     l->nodes = calloc(l->sb->layout.max_nodes + 1, sizeof *l->nodes);
@@ -133,6 +134,7 @@ static void reconcile(struct leader *leader)
     leader->garbage_waits = false;
     garbage_collect(leader);
     merge_layers(leader);
+    relink_attached(leader);
 }
 
 void leader_start(struct leader *leader, uint64_t now_ms)
@@ -268,6 +270,7 @@ static void step(struct leader *l, struct op *op, int rc, const struct error *er
         [OP_DETACH] = detach_step,     [OP_SNAPSHOT] = snapshot_step, [OP_ROLLBACK] = rollback_step,
         [OP_UNSNAP] = unsnap_step,     [OP_GARBAGE] = garbage_step,   [OP_EXPAND] = expand_step,
         [OP_IMPORTED] = imported_step, [OP_MERGE] = merge_step,       [OP_TRIM] = trim_step,
+        [OP_RELINK] = relink_step,
     };
     steps[op->kind](l, op, rc, err);
 }
@@ -457,10 +460,10 @@ static void expire(struct leader *l, struct op *op)
     op_fail(op, LUNAR_E_TIMEOUT,
             "node '%s' did not answer; what was granted stands, the same request again goes on",
             node_name(l, op->host_id));
-    /* An overlay is asked for again at the next reconciliation, a new size with the next request or
-     * attach; meanwhile a detach may come in. */
+    /* An overlay or a relink is asked for again at a reconciliation, a new size with the next
+     * request or attach; meanwhile a detach may come in. */
     if (op->kind == OP_ATTACH || op->kind == OP_DETACH || op->state == OP_STATE_OVERLAY ||
-        op->state == OP_STATE_RESIZE) {
+        op->state == OP_STATE_RESIZE || op->state == OP_STATE_RELINK) {
         op_finish(l, op);
         return;
     }

@@ -45,6 +45,11 @@
 /* Pairs that could not be merged are left alone by this leader; so many, then the oldest is tried
  * again. */
 #define LEADER_MERGE_REFUSED_MAX 64u
+/* Layers that leave an attached chain at a time: a daemon's nodes are told in one answer of at most
+ * 1 MiB, and 256 layers with 16 opened twice come to 800 KB. */
+#define LEADER_RELINK_LAYERS_MAX 16u
+/* Reconciliations at which a new leader looks for those whose LV is gone. */
+#define LEADER_RELINK_LOOKS 12u
 
 /*
  * A layer that nobody has had for so long is looked into. What is moved, as a guest is from node to

@@ -2,10 +2,11 @@
 /*
  * The leader's insides, shared by its files alone: leader.c (events, queries), ops.c (the operation
  * machine), op_create.c, op_attach.c, op_delete.c, op_snapshot.c, op_rollback.c, op_unsnap.c,
- * op_garbage.c, op_expand.c, op_expand_thick.c, op_imported.c (one file per operation), op_group.c
- * (snapshots at one instant), op_job.c (formatting, a part of some), op_grow.c, over.c (lives that
- * are over, and taking their grants), op_trim.c and trim_idle.c (space that is given back),
- * node_fence.c (the operator's fence), op_inspect.c, op_extend.c (the pool's LUNs), reply.c
+ * op_garbage.c, op_expand.c, op_expand_thick.c, op_imported.c, op_merge.c, op_relink.c (one file
+ * per operation), op_group.c (snapshots at one instant), op_job.c (formatting, a part of some),
+ * op_grow.c, over.c (lives that are over, and taking their grants), op_trim.c and trim_idle.c
+ * (space that is given back), node_fence.c (the operator's fence), op_inspect.c, op_extend.c (the
+ * pool's LUNs), reply.c
  * (protobuf answers).
  */
 #ifndef LUNAR_COORDINATOR_LEADER_INTERNAL_H
@@ -29,6 +30,7 @@ enum op_kind {
     OP_IMPORTED,
     OP_MERGE, /* its volume_id is the job's own */
     OP_TRIM,  /* so is this one's */
+    OP_RELINK,
     OP_KINDS
 };
 
@@ -54,6 +56,7 @@ enum op_kind {
  *     COMMIT_REPARENT for each layer above
  *   trim: START, WAIT_NODE, GRANT, COMMAND, UNGRANT, COMMIT_GENERATION, COMMIT_REDUCE; the next
  *     layer from WAIT_NODE on
+ *   relink: START, RELINK, CHAIN_GRANT
  */
 enum op_state {
     OP_STATE_START,
@@ -74,6 +77,7 @@ enum op_state {
     OP_STATE_COMMIT_EXPANDING,
     OP_STATE_COMMIT_SIZE,
     OP_STATE_RESIZE,
+    OP_STATE_RELINK,
     OP_STATE_COMMIT_EXTEND,
     OP_STATE_COMMIT_MERGED,
     OP_STATE_COMMIT_REPARENT,
@@ -119,7 +123,9 @@ struct op {
     uint32_t map_generation; /* trim: that it is to have */
     bool active;             /* trim: somebody was granted the layer since it was to be measured */
     struct table_entry *dropped; /* erased in memory; put back if the LUN's erasure failed */
-    struct error error;          /* code 0: success so far */
+    struct table_layer dropped_layers[LEADER_RELINK_LAYERS_MAX]; /* relink: leave the chain */
+    uint32_t n_dropped_layers;
+    struct error error; /* code 0: success so far */
     char device[512];
     struct waiter waiters[LEADER_WAITERS_MAX];
     uint32_t n_waiters;
@@ -209,7 +215,10 @@ struct leader {
                       [32]; /* upper layers of pairs that failed, a ring */
     uint32_t n_merge_refused;
     uint64_t merge_not_before_ms;
-    struct trim_idle *idle; /* what nobody has open, as trim_idle.c saw it last */
+    uint64_t relink_not_before_ms;
+    uint32_t relink_looks;              /* left, at all grants although no layer is merged */
+    uint32_t relink_host, relink_entry; /* looked at last, for an attachment to relink */
+    struct trim_idle *idle;             /* what nobody has open, as trim_idle.c saw it last */
     uint32_t n_idle;
     uint64_t trim_rest_ms; /* 0: not by itself */
     uint64_t trim_looked_ms, trim_not_before_ms;
@@ -374,6 +383,15 @@ bool trim_is_worth(uint64_t size, uint64_t to);
 void trim_idle_reset(struct leader *l, const struct catalogue_layer *layer);
 /* It needs no look until it has been open again. */
 void trim_idle_done(struct leader *l, const struct catalogue_layer *layer);
+
+/* --- op_relink.c --- */
+void relink_attached(struct leader *l); /* begins the next one, if there is one to be begun */
+void relink_step(struct leader *l, struct op *op, int rc, const struct error *err);
+/* Is the layer one that the op's node is to drop? */
+bool relink_drops(const struct op *op, const struct table_layer *layer);
+/* Something else is to be done with the volume: a relink of it ends here, and is begun again some
+ * other time. */
+void relink_gives_way(struct leader *l, const struct uuid *volume_id);
 
 /* --- op_inspect.c --- */
 void inspect_request(struct leader *l, const struct waiter *w, const Lunar__NodeInspect *m);

@@ -181,6 +181,7 @@ void attach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
 
     if (!check_volume(l, w, v, m->importing) || (host = check_node(l, w, m)) == 0)
         return;
+    relink_gives_way(l, &volume_id);
     struct op *op = op_by_volume(l, &volume_id);
     if (op && op->kind == OP_ATTACH && op->host_id == host) {
         op_add_waiter(l, op, w);
@@ -284,6 +285,7 @@ void detach_request(struct leader *l, const struct waiter *w, const Lunar__Volum
 {
     struct uuid volume_id = uuid_from_pb(m->volume_id);
     struct uuid attachment_id = uuid_from_pb(m->attachment_id);
+    relink_gives_way(l, &volume_id);
     struct op *op = op_by_volume(l, &volume_id);
     uint32_t host = 0;
 

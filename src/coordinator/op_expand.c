@@ -107,6 +107,7 @@ void expand_request(struct leader *l, const struct waiter *w, const Lunar__Volum
 {
     struct uuid id = uuid_from_pb(m->volume_id);
     const struct catalogue_volume *v = catalogue_by_id(l->catalogue, &id);
+    relink_gives_way(l, &id);
     struct op *op = op_by_volume(l, &id);
     struct error err = ERROR_INIT;
 

@@ -71,6 +71,7 @@ int snapshot_check(struct leader *l, const struct catalogue_volume *v, struct er
         return error_set(err, LUNAR_E_UNSUPPORTED, "a thick volume has no snapshots");
     if (v->importing) /* its next leaf would not say so any more */
         return error_set(err, LUNAR_E_BUSY, "the volume is being imported");
+    relink_gives_way(l, &v->id);
     if (catalogue_volume_is_new(v) || op_by_volume(l, &v->id))
         return error_set(err, LUNAR_E_BUSY,
                          "another operation on the volume is under way; try again");

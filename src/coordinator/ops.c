@@ -130,11 +130,17 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
             [OP_STATE_COMMIT_GENERATION] = BIT(COMMIT_REDUCE) | BIT(DONE),
             [OP_STATE_COMMIT_REDUCE] = BIT(WAIT_NODE) | BIT(DONE),
         },
+    [OP_RELINK] =
+        {
+            [OP_STATE_START] = BIT(RELINK) | BIT(DONE),
+            [OP_STATE_RELINK] = BIT(CHAIN_GRANT) | BIT(DONE),
+            [OP_STATE_CHAIN_GRANT] = BIT(DONE),
+        },
 };
 
-static const char *const kind_names[OP_KINDS] = {"create",   "delete",   "attach", "detach",
-                                                 "snapshot", "rollback", "unsnap", "garbage",
-                                                 "expand",   "imported", "merge",  "trim"};
+static const char *const kind_names[OP_KINDS] = {
+    "create",  "delete", "attach",   "detach", "snapshot", "rollback", "unsnap",
+    "garbage", "expand", "imported", "merge",  "trim",     "relink"};
 
 struct op *op_new(struct leader *l, enum op_kind kind, const struct uuid *volume_id)
 {
@@ -235,14 +241,15 @@ struct op *op_by_name(struct leader *l, const char *name)
 bool op_is_at_node(const struct op *op)
 {
     return op->state == OP_STATE_COMMAND || op->state == OP_STATE_SUSPEND ||
-           op->state == OP_STATE_OVERLAY || op->state == OP_STATE_RESIZE;
+           op->state == OP_STATE_OVERLAY || op->state == OP_STATE_RESIZE ||
+           op->state == OP_STATE_RELINK;
 }
 
 void reply_busy(struct leader *l, const struct waiter *w, const struct op *op)
 {
     static const char *const doing[OP_KINDS] = {
-        "created", "deleted",      "attached", "detached", "snapshotted", "rolled back",
-        "deleted", "cleared away", "expanded", "imported", "merged",      "trimmed"};
+        "created",      "deleted",  "attached", "detached", "snapshotted", "rolled back", "deleted",
+        "cleared away", "expanded", "imported", "merged",   "trimmed",     "relinked"};
     char text[PAGE_NAME_SIZE + 128];
     snprintf(text, sizeof text, "the volume is being %s%s%s%s (%llu s by now); try again",
              doing[op->kind], op->host_id ? " on node '" : "",

@@ -80,6 +80,10 @@ void op_life_ended(struct leader *l, struct op *op)
         expand_life_ended(l, op);
         return;
     }
+    if (op->state == OP_STATE_RELINK) {
+        op_finish(l, op); /* its next attach has the chain of then */
+        return;
+    }
     op->elsewhere = op->kind != OP_DETACH;
     grant_drop(l, op);
     op_write_grants(l, op, OP_STATE_UNGRANT);

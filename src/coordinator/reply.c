@@ -461,7 +461,8 @@ static void free_chain(Lunar__Layer **layers, size_t n)
         free(layers[i]);
 }
 
-/* The layers that the job's grant names. 0: one of them is gone. Frees with free_chain. */
+/* The layers that the op's grant names, but those that a relink drops. 0: one of them is gone.
+ * Frees with free_chain. */
 static size_t granted_message(const struct leader *l, const struct op *op,
                               Lunar__Layer *layers[CATALOGUE_LAYERS_MAX], struct pv_list *pvs)
 {
@@ -470,6 +471,8 @@ static size_t granted_message(const struct leader *l, const struct op *op,
     size_t n = 0;
 
     for (uint32_t i = 0; e && i < e->n_layers; i++) {
+        if (relink_drops(op, &e->layers[i]))
+            continue;
         const struct catalogue_layer *layer =
             catalogue_layer_by_id(l->catalogue, e->layers[i].volume_short, e->layers[i].index);
         if (!layer) {
@@ -552,6 +555,28 @@ int command_resume(struct leader *l, const struct op *op)
     command.op_case = LUNAR__COMMAND__OP_RESUME;
     command.resume = &m;
     return send_to_node(l, op->host_id, &id, &command);
+}
+
+static int send_relink(struct leader *l, const struct op *op)
+{
+    Lunar__Command command = LUNAR__COMMAND__INIT;
+    Lunar__Relink m = LUNAR__RELINK__INIT;
+    Lunar__Layer *layers[CATALOGUE_LAYERS_MAX];
+    struct pv_list pvs = {.n = 0};
+
+    m.volume_id = uuid_to_pb(&op->volume_id);
+    m.attachment_id = uuid_to_pb(&op->attachment_id);
+    m.n_layers = granted_message(l, op, layers, &pvs);
+    if (m.n_layers > 0)
+        layers[0]->max_size = CATALOGUE_THIN_MAP_SIZE; /* the leaf's */
+    m.layers = layers;
+    m.pvs = pvs.list;
+    m.n_pvs = pvs.n;
+    command.op_case = LUNAR__COMMAND__OP_RELINK;
+    command.relink = &m;
+    int rc = m.n_layers > 0 ? send_command(l, op, &command) : LUNAR_E_NOT_FOUND;
+    free_chain(layers, m.n_layers);
+    return rc;
 }
 
 static int send_resize(struct leader *l, const struct op *op, const struct catalogue_volume *v)
@@ -681,6 +706,8 @@ int command_send(struct leader *l, const struct op *op, const struct catalogue_v
         return send_measure(l, op);
     if (op->kind == OP_MERGE)
         return send_merge(l, op);
+    if (op->kind == OP_RELINK)
+        return send_relink(l, op);
     if (!v)
         return LUNAR_E_NOT_FOUND; /* it vanished from the catalogue: nothing to be done on a node */
     if (op->state == OP_STATE_SUSPEND)

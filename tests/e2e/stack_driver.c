@@ -6,6 +6,7 @@
  *     stack_driver [-r ROOT] format|attach|check SPEC...      SPEC: key=value, see below
  *     stack_driver [-r ROOT] grow SPEC...                     the attachment's, a longer layer
  *     stack_driver [-r ROOT] overlay SPEC...                  the attachment's, one layer more
+ *     stack_driver [-r ROOT] relink SPEC...                   the attachment's, fewer layers
  *     stack_driver [-r ROOT] resize SPEC...                   the attachment's, a larger size
  *     stack_driver [-r ROOT] merge SPEC...                    the first layer into the second
  *     stack_driver [-r ROOT] detach|restart ATTACHMENT        (these adopt what stands first)
@@ -184,6 +185,8 @@ static int change(const char *command, const struct stack_spec *spec, struct err
         rc = stack_grow(root, &life, stack, &spec->layers[0], err);
     else if (strcmp(command, "overlay") == 0)
         rc = stack_overlay(root, &life, stack, spec->layers, spec->n_layers, err);
+    else if (strcmp(command, "relink") == 0)
+        rc = stack_relink(root, &life, stack, spec->layers, spec->n_layers, err);
     else
         rc = stack_resize(root, &life, stack, spec, err);
     stack_free(stack);
@@ -212,7 +215,7 @@ static int with_spec(const char *command, char **argv, struct error *err)
     else if (strcmp(command, "format") == 0)
         rc = stack_format(root, &life, &spec, err);
     else if (strcmp(command, "grow") == 0 || strcmp(command, "overlay") == 0 ||
-             strcmp(command, "resize") == 0)
+             strcmp(command, "resize") == 0 || strcmp(command, "relink") == 0)
         rc = change(command, &spec, err);
     else if (strcmp(command, "merge") == 0)
         rc = merge(&spec, err);
@@ -263,9 +266,8 @@ static int supervise(int seconds, struct error *err)
 
 static bool takes_spec(const char *command)
 {
-    if (strcmp(command, "merge") == 0)
-        return true;
-    static const char *const those[] = {"format", "attach", "check", "grow", "overlay", "resize"};
+    static const char *const those[] = {"format",  "attach", "check",  "grow",
+                                        "overlay", "resize", "relink", "merge"};
 
     for (size_t i = 0; i < sizeof those / sizeof *those; i++)
         if (strcmp(command, those[i]) == 0)

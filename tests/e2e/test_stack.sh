@@ -684,6 +684,84 @@ merged_layers_read_the_same() {
     ok "a layer merged into the one below: a reader of both sees no change, killed or not, nor without the layer"
 }
 
+# A chain of which merged layers are dropped: `live` is what stands, leaf first. Layer N lies at 1536 + 48 (N mod 30) MiB, the bottom at 2976, and has
+# a stretch of its own besides after a merge into it. Each leaf gets 1 MiB at 32 + (N mod 30) MiB of the volume that is not
+# written again, so that a reader can tell of any moment whether some layer's bytes are missing.
+live=() room_of=() index=0
+area() { [ $1 = 0 ] && echo 2976 || echo $((1536 + $1 % 30 * 48)); }
+linked() { # PREFIX
+    local i; for i in "${live[@]}"; do
+        echo "layer=$1$i segment=$(($(area $i)*mib)):$((48*mib))"
+        [ -z "${room_of[i]:-}" ] || echo "segment=$((room_of[i]*mib)):$((48*mib))"
+        echo "max=$((66*1024*1024*mib))"
+    done
+}
+next_leaf() {
+    index=$((index + 1)); live=($index "${live[@]}")
+    d format device=/dev/vdb size=$((1024*mib)) volume=21234567-89ab-4def-8000-000000000003 name=x \
+        attachment=a7000000-0000-4000-8000-000000000009 layer=$index segment=$(($(area $index)*mib)):$((48*mib)) || broken "format layer $index"
+    d overlay "${chained[@]}" $(linked "") >/dev/null || broken "overlay $index: $(tail -n 1 $log)"
+    mark_leaf
+}
+mark_leaf() { dd if=/dev/urandom of=$dev bs=1M seek=$((32 + index % 30)) count=1 oflag=direct conv=notrunc status=none || broken "mark"; }
+marks() { dd if=$dev bs=1M skip=32 count=30 iflag=direct status=none | sha256sum; }
+relink() { d relink "${chained[@]}" $(linked "") >/dev/null; }
+drop_layer() { # PLACE in the chain, ROOM for the one below; VICTIM and MS: who is killed, and when
+    local y=${live[$1]} x=${live[$(($1 + 1))]} before r w o
+    room_of[x]=$2 before=$(marks)
+    ( while [ "$(marks)" = "$before" ]; do [ -e /run/enough ] && exit 0; done; exit 1 ) & r=$!
+    d merge "${job[@]}" $(live=("${live[@]:$1}"); linked $vol:) >/dev/null || broken "merge $y into $x: $(tail -n 1 $log)"
+    live=("${live[@]:0:$1}" "${live[@]:$(($1 + 1))}")
+    if [ -n "${3:-}" ]; then
+        { stack_driver relink "${chained[@]}" $(linked "") >/dev/null 2>>$log & } 2>/dev/null; o=$!
+        sleep 0.$4
+        [ $3 = daemon ] || kill -9 $o 2>/dev/null
+        [ $3 = agent ] || kill -9 "$(qsd_pid)"
+        wait $o 2>/dev/null
+        d recover >/run/out || broken "recover: $3 killed after 0.$4 s"
+        grep -q adopted /run/out || broken "torn down under the writer: $3 killed after 0.$4 s"
+    fi
+    relink || broken "relink without $y: $(tail -n 1 $log)"
+    dmsetup ls | grep -q -- "-l$y\b" && broken "the map of layer $y stands"
+    for w in $(area $y) ${room_of[y]:-}; do dd if=/dev/zero of=/dev/vdb bs=1M seek=$w count=48 oflag=direct status=none; done
+    unset "room_of[y]"
+    touch /run/enough; wait $r || broken "other bytes while layer $y was dropped${3:+, $3 killed after 0.$4 s}"
+    rm /run/enough
+}
+
+merged_layers_are_dropped_under_a_writer() {
+    local at ms victim pauses place=1
+    live=(0) room_of=() index=0
+    patterns; d format "${chained[@]}" $(linked "") && d attach "${chained[@]}" $(linked "") >/dev/null || broken "attach"
+    mark_leaf; write_slots & local w=$!
+    within 20 test -e /run/slot.5 || broken "the writer does not start"
+    next_leaf; next_leaf; next_leaf
+    drop_layer 1 3072; next_leaf # the leaf is put upon what was merged into
+    drop_layer 2 3168; next_leaf # a frozen layer is, and the bottom was merged into
+    relink || broken "the same again"
+    (live=("${live[@]:1}"); relink) && broken "a chain without the leaf was taken"
+    (unset "live[-1]"; relink) && broken "a chain without its bottom was taken"
+    for at in agent:050 daemon:100 both:150 agent:200 daemon:250 both:300 agent:350 daemon:400 both:500; do
+        victim=${at%:*} ms=${at#*:}
+        if [ $place = 1 ]; then drop_layer 1 3072 $victim $ms; place=2; else drop_layer 2 3168 $victim $ms; place=1; fi
+        next_leaf
+        kill -0 $w || broken "the writer saw an error: $(cat /run/write.err)"
+    done
+    touch /run/stop; wait $w || broken "the writer saw an error: $(cat /run/write.err)"
+    [ "$(dmsetup ls | grep -c -- '-l[0-9]')" = 4 ] || broken "maps of dropped layers are left"
+    local before; before=$(marks)
+    compare_slots "after the relinks"
+    kill -9 "$(qsd_pid)"; d recover >/dev/null || broken "recover"
+    compare_slots "with another daemon"
+    detach; nothing_left "detach"
+    d attach "${chained[@]}" $(linked "") >/dev/null || broken "attach what is left"
+    compare_slots "attached again"; [ "$(marks)" = "$before" ] || broken "other bytes, attached again"
+    detach; nothing_left "detach"
+    pauses=$(grep -o 'stack_switched.*pause_us=[1-9][0-9]*' $log | grep -o '[0-9]*$' | sort -n)
+    echo "# $(echo "$pauses" | wc -l) relinks: pause median $(echo "$pauses" | sed -n $((($(echo "$pauses" | wc -l) + 1)/2))p) us, longest $(echo "$pauses" | tail -n 1) us; $(took stack_relinked)"
+    ok "11 merged layers dropped from a chain under a writer, over kills of agent and daemon: no byte is missed, their space is free"
+}
+
 run() { echo "$*" | grep -qE "$PATTERN" && "$@"; }
 umount -l /mnt 2>/dev/null; d teardown >/dev/null; rm -f $dev $thick_dev # of an earlier run in the same node
 run data_survives_detach_and_attach
@@ -713,5 +791,6 @@ run what_is_no_empty_leaf_is_not_put_over
 run a_volume_is_expanded_under_a_writer
 run a_thick_volume_is_expanded
 run merged_layers_read_the_same
+run merged_layers_are_dropped_under_a_writer
 echo "$passed passed, 0 failed"
 GUEST

@@ -58,6 +58,8 @@ void ghost_mapping(const struct machine *m, const struct stack_spec *spec, enum 
 /* By the tables of the leader of now. */
 bool ghost_is_granted(uint32_t host, uint64_t generation, const struct uuid *attachment);
 void ghost_mapped(void); /* something new is mapped: checks for two writers */
+/* Nothing of a layer is mapped whose LV is not in the accepted truth (SAFETY 14). */
+void ghost_layers_are_there(const struct catalogue *c);
 void ghost_detached(const struct machine *m, const struct stack_spec *spec, uint64_t mapped_us);
 void ghost_formatted(const struct stack_spec *spec);
 bool ghost_is_formatted(uint64_t volume_short, uint32_t index);

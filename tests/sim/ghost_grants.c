@@ -200,6 +200,23 @@ static void compare_with_all(void *data, const struct mapped_view *v)
     stack_model_each(compare, &pair);
 }
 
+static void look_for_layers(void *data, const struct mapped_view *v)
+{
+    for (uint32_t i = 0; i < v->spec->n_layers; i++) {
+        const struct stack_layer *layer = &v->spec->layers[i];
+        if (!catalogue_layer_by_id(data, layer->volume_short, layer->index) && may_write(v))
+            sim_violation("no-space-is-freed-under-a-map",
+                          "layer %016llx.%u of volume '%s' is mapped on %s and has no LV",
+                          (unsigned long long)layer->volume_short, layer->index, v->spec->name,
+                          v->machine->name);
+    }
+}
+
+void ghost_layers_are_there(const struct catalogue *c)
+{
+    stack_model_each(look_for_layers, (void *)(uintptr_t)c);
+}
+
 void ghost_mapped(void)
 {
     stack_model_each(compare_with_all, NULL);

@@ -51,7 +51,7 @@ static struct {
 } frozen[FROZEN_MAX];
 static uint32_t n_frozen;
 /* Of the truth: what is left, and what is not at rest. */
-static uint32_t n_layers, n_garbage, n_merged, n_changing, n_freezing;
+static uint32_t n_layers, n_garbage, n_changing, n_freezing;
 static struct text texts[TEXTS_MAX];
 static uint32_t n_texts;
 static uint64_t head;   /* the accepted one */
@@ -217,11 +217,10 @@ static void take_frozen(const struct catalogue_layer *layer)
 static void take_layers(const struct catalogue *c)
 {
     n_layers = c->n_layers;
-    n_frozen = n_garbage = n_merged = 0;
+    n_frozen = n_garbage = 0;
     for (uint32_t i = 0; i < c->n_layers; i++) {
         const struct catalogue_layer *layer = &c->layers[i];
         n_garbage += layer->garbage;
-        n_merged += layer->garbage && layer->merged;
         if (layer->role == CATALOGUE_SNAPSHOT || layer->role == CATALOGUE_FROZEN)
             take_frozen(layer);
         if (!layer->is_new && !ghost_is_formatted(layer->volume_short, layer->index))
@@ -282,6 +281,7 @@ static void take_truth(struct vg *vg)
         sim_violation("layers-add-up", "%s", c->foreign[0]);
     take_volumes(c);
     take_layers(c);
+    ghost_layers_are_there(c);
     take_snapshots(c);
     catalogue_free(c);
     free(c);
@@ -381,9 +381,7 @@ bool ghost_metadata_is_settled(bool empty, char *why, size_t size)
         return false;
     }
     /* One that is freezing may wait for a detach, where an earlier one has failed half-way. */
-    /* What was merged stays while a volume that had it open stays attached. */
-    uint32_t excused = empty ? 0 : n_merged;
-    if (n_changing == 0 && n_garbage == excused && ((n_layers == 0 && n_freezing == 0) || !empty))
+    if (n_changing == 0 && n_garbage == 0 && ((n_layers == 0 && n_freezing == 0) || !empty))
         return true;
     snprintf(why, size, "%u volumes are changing, %u freezing, %u of %u layers are garbage",
              n_changing, n_freezing, n_garbage, n_layers);

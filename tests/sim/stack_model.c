@@ -535,6 +535,64 @@ int stack_unhold(const struct stack *stack, struct error *err)
     return step("resume", err);
 }
 
+/* What is not named any more is dropped; the layer below it has the segments of now. */
+static bool shorten(struct stack_spec *spec, const struct stack_layer *layers, uint32_t n)
+{
+    struct stack_spec shorter = {.layers = calloc(n, sizeof *spec->layers)};
+    uint32_t k = 0;
+
+    for (uint32_t i = 0; i < spec->n_layers && shorter.n_layers < n; i++)
+        if (spec->layers[i].index == layers[k].index &&
+            spec->layers[i].volume_short == layers[k].volume_short) {
+            shorter.layers[k++] = spec->layers[i];
+            shorter.n_layers++;
+        }
+    if (k < n) {
+        free(shorter.layers);
+        return false;
+    }
+    for (uint32_t i = 0; i < spec->n_layers; i++) {
+        bool kept = false;
+        for (k = 0; k < n; k++)
+            kept = kept || shorter.layers[k].segments == spec->layers[i].segments;
+        if (!kept)
+            free(spec->layers[i].segments);
+    }
+    free(spec->layers);
+    spec->layers = shorter.layers;
+    spec->n_layers = n;
+    for (uint32_t i = 1; i < n; i++)
+        take_segments(spec, &layers[i]);
+    return true;
+}
+
+/* Killed before the daemon is switched, it has the dropped layers mapped still. */
+int stack_relink(const char *root, const struct stack_life *life, struct stack *stack,
+                 const struct stack_layer *layers, uint32_t n, struct error *err)
+{
+    const struct uuid attachment = stack->spec.attachment_id;
+    int permit;
+
+    (void)root;
+    int rc = permitted(life, &stack->spec, &permit, err);
+    if (rc < 0)
+        return rc;
+    guard_permit_give_back(permit); /* a map is longer */
+    rc = step("blockdev-reopen", err);
+    struct mapped *x = find(here(), &attachment);
+    if (rc == 0 && (!x || x->error))
+        rc = error_set(err, LUNAR_E_STALE, "it was torn down meanwhile");
+    if (rc == 0 && !x->qsd_alive)
+        rc = error_set(err, LUNAR_E_BUSY, "the storage daemon is down");
+    if (rc == 0 && !shorten(&x->spec, layers, n))
+        rc = error_set(err, LUNAR_E_STALE, "no shorter chain of what stands");
+    if (rc == 0)
+        ghost_mapped();
+    if (rc == 0 && !shorten(&stack->spec, layers, n))
+        rc = error_set(err, LUNAR_E_STALE, "no shorter chain of what stands");
+    return rc < 0 ? rc : step("state", err);
+}
+
 int stack_resize(const char *root, const struct stack_life *life, struct stack *stack,
                  const struct stack_spec *want, struct error *err)
 {

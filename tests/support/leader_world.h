@@ -12,6 +12,7 @@
 
 #include "coordinator/leader.h"
 #include "support/fake_lvm.h"
+#include "support/mapped_chain.h"
 #include "support/test.h"
 
 #define MAX_NODES  8u
@@ -31,9 +32,10 @@ struct world {
     struct table_layer writes[MAX_NODES + 1][WORLD_HELD_MAX]; /* the leaf that each writes */
     struct uuid holds[MAX_NODES + 1][WORLD_HELD_MAX]; /* of those whose consumers stand still */
     int n_held[MAX_NODES + 1];
-    uint64_t sizes[MAX_NODES + 1][WORLD_HELD_MAX]; /* that each has */
+    uint64_t sizes[MAX_NODES + 1][WORLD_HELD_MAX];          /* that each has */
+    struct table_entry open[MAX_NODES + 1][WORLD_HELD_MAX]; /* what of each is mapped */
     uint64_t zeroed; /* of the thick volume, from its beginning on: nobody's former bytes there */
-    int formats, probes, overlays, resizes, merges, zeroes, measures;
+    int formats, probes, overlays, resizes, merges, relinks, zeroes, measures;
     int suspends, resumes, together; /* `together`: so many stand still whenever one switches */
     uint64_t resized;                /* the size of the last one */
     bool forgets;                    /* nodes have nothing open that they are asked to switch */
@@ -59,9 +61,9 @@ struct world {
     bool nodes_silent;
     uint32_t silent_node, blind_node; /* one; the second sees no LUN that it is asked about */
     int node_error;                   /* what nodes answer */
-    int overlay_error, merge_error, suspend_error; /* the same, to these alone */
-    int send_fail;                                 /* what sending to a node gives */
-    bool asleep;                                   /* the coordinator was, of late */
+    int overlay_error, merge_error, suspend_error, relink_error; /* the same, to these alone */
+    int send_fail;                                               /* what sending to a node gives */
+    bool asleep;                                                 /* the coordinator was, of late */
     uint64_t slow_ms; /* so long it takes from the question to sanlock until the leader is told */
     bool has_pr;
     uint64_t timestamp[MAX_NODES + 1];     /* of the delta leases */
@@ -277,6 +279,7 @@ static inline void check_writers(void)
             assert(layer); /* it is not removed under its writer (SAFETY 14) */
             assert(layer->role == CATALOGUE_LEAF || layer->role == CATALOGUE_FREEZING);
             assert(layer->users <= 1 && !layer->garbage);
+            check_mapped(c, &w.open[h][i], table_find_attachment(&w.grants[h], &w.held[h][i]));
         }
     catalogue_free(c);
     free(c);
@@ -369,6 +372,11 @@ static inline int node_overlays(uint32_t host, const Lunar__Overlay *m)
     }
     check_grant(host, &id, m->layers, m->n_layers);
     w.writes[host][i] = leaf_of(m->layers);
+    struct table_entry *mapped = &w.open[host][i];
+    if (mapped->layers[0].index != m->layers[0]->index) { /* below it the node keeps its chain */
+        memmove(mapped->layers + 1, mapped->layers, mapped->n_layers++ * sizeof *mapped->layers);
+        mapped->layers[0] = leaf_of(m->layers);
+    }
     w.overlays++;
     return 0;
 }
@@ -397,6 +405,25 @@ static inline void node_zeroes(const Lunar__ZeroJob *m)
     if (m->from <= w.zeroed)
         w.zeroed = bytes_of(m->layer);
     w.zeroes++;
+}
+
+static inline int node_relinks(uint32_t host, const Lunar__Relink *m)
+{
+    struct uuid id = uuid_from_pb(m->attachment_id);
+    int i = held_index(host, &id);
+    if (i < 0 || w.forgets)
+        return LUNAR_E_NOT_FOUND;
+    check_grant(host, &id, m->layers, m->n_layers);
+    struct catalogue *c = fake_lvm_catalogue(&w.lvm);
+    if (!w.hostile)
+        check_dropped(c, &w.open[host][i], m);
+    catalogue_free(c);
+    free(c);
+    if (w.relink_error < 0)
+        return w.relink_error;
+    map_chain(&w.open[host][i], m->layers, m->n_layers);
+    w.relinks++;
+    return 0;
 }
 
 static inline int node_resizes(uint32_t host, const Lunar__Resize *m)
@@ -471,6 +498,7 @@ static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device
             w.writes[host][w.n_held[host]] = leaf_of(c->attach->layers);
             w.sizes[host][w.n_held[host]] = c->attach->size;
             memset(&w.holds[host][w.n_held[host]], 0, sizeof(struct uuid));
+            map_chain(&w.open[host][w.n_held[host]], c->attach->layers, c->attach->n_layers);
             w.held[host][w.n_held[host]++] = id;
         }
         strcpy(device, "/dev/x");
@@ -482,7 +510,8 @@ static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device
             w.n_held[host]--, w.held[host][i] = w.held[host][w.n_held[host]],
                               w.writes[host][i] = w.writes[host][w.n_held[host]],
                               w.sizes[host][i] = w.sizes[host][w.n_held[host]],
-                              w.holds[host][i] = w.holds[host][w.n_held[host]];
+                              w.holds[host][i] = w.holds[host][w.n_held[host]],
+                              w.open[host][i] = w.open[host][w.n_held[host]];
         break;
     case LUNAR__COMMAND__OP_INSPECT:
         break;
@@ -495,6 +524,8 @@ static inline int node_acts(uint32_t host, const Lunar__Command *c, char *device
         return w.suspend_error ? w.suspend_error : node_suspends(host, c->suspend, ret_hold);
     case LUNAR__COMMAND__OP_RESUME:
         return node_resumes(host, c->resume);
+    case LUNAR__COMMAND__OP_RELINK:
+        return node_relinks(host, c->relink);
     case LUNAR__COMMAND__OP_MERGE:
         return node_merges(host, c->merge);
     case LUNAR__COMMAND__OP_MEASURE:
@@ -732,18 +763,6 @@ static inline void ask_unsnap(const struct waiter *from, const struct uuid *snap
     ask(from, &r);
 }
 
-static inline void ask_rollback(const struct waiter *from, const struct uuid *volume,
-                                const struct uuid *snapshot)
-{
-    Lunar__Request r = LUNAR__REQUEST__INIT;
-    Lunar__VolumeRollback m = LUNAR__VOLUME_ROLLBACK__INIT;
-    m.volume_id = uuid_to_pb(volume);
-    m.snapshot_id = uuid_to_pb(snapshot);
-    r.op_case = LUNAR__REQUEST__OP_VOLUME_ROLLBACK;
-    r.volume_rollback = &m;
-    ask(from, &r);
-}
-
 /* A clone of that snapshot, or of that volume; one of the two is NULL. */
 static inline void ask_clone(const struct waiter *from, const char *name, uint64_t size,
                              const struct uuid *snapshot, const struct uuid *volume)
@@ -761,23 +780,7 @@ static inline void ask_clone(const struct waiter *from, const char *name, uint64
     ask(from, &r);
 }
 
-static inline void ask_inspect(const struct waiter *from, uint32_t host_id)
-{
-    Lunar__Request r = LUNAR__REQUEST__INIT;
-    Lunar__NodeInspect m = LUNAR__NODE_INSPECT__INIT;
-    m.host_id = host_id;
-    r.op_case = LUNAR__REQUEST__OP_NODE_INSPECT;
-    r.node_inspect = &m;
-    ask(from, &r);
-}
-
-static inline void ask_extend(const struct waiter *from, Lunar__PoolExtend *m)
-{
-    Lunar__Request r = LUNAR__REQUEST__INIT;
-    r.op_case = LUNAR__REQUEST__OP_POOL_EXTEND;
-    r.pool_extend = m;
-    ask(from, &r);
-}
+#include "support/leader_asks.h"
 
 static inline struct uuid made(const char *name)
 {

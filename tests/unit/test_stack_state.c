@@ -22,11 +22,13 @@ static void set_up(void)
 {
     struct stack_spec *spec = &sample.spec;
 
-    layers[0] = (struct stack_layer){0x0123456789abcdef, 3, 7, 2, leaf_segments, 66ull << 40};
-    layers[1] = (struct stack_layer){0xfedcba9876543210, 0, 1, 1, base_segments, 0};
+    layers[0] =
+        (struct stack_layer){0x0123456789abcdef, 3, 7, 2, leaf_segments, 66ull << 40, false};
+    layers[1] = (struct stack_layer){0xfedcba9876543210, 0, 1, 1, base_segments, 0, true};
     sample = (struct stack){.qsd = {.pid = 4711, .start_time = 123456789, .pidfd = -1},
                             .qsd_restarts = 2,
-                            .switching = true};
+                            .switching = true,
+                            .relinking = true};
     *spec = (struct stack_spec){.pool = "p\xc3\xb6ol",
                                 .device = "/dev/mapper/mpatha",
                                 .name = "pvc \"1\"/\xe2\x98\x83",
@@ -58,7 +60,7 @@ static bool same_layer(const struct stack_layer *a, const struct stack_layer *b)
 {
     return a->volume_short == b->volume_short && a->index == b->index &&
            a->map_generation == b->map_generation && a->max_size == b->max_size &&
-           a->n_segments == b->n_segments &&
+           a->second == b->second && a->n_segments == b->n_segments &&
            memcmp(a->segments, b->segments, a->n_segments * sizeof *a->segments) == 0;
 }
 
@@ -75,7 +77,8 @@ static bool same(const struct stack *a, const struct stack *b)
         if (!same_layer(&x->layers[i], &y->layers[i]))
             return false;
     return a->qsd.pid == b->qsd.pid && a->qsd.start_time == b->qsd.start_time &&
-           a->qsd_restarts == b->qsd_restarts && a->switching == b->switching;
+           a->qsd_restarts == b->qsd_restarts && a->switching == b->switching &&
+           a->relinking == b->relinking;
 }
 
 static char *read_state(size_t *ret_len)
