@@ -132,7 +132,7 @@ class Cluster:
 
     def spawn(self, node, script):
         """Runs a bash script on a node in the background; returns the Popen."""
-        command = [str(TOP / "tools/vmcluster"), "--cluster", self.name, "exec", str(node), "--timeout", "600", "-n",
+        command = [str(TOP / "tools/vmcluster"), "--cluster", self.name, "exec", str(node), "--timeout", "1800", "-n",
                    "--", "bash", "-c", script]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
