@@ -109,6 +109,20 @@ int agent_open(uv_loop_t *loop, const struct agent_config *config, struct agent 
     return 0;
 }
 
+static void resume(const struct stack *stack)
+{
+    struct error err = ERROR_INIT;
+
+    if (stack_unhold(stack, &err) < 0)
+        log_error("hold_stays name=\"%s\" text=\"%s\"", stack->spec.name, err.text);
+}
+
+void agent_resume_consumers(const struct agent *agent)
+{
+    if (agent->node)
+        node_each_suspended(agent->node, resume);
+}
+
 const char *agent_socket(const struct agent *agent)
 {
     return agent->socket;

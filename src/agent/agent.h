@@ -25,5 +25,8 @@ struct agent;
 int agent_open(uv_loop_t *loop, const struct agent_config *config, struct agent **ret,
                struct error *err);
 const char *agent_socket(const struct agent *agent);
+/* Before its process ends: nobody is to wait for a snapshot that nobody here will take any more
+ * (SAFETY 21). Blocks for milliseconds. */
+void agent_resume_consumers(const struct agent *agent);
 
 #endif

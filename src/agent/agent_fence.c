@@ -200,10 +200,12 @@ static void advance(struct agent *a)
                      "it the watchdog or the guard resets this node");
     else if (!f->proven)
         start_again(a); /* nobody guards */
-    else if (node_tasks(a->node) > 0)
+    else if (!f->torn_down && node_tasks(a->node) > node_freezes(a->node))
         set_words(a, "waiting for operations on its volumes to end");
     else if (!f->torn_down)
         start_teardown(a);
+    else if (node_tasks(a->node) > 0)
+        set_words(a, "waiting for a file system to be frozen, whose I/O fails by now");
     else if (!f->over)
         set_words(a, "waiting for the guard to give the lease back");
     else if (node_reports(a->node) > 0 || a->check_busy || a->reserve_busy || f->closing > 0)

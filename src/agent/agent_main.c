@@ -116,9 +116,14 @@ static void parse(int argc, char **argv, struct arguments *a)
         usage_error();
 }
 
+static struct agent *open_agents[POOLS_MAX];
+static int n_open;
+
 static void on_signal(uv_signal_t *handle, int signum)
 {
     (void)handle;
+    for (int i = 0; i < n_open; i++)
+        agent_resume_consumers(open_agents[i]);
     log_info("agent_ends signal=%d text=\"volumes go on; the next agent adopts them\"", signum);
     _exit(0);
 }
@@ -149,6 +154,7 @@ static int run(const struct arguments *arguments, struct error *err)
         int rc = agent_open(loop, &config, &agent, err);
         if (rc < 0)
             return rc;
+        open_agents[n_open++] = agent;
         if (i == 0)
             link_default(arguments->run_dir, agent_socket(agent));
     }

@@ -124,6 +124,10 @@ void node_fence(struct node *node, const char *words);
 /* What is still under way outside: its tasks; its reports. With neither it may be freed. */
 uint32_t node_tasks(const struct node *node);
 uint32_t node_reports(const struct node *node);
+/* Of its tasks, those that freeze a file system: they may end only once its I/O fails. */
+uint32_t node_freezes(const struct node *node);
+/* Those whose consumers wait for a snapshot. */
+void node_each_suspended(const struct node *node, void (*each)(const struct stack *stack));
 
 /* For status: calls back for each held volume. */
 struct node_volume {

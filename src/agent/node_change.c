@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "agent/node_internal.h"
+#include "agent/stack_internal.h"
 #include "base/log.h"
 
 static void answer(struct node *n, struct held *h, int code, const char *words)
@@ -195,10 +196,14 @@ static void begin(struct node *n, struct held *h, uint64_t term, enum node_task_
     c->token = node_write_report(n);
 }
 
+/* A thick volume's layer is zeroed behind its size as far as it reaches: one that reaches farther
+ * is another change (SAFETY 17). */
 static bool same_change(const struct change *c, enum node_task_kind kind,
                         const struct stack_spec *want)
 {
-    return c->kind == kind && c->spec.size == want->size && is_behind(&c->spec, want, 0);
+    return c->kind == kind && c->spec.size == want->size && is_behind(&c->spec, want, 0) &&
+           (!want->thick ||
+            stack_layer_bytes(&c->spec.layers[0]) == stack_layer_bytes(&want->layers[0]));
 }
 
 /* Is the volume in a state to be changed? */

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "agent/node_internal.h"
+#include "agent/stack_internal.h"
 #include "agent/stack_pv.h"
 #include "base/log.h"
 
@@ -163,13 +164,18 @@ static bool is_idle(const struct held *h)
     return h->step == HELD_OPEN && !change_runs(h) && !hold_runs(h) && h->space.token == 0;
 }
 
+/* A freeze that has begun writes out what its file system has, and may need a daemon for that. */
+static bool may_restart(const struct held *h)
+{
+    return is_idle(h) ||
+           (hold_freezes(h) && h->step == HELD_OPEN && !change_runs(h) && h->space.token == 0);
+}
+
 void held_go_on(struct node *n, struct held *h)
 {
-    bool idle = is_idle(h);
-
-    if (idle && h->close_wanted)
+    if (is_idle(h) && h->close_wanted)
         close_held(n, h); /* it copes with a daemon that died */
-    else if (idle && h->qsd_exited)
+    else if (h->qsd_exited && may_restart(h))
         held_start_restart(n, h);
     else
         space_advance(n, h);
@@ -391,6 +397,13 @@ struct opening {
     uint64_t speed; /* of a merge */
 };
 
+/* What a job formats or zeroes is as long as its layer. */
+static bool same_work(const struct stack_spec *a, const struct stack_spec *b)
+{
+    return a->size == b->size && a->n_layers == b->n_layers &&
+           stack_layer_bytes(&a->layers[0]) == stack_layer_bytes(&b->layers[0]);
+}
+
 /* The attachment is here already: joined, answered, or told why not. */
 static void open_again(struct node *n, struct held *h, uint64_t term, const struct uuid *command_id,
                        const struct stack_spec *spec)
@@ -399,6 +412,8 @@ static void open_again(struct node *n, struct held *h, uint64_t term, const stru
                    h->step == HELD_OPEN_REPORT;
     if (h->step == HELD_STUCK && h->mode == TABLE_MODE_JOB) {
         /* Formatting again is how a half-done format is healed; the same with merges. */
+        stack_spec_free(&h->spec);
+        stack_spec_copy(&h->spec, spec);
         h->may_stand = true;
         h->job.cancel = false;
         h->command_id = *command_id;
@@ -407,6 +422,9 @@ static void open_again(struct node *n, struct held *h, uint64_t term, const stru
     } else if (older_map(h, spec))
         held_send_result(n, command_id, LUNAR_E_STALE,
                          "a newer segment map of this layer is known here", "");
+    else if (opening && h->mode == TABLE_MODE_JOB && !same_work(&h->spec, spec))
+        held_send_result(n, command_id, LUNAR_E_BUSY,
+                         "a job on another size of the layer runs here; try again", "");
     else if (opening)
         h->command_id = *command_id;
     else if ((h->step == HELD_OPEN || h->step == HELD_RESTART_TASK) && !h->close_wanted)

@@ -6,7 +6,10 @@
  * Happy path: Suspend -> a task outside suspends the device -> the result tells the suspension's
  * own id -> an Overlay that names it is carried out -> its result says that the suspension stood
  * all the time -> the device is resumed. It is beside the volume's own step, which stays HELD_OPEN:
- * a detach and the restart of its daemon wait for its end, a growth does not.
+ * a detach and the restart of its daemon wait for its end, a growth does not. A freeze of a file
+ * system that has begun cannot be interrupted and may need the daemon, or the fence's, to write out
+ * what it has: a restart does not wait for it, nor does the fence's teardown; and a node has a few
+ * of them at most, so that there are threads for what they wait for.
  *
  * Failure modes: no Overlay comes: Resume ends it, or the deadline, which counts from the command's
  * arrival, and an Overlay that comes later is refused; the device is suspended only after the
@@ -22,10 +25,37 @@
 
 /* Of a command that tells none or a senseless one. */
 #define HOLD_MAX_MS 30000u
+/* Of the 64 threads that all pools of an agent share: the others are for the growths and restarts
+ * that a freeze may wait for. */
+#define FREEZES_MAX 16u
 
 bool hold_runs(const struct held *h)
 {
     return h->hold.step != HOLD_NONE;
+}
+
+bool hold_freezes(const struct held *h)
+{
+    return h->hold.step == HOLD_BEGINS && h->hold.task.freeze;
+}
+
+uint32_t node_freezes(const struct node *node)
+{
+    const struct held *h;
+    uint32_t n = 0;
+
+    TAILQ_FOREACH (h, &node->held, link)
+        n += hold_freezes(h);
+    return n;
+}
+
+void node_each_suspended(const struct node *node, void (*each)(const struct stack *stack))
+{
+    const struct held *h;
+
+    TAILQ_FOREACH (h, &node->held, link)
+        if (h->hold.step == HOLD_STANDS)
+            each(h->stack);
 }
 
 bool hold_stands(const struct held *h, const struct uuid *id)
@@ -74,6 +104,10 @@ void hold_command(struct node *n, const struct uuid *command_id, const Lunar__Su
 
     if (rc == 0 && h->change.step != CHANGE_NONE) /* a new size resumes the device */
         rc = error_set(&err, LUNAR_E_BUSY, "a change of it is under way here");
+    else if (rc == 0 && m->freeze && node_freezes(n) >= FREEZES_MAX && h->hold.step == HOLD_NONE)
+        rc = error_set(&err, LUNAR_E_FULL,
+                       "more than %u file systems of this node cannot be frozen at a time",
+                       FREEZES_MAX);
     if (rc < 0)
         held_send_result(n, command_id, rc, err.text, "");
     else if (h->hold.step == HOLD_NONE)

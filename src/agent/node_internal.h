@@ -174,6 +174,7 @@ void hold_command(struct node *n, const struct uuid *command_id, const Lunar__Su
 void hold_resume_command(struct node *n, const struct uuid *command_id, const Lunar__Resume *m);
 /* From before the device is suspended until after it is resumed. */
 bool hold_runs(const struct held *h);
+bool hold_freezes(const struct held *h); /* that has begun, and cannot be interrupted */
 bool hold_stands(const struct held *h, const struct uuid *id);
 void hold_end(struct node *n, struct held *h); /* if it stands */
 void hold_task_done(struct node *n, struct held *h, int rc, const struct error *err);

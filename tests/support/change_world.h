@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "agent/node.h"
+#include "agent/stack_internal.h"
 #include "support/test.h"
 
 #define TERM   5u
@@ -228,12 +229,13 @@ static inline void overlay(uint32_t n)
     overlay_with(&chain, n);
 }
 
-static inline void resize(uint64_t size)
+static inline void resize_with(uint64_t size, uint64_t layer_bytes)
 {
     Lunar__Command c = LUNAR__COMMAND__INIT;
     Lunar__Resize m = LUNAR__RESIZE__INIT;
     struct chain chain;
     make_chain(&chain, 1);
+    chain.segments[0].length = layer_bytes;
     m.volume_id = uuid_to_pb(&w.volume);
     m.attachment_id = uuid_to_pb(&w.attachment);
     m.size = size;
@@ -242,6 +244,11 @@ static inline void resize(uint64_t size)
     c.op_case = LUNAR__COMMAND__OP_RESIZE;
     c.resize = &m;
     command(&c);
+}
+
+static inline void resize(uint64_t size)
+{
+    resize_with(size, MIB);
 }
 
 static inline void detach(void)
@@ -255,6 +262,8 @@ static inline void detach(void)
     command(&c);
 }
 
+static bool thick;
+
 static inline void attach_command(void)
 {
     Lunar__Command c = LUNAR__COMMAND__INIT;
@@ -265,6 +274,7 @@ static inline void attach_command(void)
     m.attachment_id = uuid_to_pb(&w.attachment);
     m.name = (char *)(uintptr_t) "disk";
     m.size = MIB;
+    m.thick = thick;
     m.n_layers = 1;
     m.layers = chain.layer_pointers;
     c.op_case = LUNAR__COMMAND__OP_ATTACH;

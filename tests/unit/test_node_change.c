@@ -232,6 +232,27 @@ static void a_size_only_grows(void)
     CHECK_EQ(w.tasks[0]->spec->size, 2 * MIB);
 }
 
+/* The second one's layer reaches farther than what is being zeroed. */
+static void safety_17_the_end_of_one_zeroing_is_not_told_as_that_of_a_longer_one(void)
+{
+    thick = true;
+    begin();
+    thick = false;
+    resize_with(MIB, 2 * MIB);
+    report_ends(0);
+    resize_with(MIB, 2 * MIB); /* the same again joins */
+    CHECK_EQ(w.n_results, 0);
+    resize_with(MIB, 3 * MIB);
+    CHECK_EQ(w.n_results, 1);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    task_ends(0);
+    CHECK_EQ(w.n_results, 2);
+    resize_with(MIB, 3 * MIB);
+    report_ends(0);
+    CHECK_EQ(w.n_tasks, 1);
+    CHECK_EQ(stack_layer_bytes(&w.tasks[0]->spec->layers[0]), 3 * MIB);
+}
+
 static void a_change_of_a_fenced_node_ends_without_a_next_step(void)
 {
     begin();
@@ -391,6 +412,30 @@ static void a_detach_a_restart_and_a_size_wait_for_its_end(void)
     CHECK_EQ(w.code, 0);
 }
 
+/* It writes out what the file system has. */
+static void a_freeze_that_has_begun_may_need_another_daemon(void)
+{
+    begin();
+    suspend();
+    struct stack *stack = w.tasks[0]->stack;
+    CHECK_EQ(node_freezes(w.node), 1);
+    node_qsd_exited(w.node, stack);
+    CHECK_EQ(w.n_tasks, 2);
+    CHECK_EQ(w.tasks[1]->kind, NODE_TASK_RESTART);
+    task_ends(0); /* the freeze, first */
+    CHECK_EQ(node_freezes(w.node), 0);
+    time_passes(5000);
+    CHECK_EQ(w.n_tasks, 2);
+    CHECK_EQ(w.tasks[1]->kind, NODE_TASK_UNHOLD);
+    task_ends(0);
+    task_ends(0);
+    detach();
+    report_ends(0);
+    CHECK_EQ(w.tasks[0]->kind, NODE_TASK_DETACH);
+    task_ends(0);
+    report_ends(0);
+}
+
 static void a_fence_ends_with_it(void)
 {
     begin();
@@ -417,5 +462,7 @@ TEST_MAIN(TEST(safety_2_an_overlay_is_reported_before_anything_is_mapped),
           TEST(another_suspension_is_another_one),
           TEST(the_same_suspend_again_is_the_same_suspension),
           TEST(what_is_suspended_too_late_is_no_suspension),
-          TEST(a_detach_a_restart_and_a_size_wait_for_its_end), TEST(a_fence_ends_with_it),
+          TEST(a_detach_a_restart_and_a_size_wait_for_its_end), TEST(a_freeze_that_has_begun_may_need_another_daemon),
+          TEST(a_fence_ends_with_it),
+          TEST(safety_17_the_end_of_one_zeroing_is_not_told_as_that_of_a_longer_one),
           TEST(a_change_of_a_fenced_node_ends_without_a_next_step))
