@@ -368,16 +368,20 @@ void trim_step(struct leader *l, struct op *op, int rc, const struct error *err)
 void trim_begin(struct leader *l, const struct catalogue_layer *layer);
 /* Are extents of the layer, or of one of the volume's, being freed right now? */
 bool trim_frees(const struct leader *l, const struct catalogue_volume *v);
-/* They are about to be granted to somebody, by `op`: whatever was measured of them is void. */
-void trim_granted(struct leader *l, const struct op *op, const struct catalogue_layer *layers,
-                  uint32_t n);
+/* By another operation than `except`. */
+bool trim_frees_layer(const struct leader *l, const struct op *except,
+                      const struct catalogue_layer *layer);
+/* They are about to be granted to somebody, by `op`: whatever was measured of them is void. False:
+ * extents of one of them are being freed, it must not be. */
+bool trim_may_grant(struct leader *l, const struct op *op, const struct catalogue_layer *layers,
+                    uint32_t n);
 
 /* --- trim_idle.c --- */
 void trim_layers(struct leader *l); /* begins the next one in the background, if it is time */
 /* The least that it may be reduced to, whatever is in it; UINT64_MAX: it is not reduced. */
 uint64_t trim_floor(struct leader *l, const struct catalogue_layer *layer);
-/* Nobody has the layer, or may have it, or is about to. */
-bool trim_is_idle(struct leader *l, const struct catalogue_layer *layer);
+/* Nobody has the layer, or may have it, or is about to, or frees extents of it but `asks`. */
+bool trim_is_idle(struct leader *l, const struct catalogue_layer *layer, const struct op *asks);
 bool trim_is_worth(uint64_t size, uint64_t to);
 /* It has been open just now. */
 void trim_idle_reset(struct leader *l, const struct catalogue_layer *layer);

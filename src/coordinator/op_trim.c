@@ -11,10 +11,10 @@
  * Why nobody has the extents that others may be given at once (SAFETY 14): no grant names the
  * layer, of any node, in memory, which has what either copy or a report said at the takeover; one
  * whose erasure is under way counts. Every grant comes through grant_add or grant_prepend, which
- * tell us (trim_granted): then what was measured is void, for its new owner may have written behind
- * it, even if he is gone again. From the first commit on an attach of what stands on the layer is
- * refused as BUSY; merges do not begin. The node that measured has said that its map is gone, or is
- * proved dead.
+ * tell us (trim_may_grant): then what was measured is void, for its new owner may have written
+ * behind it, even if he is gone again. From the first commit on an attach of what stands on the
+ * layer is refused as BUSY; merges do not begin. The node that measured has said that its map is
+ * gone, or is proved dead.
  *
  * Why nobody comes with an old map: an agent maps under a grant that it finds on the LUN, with the
  * extents of the command for that attachment; a grant made later is told by the catalogue after the
@@ -28,7 +28,6 @@
  * either is right; the next leader has read it after the lease was its own. The node fails,
  * refuses or dies: the layer stays as it is. An end that cannot be is not believed.
  */
-#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,31 +51,39 @@ static bool frees(const struct op *op)
            (op->state == OP_STATE_COMMIT_GENERATION || op->state == OP_STATE_COMMIT_REDUCE);
 }
 
-bool trim_frees(const struct leader *l, const struct catalogue_volume *v)
+bool trim_frees_layer(const struct leader *l, const struct op *except,
+                      const struct catalogue_layer *layer)
 {
     const struct op *op;
 
     TAILQ_FOREACH (op, &l->ops, link)
-        for (uint32_t i = 0; frees(op) && i < v->n_layers; i++)
-            if (strcmp(v->layers[i].lv_name, op->name) == 0)
-                return true;
+        if (op != except && frees(op) && strcmp(layer->lv_name, op->name) == 0)
+            return true;
     return false;
 }
 
-void trim_granted(struct leader *l, const struct op *op, const struct catalogue_layer *layers,
-                  uint32_t n)
+bool trim_frees(const struct leader *l, const struct catalogue_volume *v)
+{
+    for (uint32_t i = 0; i < v->n_layers; i++)
+        if (trim_frees_layer(l, NULL, &v->layers[i]))
+            return true;
+    return false;
+}
+
+bool trim_may_grant(struct leader *l, const struct op *op, const struct catalogue_layer *layers,
+                    uint32_t n)
 {
     struct op *trim;
 
+    for (uint32_t i = 0; i < n; i++)
+        if (trim_frees_layer(l, op, &layers[i]))
+            return false;
     for (uint32_t i = 0; i < n && (!op || op->kind != OP_TRIM); i++)
         trim_idle_reset(l, &layers[i]);
     TAILQ_FOREACH (trim, &l->ops, link)
-        for (uint32_t i = 0; trim->kind == OP_TRIM && trim != op && i < n; i++) {
-            if (strcmp(layers[i].lv_name, trim->name) != 0)
-                continue;
-            assert(!frees(trim));
-            trim->active = true;
-        }
+        for (uint32_t i = 0; trim->kind == OP_TRIM && trim != op && i < n; i++)
+            trim->active |= strcmp(layers[i].lv_name, trim->name) == 0;
+    return true;
 }
 
 /* --- from layer to layer --- */
@@ -93,10 +100,10 @@ static const struct catalogue_layer *next_layer(struct leader *l, const struct o
     return NULL;
 }
 
-static bool may_shrink(struct leader *l, const struct catalogue_layer *layer)
+static bool may_shrink(struct leader *l, const struct op *op, const struct catalogue_layer *layer)
 {
     uint64_t floor = trim_floor(l, layer);
-    return floor < layer->size && trim_is_idle(l, layer);
+    return floor < layer->size && trim_is_idle(l, layer, op);
 }
 
 /* With the layer that the op names, or the first one below it that may get shorter. */
@@ -104,7 +111,7 @@ static void go_on(struct leader *l, struct op *op)
 {
     const struct catalogue_layer *layer = catalogue_layer_by_name(l->catalogue, op->name);
 
-    while (layer && !may_shrink(l, layer)) {
+    while (layer && !may_shrink(l, op, layer)) {
         layer = next_layer(l, op);
         if (layer)
             strcpy(op->name, layer->lv_name);
@@ -153,7 +160,7 @@ static void start_look(struct leader *l, struct op *op)
 {
     const struct catalogue_layer *layer = catalogue_layer_by_name(l->catalogue, op->name);
 
-    if (!layer || !may_shrink(l, layer)) {
+    if (!layer || !may_shrink(l, op, layer)) {
         end_layer(l, op);
         return;
     }
@@ -219,7 +226,7 @@ static void decide(struct leader *l, struct op *op)
         give_up(l, op);
         return;
     }
-    if (!layer || !may_shrink(l, layer)) {
+    if (!layer || !may_shrink(l, op, layer)) {
         end_layer(l, op);
         return;
     }
@@ -264,7 +271,7 @@ static void after_generation(struct leader *l, struct op *op, int rc, const stru
     char vg[POOL_NAME_SIZE + 6];
 
     if (!layer || layer->map_generation != op->map_generation || layer->size <= op->size ||
-        !may_shrink(l, layer)) {
+        !may_shrink(l, op, layer)) {
         op_fail(op, rc < 0 ? rc : LUNAR_E_INDETERMINATE, "%s",
                 rc < 0 ? err->text : "the layer is not as it was any more");
         give_up(l, op);
@@ -349,7 +356,7 @@ static int check(struct leader *l, const struct catalogue_volume *v, struct erro
                          "has open: detach it first",
                          v->name, node_name(l, host));
     if (e || catalogue_volume_is_new(v) || catalogue_volume_is_changing(v) ||
-        !trim_is_idle(l, catalogue_layer_by_name(l->catalogue, v->layers[0].lv_name)))
+        !trim_is_idle(l, catalogue_layer_by_name(l->catalogue, v->layers[0].lv_name), NULL))
         return error_set(err, LUNAR_E_BUSY,
                          "another operation on the volume is under way; try again");
     return 0;

@@ -399,11 +399,11 @@ bool grant_add(struct leader *l, struct op *op, enum table_mode mode,
     if (!n->has_grants)
         table_init(&n->grants, TABLE_GRANTS, op->host_id, &l->sb->pool_id);
     n->has_grants = true;
-    struct table_entry *e =
-        grant_has_room(l, op->host_id, 1, n_layers) ? table_add(&n->grants) : NULL;
+    if (!grant_has_room(l, op->host_id, 1, n_layers) || !trim_may_grant(l, op, layers, n_layers))
+        return false;
+    struct table_entry *e = table_add(&n->grants);
     if (!e)
         return false;
-    trim_granted(l, op, layers, n_layers);
     e->volume_id = op->volume_id;
     e->attachment_id = op->attachment_id;
     e->generation = n->self.generation;
@@ -429,9 +429,9 @@ bool grant_prepend(struct leader *l, uint32_t host, struct table_entry *e,
 {
     if (grant_names(e, layer))
         return true;
-    if (e->n_layers == TABLE_LAYERS_MAX || !grant_has_room(l, host, 0, 1))
+    if (e->n_layers == TABLE_LAYERS_MAX || !grant_has_room(l, host, 0, 1) ||
+        !trim_may_grant(l, NULL, layer, 1))
         return false;
-    trim_granted(l, NULL, layer, 1);
     memmove(e->layers + 1, e->layers, e->n_layers * sizeof *e->layers);
     name_layer(&e->layers[0], layer);
     e->n_layers++;

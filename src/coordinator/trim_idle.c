@@ -104,7 +104,7 @@ static bool merge_is_at(const struct leader *l, const struct op *op,
     return at != NULL;
 }
 
-bool trim_is_idle(struct leader *l, const struct catalogue_layer *layer)
+bool trim_is_idle(struct leader *l, const struct catalogue_layer *layer, const struct op *asks)
 {
     const struct op *op;
 
@@ -115,7 +115,7 @@ bool trim_is_idle(struct leader *l, const struct catalogue_layer *layer)
         if (op->kind == OP_MERGE && merge_is_at(l, op, layer))
             return false;
     }
-    return !grant_any_names(l, layer);
+    return !trim_frees_layer(l, asks, layer) && !grant_any_names(l, layer);
 }
 
 static void mark(struct leader *l, const struct table_entry *e, bool *used)
@@ -244,7 +244,7 @@ void trim_layers(struct leader *l)
         const struct trim_idle *idle = &l->idle[i];
         const struct catalogue_layer *layer = catalogue_layer_by_name(l->catalogue, idle->lv_name);
         if (idle->done || l->now_ms < idle->since_ms + l->trim_rest_ms || !layer ||
-            !trim_is_idle(l, layer))
+            !trim_is_idle(l, layer, NULL))
             continue;
         trim_begin(l, layer);
         pause_trims(l);

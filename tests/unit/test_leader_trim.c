@@ -348,6 +348,32 @@ static void a_volume_at_rest_is_trimmed_once(void)
     CHECK_EQ(w.lvm.seqno, seqno);
 }
 
+static void safety_14_nobody_measures_what_is_being_freed(void)
+{
+    struct waiter from = client();
+
+    idle_world();
+    for (int n = 0; w.measures == 0 && n < 20; n++) {
+        w.now += LEADER_RECONCILE_MS;
+        for (uint32_t h = 1; h <= 3; h++)
+            node_seen(h, w.generation[h] ? w.generation[h] : 1, 1, 0);
+        leader_tick(w.leader, w.now);
+        while (w.n_queue > 0 && w.queue[0].kind != P_COMMIT)
+            CHECK(outside_step());
+    }
+    CHECK_EQ(w.measures, 1);
+    for (int commits = 0; commits < 2; commits++) {
+        CHECK_EQ(w.queue[0].kind, P_COMMIT);
+        ask_trim(&from, &id);
+        CHECK_EQ(w.code, LUNAR_E_BUSY);
+        CHECK_EQ(n_grants(), 0);
+        outside_step();
+    }
+    settle();
+    CHECK_EQ(lv_of(&id, 0)->size, 192 * MIB);
+    CHECK_EQ(asked(ask_trim, &id), 0);
+}
+
 static void one_that_is_in_use_again_and_again_is_not(void)
 {
     idle_world();
@@ -459,6 +485,7 @@ TEST_MAIN(TEST(what_lies_behind_the_end_goes_back_to_the_pool), TEST(what_is_ope
           TEST(a_layer_that_another_volume_has_open_is_left_out),
           TEST(what_any_entry_names_after_a_takeover_is_left_out),
           TEST(a_commit_that_fails_leaves_what_was_there), TEST(a_volume_at_rest_is_trimmed_once),
+          TEST(safety_14_nobody_measures_what_is_being_freed),
           TEST(one_that_is_in_use_again_and_again_is_not),
           TEST(what_is_hardly_worth_it_is_measured_once_until_it_was_used),
           TEST(a_volume_that_cannot_get_smaller_is_not_looked_at),
