@@ -265,6 +265,8 @@ void change_command(struct node *n, uint64_t term, const struct uuid *command_id
     int rc = held_check_open(n, h, &err);
     if (rc == 0)
         rc = check_hold(h, &hold, overlay, &err);
+    if (rc == 0 && kind == NODE_TASK_RELINK && space_is_awaited(h))
+        rc = error_set(&err, LUNAR_E_BUSY, "it is being given space; try again");
     if (rc == 0)
         rc = take_wanted(h, command, &want, &err);
     if (rc == 0 && h->change.step != CHANGE_NONE) {

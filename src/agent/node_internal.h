@@ -193,6 +193,8 @@ void space_send(struct node *n, bool again); /* asks that are not sent yet; `aga
 bool space_asks(const struct node *n);       /* is an answer awaited that may come soon? */
 /* False: it is not one of growth. */
 bool space_answer(struct node *n, const struct uuid *id, const Lunar__Response *response);
+/* Writes may be waiting for it: what drains the disk would wait for them, and hold up the rest. */
+bool space_is_awaited(const struct held *h);
 bool space_task_done(struct node *n, struct node_task *task, int rc);
 /* node_relay.c */
 void relay_answer(struct node *n, const Lunar__Envelope *envelope);

@@ -209,6 +209,12 @@ bool space_task_done(struct node *n, struct node_task *task, int rc)
     return true;
 }
 
+bool space_is_awaited(const struct held *h)
+{
+    const struct space *s = &h->space;
+    return s->ask || s->wanted || s->grown || s->token;
+}
+
 /* --- answers --- */
 
 /* Why it cannot be the answer; NULL: it is. */

@@ -67,26 +67,30 @@ int stack_remove_strays(const struct stack_spec *spec, struct error *err)
 
 /* ---- the new chain ---- */
 
-/* Is it one new leaf on what stands, or what stands? */
+/* Is it one new leaf on what stands, or what stands? It may tell of layers between that do not
+ * stand any more: a relink that was cut short has dropped them here, and nobody else knows yet. */
 static int compare(const struct stack_spec *have, const struct stack_layer *layers, uint32_t n,
                    bool *ret_stands, struct error *err)
 {
-    uint32_t fresh = n == have->n_layers + 1 ? 1 : 0;
+    uint32_t fresh = n > 0 && !stack_layer_same(&layers[0], &have->layers[0]) ? 1 : 0;
+    uint32_t k = fresh;
 
     *ret_stands = !fresh;
-    if (have->thick || n > STACK_LAYERS_MAX || n < 2 || n != have->n_layers + fresh)
+    if (have->thick || n > STACK_LAYERS_MAX || n < 2 || n < have->n_layers + fresh)
         return error_set(err, LUNAR_E_STALE, "a chain of %" PRIu32 " layers over one of %" PRIu32,
                          n, have->n_layers);
-    for (uint32_t i = 0; i < have->n_layers; i++) {
-        const struct stack_layer *mine = &have->layers[i], *other = &layers[i + fresh];
-        if (!stack_layer_same(mine, other) || other->map_generation < mine->map_generation)
+    for (uint32_t i = 0; i < have->n_layers; i++, k++) {
+        const struct stack_layer *mine = &have->layers[i];
+        while (i > 0 && k < n && !stack_layer_same(mine, &layers[k]))
+            k++;
+        if (k >= n || !stack_layer_same(mine, &layers[k]) ||
+            layers[k].map_generation < mine->map_generation)
             return error_set(err, LUNAR_E_STALE,
-                             "layer %" PRIu32 " of the chain is not the one that stands",
-                             i + fresh);
+                             "layer %" PRIu32 " of what stands is not in the chain", i);
         if (fresh && stack_layer_same(mine, &layers[0]))
             return error_set(err, LUNAR_E_STALE, "the new leaf is in the chain already");
     }
-    return 0;
+    return k == n ? 0 : error_set(err, LUNAR_E_STALE, "a chain that goes on below what stands");
 }
 
 /* Puts the leaf in front. What stands keeps its own segments: a growth may be ahead of whoever made

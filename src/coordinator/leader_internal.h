@@ -419,6 +419,7 @@ struct growth_wait {
     const char *volume, *why;
 };
 void grow_waiting(const struct leader *l, struct growth_wait *ret);
+bool grow_is_awaited(const struct leader *l, const struct uuid *attachment_id);
 /* The volume's condition: why its writers wait; "" if they do not. */
 void grow_condition(const struct leader *l, const struct uuid *volume_id, char *ret, size_t size);
 

@@ -270,6 +270,16 @@ void grow_free_all(struct leader *l)
         end(l, TAILQ_FIRST(&l->growths));
 }
 
+bool grow_is_awaited(const struct leader *l, const struct uuid *attachment_id)
+{
+    const struct growth *g;
+
+    TAILQ_FOREACH (g, &l->growths, link)
+        if (uuid_equal(&g->attachment_id, attachment_id))
+            return true;
+    return false;
+}
+
 void grow_waiting(const struct leader *l, struct growth_wait *ret)
 {
     const struct growth *g;

@@ -69,10 +69,18 @@ static struct table_entry *entry_of(struct leader *l, const struct op *op)
     return grant_by_attachment(l, &op->volume_id, &op->attachment_id, &host);
 }
 
+/* Is it this life of the node whose grant it is that answers? */
+static bool is_of_this_life(const struct leader *l, uint32_t host, const struct table_entry *e)
+{
+    return l->nodes[host].self.generation == e->generation;
+}
+
 static bool may_be_asked(struct leader *l, uint32_t host, const struct table_entry *e,
                          const struct catalogue_volume *v)
 {
-    return e->mode == TABLE_MODE_ATTACH && e->term != TABLE_TERM_LEFT_OVER && v &&
+    /* The node drains the disk for it: a write that waits for space would make that long. */
+    return is_of_this_life(l, host, e) && !grow_is_awaited(l, &e->attachment_id) &&
+           e->mode == TABLE_MODE_ATTACH && e->term != TABLE_TERM_LEFT_OVER && v &&
            !catalogue_volume_is_new(v) && !catalogue_volume_is_deleting(v) &&
            !catalogue_volume_is_changing(v) && !op_by_volume(l, &e->volume_id) &&
            !life_is_over(l, host, e->generation) && node_usable(l, host);
@@ -113,7 +121,8 @@ static void after_node(struct leader *l, struct op *op, int rc, const struct err
 {
     struct table_entry *e = entry_of(l, op);
 
-    if (rc == LUNAR_E_NOT_FOUND)
+    /* Another life's says nothing of what the one before has mapped. */
+    if (rc == LUNAR_E_NOT_FOUND && e && is_of_this_life(l, op->host_id, e))
         rc = 0;
     if (rc < 0 || !e) {
         op_fail(op, rc < 0 ? rc : LUNAR_E_NOT_FOUND, "node '%s': %s", node_name(l, op->host_id),
