@@ -2,12 +2,13 @@
 """Snapshots of several volumes on several nodes at one instant, and of a mounted file system, on three nodes.
 
 A writer (order_writer.py) writes each number to a, then to b, both on node 1, then to c on node 2, so that of any instant
-a >= b >= c >= a - 1 holds; clones of the snapshots are read on node 3. Failure modes: a group that is no instant, a file system
-that is not thawed, or a writer that saw an error is a failed test; what becomes of a group whose coordinator, agent or node
-fails is tests/unit/test_leader_group.c's.
+a >= b >= c >= a - 1 holds; clones of the snapshots are read on node 3. Failure modes, each of which leaves all of a group
+or none, and nobody waiting beyond the deadline (SAFETY 21): the coordinator is killed, an agent is killed, a volume hangs,
+each at a moment at which one node stands still.
 """
 
 import json
+import time
 
 from harness import LONG, TOP, Cluster, expect, long_only, run_main, wait_for
 
@@ -16,6 +17,7 @@ NODES = {"a": 1, "b": 1, "c": 2}
 READER = 3
 PORT = 7100
 GROUPS = 6 if LONG else 2
+HOLD_S = 5  # LEADER_HOLD_MS; the agent looks each second
 device = {}
 
 
@@ -54,6 +56,45 @@ def acked():
 def goes_on():
     before = acked()
     wait_for("the writer to go on", lambda: acked() > before + 3, 30)
+
+
+def there(group):
+    """How many of its snapshots there are; all must be ready, and of one group."""
+    mine = [s for s in c.ctl(READER, "snapshot", "list")["snapshots"] if s["name"].startswith(f"{group}-")]
+    expect(all(s["state"] == "ready" for s in mine), f"{mine}")
+    expect(len({s["group"] for s in mine}) <= 1, f"{mine}")
+    return len(mine)
+
+
+def suspended(volume):
+    return f"cat /sys/dev/block/$(stat -Lc %Hr:%Lr {device[volume]})/dm/suspended"
+
+
+def begin_with_c_hanging(group):
+    """Starts a group and returns when a stands still; it goes on doing so, for c has a write in flight that does not end."""
+    c.x(2, "pkill -STOP -x qemu-storage-da")
+    client = c.spawn(READER, f"lunarctl -o json snapshot create {' '.join(pairs(group))}")
+    c.x(1, f"for i in $(seq 2000); do [ $({suspended('a')}) = 1 ] && exit 0; sleep 0.02; done; exit 1")
+    return client, time.monotonic()
+
+
+def expect_resumed(since):
+    wait_for("a to go on", lambda: c.x(1, suspended("a")).stdout.strip() == "0", HOLD_S + 5, pause=0.05)
+    took = time.monotonic() - since
+    expect(took < HOLD_S + 3, f"a stood still for {took:.1f} s")
+    return took
+
+
+def expect_all_or_none(group, client):
+    client.communicate(timeout=120)
+    done = client.returncode == 0
+    for n in (1, 2, 3):
+        wait_for("an end of it", lambda n=n: c.ctl(n, "status"), 30)
+    wait_for("all or none", lambda: there(group) == (3 if done else 0), 40)
+    if done:
+        expect_instant(group)
+    goes_on()
+    return "all" if done else "none"
 
 
 # --- tests ---
@@ -116,6 +157,33 @@ def a_mounted_file_system_is_frozen_and_thawed():
     c.ctl(2, "volume", "detach", "fs")
 
 
+def a_volume_that_hangs_lets_the_others_go_on_in_time():
+    client, since = begin_with_c_hanging("silent")
+    took = expect_resumed(since)
+    c.x(2, "pkill -CONT -x qemu-storage-da")
+    return f"{took:.1f} s; {expect_all_or_none('silent', client)}"
+
+
+def a_killed_coordinator_leaves_all_or_none_and_nobody_waiting():
+    leader, _ = c.leader()
+    client, since = begin_with_c_hanging("coord")
+    c.x(leader, "pkill -9 -x lunar-coordinat")
+    took = expect_resumed(since)
+    c.x(2, "pkill -CONT -x qemu-storage-da")
+    c.start_coordinator(leader)
+    return f"{took:.1f} s; {expect_all_or_none('coord', client)}"
+
+
+def a_killed_agent_leaves_all_or_none_and_nobody_waiting():
+    client, since = begin_with_c_hanging("agent")
+    c.x(1, "pkill -9 -x lunar-agent")
+    c.x(2, "pkill -CONT -x qemu-storage-da")  # so that its suspension succeeds, and node 1's, of before, must not count
+    c.start_agent(1)
+    took = expect_resumed(since)
+    c.wait_joined((1,))
+    return f"{took:.1f} s; {expect_all_or_none('agent', client)}"
+
+
 def nobody_saw_an_error_and_all_agrees():
     c.x(1, "touch /run/stop")
     out, _ = c.writer.communicate(timeout=60)
@@ -137,5 +205,8 @@ run_main(c, [
     snapshots_taken_one_after_the_other_are_no_instant,
     a_group_is_of_one_instant_under_its_writer,
     a_mounted_file_system_is_frozen_and_thawed,
+    a_volume_that_hangs_lets_the_others_go_on_in_time,
+    a_killed_coordinator_leaves_all_or_none_and_nobody_waiting,
+    a_killed_agent_leaves_all_or_none_and_nobody_waiting,
     nobody_saw_an_error_and_all_agrees,
 ])
