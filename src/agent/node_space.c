@@ -212,7 +212,7 @@ bool space_task_done(struct node *n, struct node_task *task, int rc)
 bool space_is_awaited(const struct held *h)
 {
     const struct space *s = &h->space;
-    return s->ask || s->wanted || s->grown || s->token;
+    return s->ask || s->grown || s->token;
 }
 
 /* --- answers --- */
