@@ -247,6 +247,16 @@ static void a_vhd_with_a_parent_is_refused(void)
     write_text(image, "image");
 }
 
+static bool holds(const char *path, const char *words)
+{
+    char text[32] = "";
+    FILE *f = fopen(path, "r");
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    if (f)
+        fclose(f);
+    return n == strlen(words) && strcmp(text, words) == 0;
+}
+
 static void an_export_reads_a_clone_and_names_the_file_when_it_is_whole(void)
 {
     struct agent a;
@@ -261,9 +271,15 @@ static void an_export_reads_a_clone_and_names_the_file_when_it_is_whole(void)
     unlink(target);
     CHECK_EQ(RAN(cmd_volume_export, "disk", target, "--format", "raw"), CLI_REFUSED);
     CHECK_STR(seen, "gcadx");
-    char partial[80];
-    snprintf(partial, sizeof partial, "%s.partial", target);
-    CHECK(access(target, F_OK) != 0 && access(partial, F_OK) != 0);
+    CHECK(access(target, F_OK) != 0);
+    char meanwhile[160];
+    snprintf(meanwhile, sizeof meanwhile, "echo bytes >\"$last\"; echo theirs >%s", target);
+    qemu_img(meanwhile);
+    CHECK_EQ(RAN(cmd_volume_export, "disk", target, "--format", "raw"), CLI_REFUSED);
+    CHECK(holds(target, "theirs\n"));
+    CHECK_EQ(RAN(cmd_volume_export, "disk", target, "--format", "raw", "--force"), CLI_OK);
+    CHECK(holds(target, "bytes\n"));
+    unlink(target);
     CHECK_EQ(RAN(cmd_volume_export, "disk", target, "--format", "vpc", "-c"), CLI_USAGE);
 }
 

@@ -3,15 +3,17 @@
  * `lunarctl volume export`: a volume's or a snapshot's bytes as a disk image.
  *
  * Happy path: a clone is made, which is what the source is at one instant, in use or not; it is
- * attached here, qemu-img writes FILE.partial from it, that is flushed and gets its name; the clone
- * is detached and deleted. A thick volume has no clones: it is attached itself, if nobody has it.
+ * attached here, qemu-img writes a file from it in a new folder FILE.partial-XXXXXX, which nobody
+ * else can enter, that is flushed and gets its name; the clone is detached and deleted. A thick
+ * volume has no clones: it is attached itself, if nobody has it.
  *
- * Failure modes: qemu-img fails, or a signal comes: FILE.partial and the clone are removed. This
- * command is killed: qemu-img dies with it; FILE.partial and a volume "export-of-NAME-..." are
- * left, the latter attached here: detach and delete it. The clone cannot be deleted: FILE is whole,
- * and the message says so.
+ * Failure modes: qemu-img fails, or a signal comes: the folder and the clone are removed. FILE has
+ * come to be meanwhile: it is left alone without --force. This command is killed: qemu-img dies
+ * with it; the folder and a volume "export-of-NAME-..." are left, the latter attached here: detach
+ * and delete it. The clone cannot be deleted: FILE is whole, and the message says so.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
 #include <limits.h>
@@ -34,8 +36,9 @@ struct exporting {
     bool snapshot, compress, force;
     char folder[PATH_MAX];
     char path[PATH_MAX + 256];
-    char partial[PATH_MAX + 272];
-    bool temporary; /* the volume is a clone of ours */
+    char holder[PATH_MAX + 272];  /* FILE.partial-XXXXXX, ours alone; "": not made */
+    char partial[PATH_MAX + 288]; /* in it */
+    bool temporary;               /* the volume is a clone of ours */
 };
 
 /* ---- the file ---- */
@@ -53,7 +56,6 @@ static int place(const char *file, struct exporting *x, struct error *err)
     if (strlen(name) > 240)
         return error_set(err, LUNAR_E_INVALID, "the file's name is too long");
     snprintf(x->path, sizeof x->path, "%s/%s", x->folder, name);
-    snprintf(x->partial, sizeof x->partial, "%s.partial", x->path);
     if (stat(x->path, &st) == 0 && !S_ISREG(st.st_mode))
         return error_set(err, LUNAR_E_INVALID, "%s is not a file", file);
     if (!x->force && access(x->path, F_OK) == 0)
@@ -61,13 +63,43 @@ static int place(const char *file, struct exporting *x, struct error *err)
     return 0;
 }
 
+static int make_holder(struct exporting *x, struct error *err)
+{
+    snprintf(x->holder, sizeof x->holder, "%s.partial-XXXXXX", x->path);
+    if (!mkdtemp(x->holder)) {
+        int rc = error_set(err, -errno, "cannot make %s: %s", x->holder, strerror(errno));
+        x->holder[0] = '\0';
+        return rc;
+    }
+    snprintf(x->partial, sizeof x->partial, "%s/image", x->holder);
+    return 0;
+}
+
+static void remove_holder(const struct exporting *x)
+{
+    if (!x->holder[0])
+        return;
+    unlink(x->partial);
+    rmdir(x->holder);
+}
+
+/* File systems that cannot do it in one step are asked before. */
+static int take_name(const struct exporting *x, struct error *err)
+{
+    int rc = renameat2(AT_FDCWD, x->partial, AT_FDCWD, x->path, x->force ? 0 : RENAME_NOREPLACE);
+
+    if (rc < 0 && errno == EINVAL && (x->force || access(x->path, F_OK) < 0))
+        rc = rename(x->partial, x->path);
+    return rc < 0 ? error_set(err, -errno, "cannot name it %s: %s", x->path, strerror(errno)) : 0;
+}
+
 /* It gets its name when all of it is on the disk. */
 static int publish(const struct exporting *x, struct error *err)
 {
     int rc = convert_sync(x->partial, err);
 
-    if (rc == 0 && rename(x->partial, x->path) < 0)
-        rc = error_set(err, -errno, "cannot rename %s: %s", x->partial, strerror(errno));
+    if (rc == 0)
+        rc = take_name(x, err);
     return rc < 0 ? rc : convert_sync(x->folder, err);
 }
 
@@ -78,7 +110,7 @@ static const char *creation_options(const struct exporting *x)
     return x->compress && strcmp(x->format, "vmdk") == 0 ? "subformat=streamOptimized" : NULL;
 }
 
-static int write_file(const struct cli *cli, const struct transfer *t, const struct exporting *x,
+static int write_file(const struct cli *cli, const struct transfer *t, struct exporting *x,
                       struct error *err)
 {
     const char *argv[20] = {"qemu-img", "convert", "-p", "-T",     "none",
@@ -92,11 +124,12 @@ static int write_file(const struct cli *cli, const struct transfer *t, const str
         argv[n++] = "-o";
         argv[n++] = options;
     }
+    umask(077); /* whoever may read the file may read the disk */
+    int rc = make_holder(x, err);
     argv[n++] = t->device;
     argv[n] = x->partial;
-    umask(077); /* whoever may read the file may read the disk */
-    unlink(x->partial);
-    int rc = convert_run(cli, argv, err);
+    if (rc == 0)
+        rc = convert_run(cli, argv, err);
     return rc < 0 ? rc : publish(x, err);
 }
 
@@ -161,7 +194,7 @@ static int close_source(struct transfer *t, const struct exporting *x, struct er
     return x->temporary ? transfer_delete(t, err) : transfer_detach(t, err);
 }
 
-static int export_volume(const struct cli *cli, struct transfer *t, const struct exporting *x)
+static int export_volume(const struct cli *cli, struct transfer *t, struct exporting *x)
 {
     struct error err = ERROR_INIT, why = ERROR_INIT;
 
@@ -172,8 +205,7 @@ static int export_volume(const struct cli *cli, struct transfer *t, const struct
         rc = write_file(cli, t, x, &err);
     whole = rc == 0;
     int closed = x->temporary || attached ? close_source(t, x, &why) : 0;
-    if (!whole)
-        unlink(x->partial);
+    remove_holder(x);
     if (closed < 0 && whole)
         rc = error_set(&err, closed, "%s is whole, but %s is left: %s", x->path,
                        x->temporary ? "a volume export-of-..." : "the attachment", why.text);

@@ -145,9 +145,7 @@ static const struct command commands[] = {
     {"volume", "export", "NAME FILE", "Write a volume or a snapshot to a disk image",
      "On this node, by qemu-img, from a clone that is made for it and deleted after it; so the "
      "volume may be\n"
-     "in use. A thick volume must be attached nowhere. FILE is there when it is whole, "
-     "FILE.partial "
-     "before.",
+     "in use. A thick volume must be attached nowhere. FILE is there when it is whole.",
      cmd_volume_export},
     {"volume", "tree", "", "Draw which layer stands on which",
      "Each chain from its bottom: what stands on a layer comes below it, indented where there are "
