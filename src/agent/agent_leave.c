@@ -24,8 +24,9 @@
 
 /* The page with the flag: one write. Without a LUN there is no clean leave. */
 #define LEAVE_PAGE_MS 5000
-/* A merge that runs here is cancelled, and takes away its daemon and its maps. */
-#define LEAVE_MERGE_MS 60000
+/* A merge that runs here is cancelled, and takes away its daemon and its maps; lunarctl waits for
+ * 60 s. */
+#define LEAVE_MERGE_MS 45000
 #define LEAVE_TICK_MS  20
 
 static void leave_run(struct worker_job *job)

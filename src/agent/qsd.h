@@ -116,8 +116,9 @@ struct qsd_job {
 };
 /* Copies what layers[0] holds into layers[1] (`writable` is 1) with a daemon of its own, which
  * exports nothing and dies with the calling thread; takes as long as it takes. 0: layers[1] shows
- * what both showed together, and that is flushed. LUNAR_E_BUSY: cancelled; LUNAR_E_INDETERMINATE:
- * the daemon may be writing still. Begun again after any failure, it copies all of it once more. */
+ * what both showed together, and that is flushed. LUNAR_E_BUSY: cancelled; LUNAR_E_NO_SPACE:
+ * layers[1] is full; LUNAR_E_UNSUPPORTED, _METADATA, _CORRUPT: never; LUNAR_E_INDETERMINATE: the
+ * daemon may be writing still. Begun again after any failure, it copies all of it once more. */
 int qsd_merge(const struct qsd_config *config, struct qsd_job *job, struct error *err);
 
 /* vdpa bus, by netlink or the `vdpa` tool. `ret_disk` is "/dev/vdX" found by the serial.

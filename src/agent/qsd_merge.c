@@ -22,9 +22,9 @@
  * instant.
  *
  * Failure modes: headers that do not fit each other: UNSUPPORTED or METADATA, nothing is started;
- * an I/O error ends the job with QEMU's words; the daemon does not answer or does not die:
- * INDETERMINATE, the caller takes its maps away; cancelled: BUSY. All of them leave the chain
- * reading as it did.
+ * an I/O error ends the job with QEMU's words, NO_SPACE where the lower layer is full; the daemon
+ * does not answer or does not die: INDETERMINATE, the caller takes its maps away; cancelled: BUSY.
+ * All of them leave the chain reading as it did.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -126,7 +126,10 @@ static int take_event(struct qmp *qmp, const json_t *event, struct qsd_job *job,
         return error_set(err, LUNAR_E_BUSY, "the merge was cancelled");
     if (strcmp(name, "BLOCK_JOB_COMPLETED") != 0)
         return 0;
-    return why ? error_set(err, -EIO, "the merge failed: %s", why) : 1;
+    if (why) /* QEMU's words are the system's */
+        return error_set(err, strcmp(why, strerror(ENOSPC)) == 0 ? LUNAR_E_NO_SPACE : -EIO,
+                         "the merge failed: %s", why);
+    return 1;
 }
 
 static int run_job(struct qmp *qmp, struct qsd_job *job, struct error *err)

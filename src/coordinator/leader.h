@@ -42,9 +42,9 @@
 #define LEADER_HOLD_MS 5000u
 /* Bytes per second that the merging of layers may take from the LUN: guests come first. */
 #define LEADER_MERGE_SPEED (64ull << 20)
-/* Pairs that could not be merged are left alone by this leader; so many, then the oldest is tried
- * again. */
-#define LEADER_MERGE_REFUSED_MAX 64u
+/* Pairs that could not be merged come last, or are left alone by this leader; so many, then the
+ * oldest is forgotten. */
+#define LEADER_MERGE_FAILED_MAX 64u
 /* Layers that leave an attached chain at a time: a daemon's nodes are told in one answer of at most
  * 1 MiB, and 256 layers with 16 opened twice come to 800 KB. */
 #define LEADER_RELINK_LAYERS_MAX 16u

@@ -185,6 +185,13 @@ struct growth;
 TAILQ_HEAD(growth_list, growth);
 struct group;
 TAILQ_HEAD(group_list, group);
+/* What is remembered of a pair of layers whose merge failed. */
+struct merge_failure {
+    char upper[32], lower[32];
+    uint64_t number; /* it was the n-th; 0: nothing is remembered here */
+    uint64_t room;   /* what the lower one was to get; 0: it was not enough */
+    bool refused;    /* for good */
+};
 
 struct leader {
     const struct superblock *sb;
@@ -211,9 +218,8 @@ struct leader {
     bool merges;
     uint64_t merge_speed;    /* bytes per second */
     uint32_t merge_failures; /* in a row */
-    char merge_refused[LEADER_MERGE_REFUSED_MAX]
-                      [32]; /* upper layers of pairs that failed, a ring */
-    uint32_t n_merge_refused;
+    struct merge_failure merge_failed[LEADER_MERGE_FAILED_MAX];
+    uint64_t n_merges_failed;
     uint64_t merge_not_before_ms;
     uint64_t relink_not_before_ms;
     uint32_t relink_looks;              /* left, at all grants although no layer is merged */
@@ -360,6 +366,8 @@ void detach_step(struct leader *l, struct op *op, int rc, const struct error *er
 /* --- op_merge.c --- */
 void merge_layers(struct leader *l); /* begins the next one, if there is one to be begun */
 void merge_step(struct leader *l, struct op *op, int rc, const struct error *err);
+/* What that layer holds is going into the one below it. */
+bool merge_takes(const struct leader *l, const struct catalogue_layer *layer);
 
 /* --- op_trim.c --- */
 void trim_request(struct leader *l, const struct waiter *w, const Lunar__VolumeTrim *m);

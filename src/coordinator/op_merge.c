@@ -18,7 +18,9 @@
  * any other left-over (leader.c), which cancels the job; then the pair is found again and copied
  * from the beginning; a marked Y goes on with what stands upon it. The node says BUSY: it is asked
  * again. It refuses, fails or dies: the next attempt comes after a pause, which doubles if the pair
- * may be the reason. The pool has not enough room for X: it waits.
+ * may be the reason, and other pairs have their turn first. The pool has not enough room for X: it
+ * waits. What X got was not enough, for attempts that were killed have left clusters in it that
+ * nothing refers to: it gets more, up to a bound; other failures give it nothing.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -63,11 +65,9 @@ static bool is_read_directly(const struct leader *l, const struct catalogue_laye
     return op_builds_upon(l, x);
 }
 
-static bool is_pair(const struct leader *l, const struct catalogue_layer *y,
-                    const struct catalogue_layer *x)
+static bool is_pair(const struct catalogue_layer *y, const struct catalogue_layer *x)
 {
-    return x && is_plain(y) && is_plain(x) && !y->merged && !x->merged && x->users == 1 &&
-           !is_read_directly(l, y, x);
+    return y && x && is_plain(y) && is_plain(x) && !x->merged && x->users == 1;
 }
 
 /* The largest virtual size of what stands on the layer: no more clusters than that are ever needed.
@@ -95,14 +95,65 @@ static uint64_t virtual_size(const struct catalogue *c, const struct catalogue_l
     return size;
 }
 
+static uint64_t most_for(const struct catalogue *c, const struct catalogue_layer *y)
+{
+    return catalogue_merged_max(virtual_size(c, y), c->extent_size);
+}
+
+/* --- what failed --- */
+
+static struct merge_failure *failure_of(struct leader *l, const struct catalogue_layer *y,
+                                        const struct catalogue_layer *x)
+{
+    for (uint32_t i = 0; i < LEADER_MERGE_FAILED_MAX; i++) {
+        struct merge_failure *f = &l->merge_failed[i];
+        if (f->number > 0 && strcmp(f->upper, y->lv_name) == 0 && strcmp(f->lower, x->lv_name) == 0)
+            return f;
+    }
+    return NULL;
+}
+
+static struct merge_failure *oldest_failure(struct leader *l)
+{
+    struct merge_failure *oldest = &l->merge_failed[0];
+
+    for (uint32_t i = 1; i < LEADER_MERGE_FAILED_MAX; i++)
+        if (l->merge_failed[i].number < oldest->number)
+            oldest = &l->merge_failed[i];
+    return oldest;
+}
+
+static void note_failure(struct leader *l, const struct op *op)
+{
+    const struct catalogue *c = l->catalogue;
+    const struct catalogue_layer *y = catalogue_layer_by_name(l->catalogue, op->name);
+    const struct catalogue_layer *x = y ? below(c, y) : NULL;
+    int code = op->error.code;
+
+    if (!x)
+        return;
+    bool full = code == LUNAR_E_NO_SPACE;
+    struct merge_failure *f = failure_of(l, y, x);
+    if (!f)
+        f = oldest_failure(l);
+    *f = (struct merge_failure){.number = ++l->n_merges_failed, .room = full ? 0 : op->size};
+    snprintf(f->upper, sizeof f->upper, "%s", y->lv_name);
+    snprintf(f->lower, sizeof f->lower, "%s", x->lv_name);
+    f->refused = code == LUNAR_E_UNSUPPORTED || code == LUNAR_E_METADATA ||
+                 code == LUNAR_E_CORRUPT || (full && x->size >= most_for(c, y));
+}
+
 /* What X needs at most; X's own size if that is enough. */
-static uint64_t room_for(const struct catalogue *c, const struct catalogue_layer *y,
+static uint64_t room_for(struct leader *l, const struct catalogue_layer *y,
                          const struct catalogue_layer *x)
 {
-    uint64_t most = catalogue_merged_max(virtual_size(c, y), c->extent_size);
+    const struct merge_failure *f = failure_of(l, y, x);
+    uint64_t most = most_for(l->catalogue, y);
     uint64_t both = x->size + y->size;
     uint64_t want = both < most ? both : most;
 
+    if (f && f->room > 0)
+        want = f->room; /* X has it, or most of it: nothing was wrong with that */
     return want > x->size ? want : x->size;
 }
 
@@ -117,21 +168,6 @@ static void pause_merges(struct leader *l)
     l->merge_not_before_ms = l->now_ms + ((uint64_t)MERGE_PAUSE_MS << shifts);
 }
 
-/* The node said that it cannot be done: another pair has its turn. */
-static void refuse(struct leader *l, const struct op *op)
-{
-    char *name = l->merge_refused[l->n_merge_refused++ % LEADER_MERGE_REFUSED_MAX];
-    snprintf(name, sizeof *l->merge_refused, "%.31s", op->name);
-}
-
-static bool was_refused(const struct leader *l, const struct catalogue_layer *y)
-{
-    for (uint32_t i = 0; i < LEADER_MERGE_REFUSED_MAX; i++)
-        if (strcmp(l->merge_refused[i], y->lv_name) == 0)
-            return true;
-    return false;
-}
-
 /* It says nothing about the pair. */
 static bool is_passing(int code)
 {
@@ -144,8 +180,7 @@ static void give_up(struct leader *l, struct op *op)
         l->merge_not_before_ms = l->now_ms + MERGE_PAUSE_MS;
     else
         pause_merges(l);
-    if (op->error.code == LUNAR_E_UNSUPPORTED || op->error.code == LUNAR_E_METADATA)
-        refuse(l, op);
+    note_failure(l, op);
     op_finish(l, op);
 }
 
@@ -156,7 +191,7 @@ static const struct catalogue_layer *pair(struct leader *l, struct op *op,
     const struct catalogue_layer *y = catalogue_layer_by_name(l->catalogue, op->name);
 
     *ret_x = y ? below(l->catalogue, y) : NULL;
-    if (y && *ret_x && is_plain(y) && is_plain(*ret_x) && (*ret_x)->users == 1)
+    if (is_pair(y, *ret_x))
         return y;
     op_fail(op, LUNAR_E_NOT_FOUND, "the layers are not as they were any more");
     op_finish(l, op);
@@ -327,7 +362,7 @@ static struct op *new_op(struct leader *l, const struct catalogue_layer *y)
 static void begin(struct leader *l, const struct catalogue_layer *y,
                   const struct catalogue_layer *x)
 {
-    uint64_t room = room_for(l->catalogue, y, x);
+    uint64_t room = room_for(l, y, x);
     struct catalogue_args args;
     char vg[POOL_NAME_SIZE + 6];
 
@@ -360,6 +395,55 @@ static bool is_at_it(const struct leader *l)
     return false;
 }
 
+bool merge_takes(const struct leader *l, const struct catalogue_layer *layer)
+{
+    const struct op *op;
+    TAILQ_FOREACH (op, &l->ops, link)
+        if (op->kind == OP_MERGE && strcmp(op->name, layer->lv_name) == 0)
+            return true;
+    return false;
+}
+
+/* Of each layer: how long the longest chain is that it is a part of. Free it. */
+static uint32_t *chain_lengths(const struct catalogue *c)
+{
+    uint32_t *lengths = calloc(c->n_layers + 1u, sizeof *lengths);
+
+    if (!lengths)
+        abort();
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        uint32_t length = c->layers[i].depth;
+        for (uint32_t k = i; c->layers[i].users == 0 && k != CATALOGUE_NO_LAYER;
+             k = c->layers[k].parent)
+            if (lengths[k] < length)
+                lengths[k] = length;
+    }
+    return lengths;
+}
+
+/* The upper layer of the pair that is next: of the longest chain, and those that failed last. */
+static const struct catalogue_layer *choose(struct leader *l)
+{
+    const struct catalogue *c = l->catalogue;
+    const struct catalogue_layer *best = NULL;
+    uint32_t *lengths = chain_lengths(c);
+    uint64_t most = 0;
+
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        const struct catalogue_layer *y = &c->layers[i], *x = below(c, y);
+        if (y->merged || !is_pair(y, x))
+            continue;
+        const struct merge_failure *f = failure_of(l, y, x);
+        uint64_t rank = f ? UINT64_MAX / 2 - f->number : UINT64_MAX / 2 + lengths[i];
+        if (rank > most && !(f && f->refused) && !is_read_directly(l, y, x)) {
+            best = y;
+            most = rank;
+        }
+    }
+    free(lengths);
+    return best;
+}
+
 void merge_layers(struct leader *l)
 {
     const struct catalogue *c = l->catalogue;
@@ -373,11 +457,7 @@ void merge_layers(struct leader *l)
         put_down(l, new_op(l, y), 0, NULL);
         return;
     }
-    for (uint32_t i = 0; i < c->n_layers; i++) {
-        const struct catalogue_layer *y = &c->layers[i], *x = below(c, y);
-        if (!is_pair(l, y, x) || was_refused(l, y))
-            continue;
-        begin(l, y, x);
-        return;
-    }
+    const struct catalogue_layer *y = choose(l);
+    if (y)
+        begin(l, y, below(c, y));
 }

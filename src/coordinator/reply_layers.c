@@ -142,9 +142,12 @@ static const char *role_text(const struct catalogue_layer *layer)
     }
 }
 
-static const char *state_text(const struct catalogue_layer *layer)
+/* A merged layer may be in the grant of a volume that was attached before; see verify_layers.c. */
+static const char *state_text(const struct leader *l, const struct catalogue_layer *layer)
 {
-    return layer->garbage || layer->deleting   ? "deleting"
+    return layer->merged                       ? "merged"
+           : merge_takes(l, layer)             ? "merging"
+           : layer->garbage || layer->deleting ? "deleting"
            : layer->is_new                     ? "new"
            : layer->role == CATALOGUE_FREEZING ? "freezing"
                                                : "";
@@ -163,7 +166,7 @@ static void fill_tree(struct leader *l, const struct names *names, uint32_t i,
         layer->parent == CATALOGUE_NO_LAYER ? "" : l->catalogue->layers[layer->parent].lv_name);
     out->m.allocated = layer->size;
     out->m.role = text(role_text(layer));
-    out->m.state = text(state_text(layer));
+    out->m.state = text(state_text(l, layer));
     out->m.volume = text(v ? v->name : "");
     out->m.snapshot = text(names->snapshots[i] ? names->snapshots[i]->name : "");
     const struct table_entry *e = v ? grant_find_attach(l, &v->id, &host) : NULL;

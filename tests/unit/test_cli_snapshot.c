@@ -114,22 +114,22 @@ static bool answer_pages(struct agent *a, int fd, const Lunar__Envelope *e)
     return true;
 }
 
-/* A snapshot with two leaves on it, one of them attached; and garbage beside it. */
+/* A snapshot with two leaves on it, one of them attached; and beside it garbage, and what is merged
+ * into that. */
 static bool answer_tree(struct agent *a, int fd, const Lunar__Envelope *e)
 {
     static const char *const text[][6] = {
         /* lv_name, parent, role, volume, snapshot, state */
-        {"v1.0", "", "snapshot", "", "be\"fore", ""},
-        {"v1.1", "v1.0", "leaf", "disk", "", ""},
-        {"v2.0", "v1.0", "leaf", "clone", "", "new"},
-        {"v3.0", "", "frozen", "", "", "deleting"},
+        {"v1.0", "", "snapshot", "", "be\"fore", ""},  {"v1.1", "v1.0", "leaf", "disk", "", ""},
+        {"v2.0", "v1.0", "leaf", "clone", "", "new"},  {"v3.0", "", "frozen", "", "", "deleting"},
+        {"v3.1", "v3.0", "frozen", "", "", "merging"},
     };
-    Lunar__TreeLayer layers[4], *list[4];
+    Lunar__TreeLayer layers[5], *list[5];
     Lunar__Attachment attachment = LUNAR__ATTACHMENT__INIT, *attachments[] = {&attachment};
     Lunar__Tree tree = LUNAR__TREE__INIT;
     Lunar__Response r = LUNAR__RESPONSE__INIT;
     (void)a;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         char *const *t = (char *const *)(uintptr_t)text[i];
         list[i] = &layers[i];
         lunar__tree_layer__init(list[i]);
@@ -140,7 +140,7 @@ static bool answer_tree(struct agent *a, int fd, const Lunar__Envelope *e)
     attachment.node = (char *)(uintptr_t) "node-b";
     layers[1].attachments = attachments;
     layers[1].n_attachments = 1;
-    tree.n_layers = 4;
+    tree.n_layers = 5;
     tree.layers = list;
     r.op_case = LUNAR__RESPONSE__OP_TREE;
     r.tree = &tree;
@@ -276,7 +276,8 @@ static void the_tree_is_drawn_from_the_bottom_and_indented_where_it_forks(void)
                    "├─ volume disk  128 MiB  v1.1  on node-b\n"
                    "└─ volume clone  128 MiB  v2.0  new\n"
                    "\n"
-                   "frozen  128 MiB  v3.0  deleting\n");
+                   "frozen  128 MiB  v3.0  deleting\n"
+                   "frozen  128 MiB  v3.1  merging into v3.0\n");
     agent_free(&a);
 }
 

@@ -156,6 +156,85 @@ static void layers_and_grants_must_agree(void)
     CHECK_STR(found_kinds(), "grant-of-another-chain");
 }
 
+/* The snapshot's layer, the leaf on it, and between them in the grant, once, one merged into the
+ * former. */
+static void with_a_merged_layer(void)
+{
+    with_layers();
+    n_layers = 3;
+    layer_init(2, "v00000000000000aa.2", "v00000000000000aa.0", "frozen");
+    layers[2].state = (char *)(uintptr_t) "merged";
+    for (int copy = 0; copy < 2; copy++) {
+        struct table_entry *e = &hosts[0].grants[copy].entries[0];
+        e->n_layers = 3;
+        e->layers[2] = e->layers[1];
+        e->layers[1] = (struct table_layer){0xaa, 2, 1};
+    }
+}
+
+static void swap_layers(int one, int two)
+{
+    for (int copy = 0; copy < 2; copy++) {
+        struct table_layer *named = hosts[0].grants[copy].entries[0].layers;
+        struct table_layer before = named[one];
+        named[one] = named[two];
+        named[two] = before;
+    }
+}
+
+static void what_was_attached_before_a_merge_keeps_the_merged_layer(void)
+{
+    with_a_merged_layer();
+    CHECK_STR(found_kinds(), "");
+    layers[2].state = (char *)(uintptr_t) ""; /* merged ones alone */
+    CHECK_STR(found_kinds(), "grant-of-another-chain");
+    with_a_merged_layer();
+    swap_layers(0, 1); /* the leaf is never merged */
+    CHECK_STR(found_kinds(), "grant-of-another-chain");
+    with_a_merged_layer();
+    swap_layers(1, 2); /* into what, then? */
+    CHECK_STR(found_kinds(), "grant-of-another-chain");
+    with_a_merged_layer();
+    hosts[0].grants[0].entries[0].n_layers = hosts[0].grants[1].entries[0].n_layers = 2;
+    CHECK_STR(found_kinds(), "grant-of-another-chain");
+}
+
+static void a_merged_layer_that_nobody_has_any_more_is_a_finding(void)
+{
+    with_layers();
+    n_layers = 3;
+    layer_init(2, "v00000000000000aa.2", "v00000000000000aa.0", "frozen");
+    layers[2].state = (char *)(uintptr_t) "merged";
+    CHECK_STR(found_kinds(), "layer-left");
+    layers[1].parent = layers[2].lv_name; /* not put down yet: the coordinator is at it */
+    CHECK_STR(found_kinds(), "grant-of-another-chain");
+}
+
+static void a_merge_that_runs_has_a_grant_of_no_volume(void)
+{
+    static const struct uuid job = {{0xcc, 1}};
+    with_layers();
+    n_layers = 3;
+    layer_init(2, "v00000000000000aa.2", "v00000000000000aa.0", "frozen");
+    layers[2].state = (char *)(uintptr_t) "merging";
+    for (int copy = 0; copy < 2; copy++) {
+        struct table_entry *e = table_add(&hosts[1].grants[copy]);
+        e->volume_id = e->attachment_id = job;
+        e->generation = 3;
+        e->term = 7;
+        e->mode = TABLE_MODE_JOB;
+        e->n_layers = 2;
+        e->layers[0] = (struct table_layer){0xaa, 2, 1};
+        e->layers[1] = (struct table_layer){0xaa, 0, 1};
+    }
+    CHECK_STR(found_kinds(), "");
+    layers[2].state = (char *)(uintptr_t) "";
+    CHECK_STR(found_kinds(), "grant-without-volume");
+    layers[2].state = (char *)(uintptr_t) "merging";
+    hosts[1].grants[0].entries[0].mode = hosts[1].grants[1].entries[0].mode = TABLE_MODE_ATTACH;
+    CHECK(strstr(found_kinds(), "grant-without-volume"));
+}
+
 static void what_is_half_made_or_written_below_is_found(void)
 {
     static const char *const states[][2] = {
@@ -369,6 +448,9 @@ static void what_is_gone_at_the_second_look_was_under_way(void)
 }
 
 TEST_MAIN(TEST(a_pool_at_rest_is_clean), TEST(layers_and_grants_must_agree),
+          TEST(what_was_attached_before_a_merge_keeps_the_merged_layer),
+          TEST(a_merged_layer_that_nobody_has_any_more_is_a_finding),
+          TEST(a_merge_that_runs_has_a_grant_of_no_volume),
           TEST(what_is_half_made_or_written_below_is_found), TEST(grants_and_catalogue_must_agree),
           TEST(copies_of_the_grants_must_agree), TEST(reports_and_grants_must_agree),
           TEST(what_stands_must_be_reported_and_what_is_reported_must_stand),

@@ -84,6 +84,53 @@ static void two_plain_layers_become_one(void)
     CHECK_EQ(w.code, 0);
 }
 
+/* What `lunarctl volume tree` says of the layer; "gone" if it is not there. */
+static const char *state_of(uint32_t index)
+{
+    static char state[16];
+    char name[32];
+    struct waiter from = client();
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__TreeGet m = LUNAR__TREE_GET__INIT;
+
+    r.op_case = LUNAR__REQUEST__OP_TREE_GET;
+    r.tree_get = &m;
+    ask(&from, &r);
+    snprintf(name, sizeof name, "v%016llx.%u", (unsigned long long)uuid_short(&id), index);
+    for (size_t i = 0; i < w.answer->response->tree->n_layers; i++) {
+        const Lunar__TreeLayer *layer = w.answer->response->tree->layers[i];
+        if (strcmp(layer->lv_name, name) != 0)
+            continue;
+        snprintf(state, sizeof state, "%s", layer->state);
+        return state;
+    }
+    return "gone";
+}
+
+static void the_tree_tells_what_is_merged_and_what_was(void)
+{
+    world_reset();
+    w.merge_error = LUNAR_E_EXEC;
+    two_plain(true);
+    CHECK_STR(state_of(1), "");
+    w.merge_error = 0;
+    w.silent_node = 1;
+    w.now += 40000;
+    ticks(1);
+    CHECK_STR(state_of(1), "merging");
+    CHECK_STR(state_of(0), "");
+    w.silent_node = 0;
+    node_seen(1, 1, 2, 0); /* it is asked again */
+    settle();
+    CHECK_EQ(w.merges, 1);
+    CHECK_STR(state_of(1), "merged"); /* its grant names it still */
+    struct waiter from = client();
+    ask_detach(&from, &id);
+    settle();
+    ticks(1);
+    CHECK_STR(state_of(1), "gone");
+}
+
 /* The node keeps the chain that it opened; what it has is not removed, and it goes on being told of
  * it. */
 static void layers_of_an_attached_volume_are_merged_under_it(void)
@@ -255,6 +302,94 @@ static void who_comes_while_the_layer_gets_room_is_seen(void)
     CHECK_EQ(layers_of(&id), 3);
 }
 
+static uint64_t lower_size(void)
+{
+    struct catalogue *c = fake_lvm_catalogue(&w.lvm);
+    const struct catalogue_layer *x = catalogue_layer_by_id(c, uuid_short(&id), 0);
+    uint64_t size = x ? x->size : 0;
+    catalogue_free(c);
+    free(c);
+    return size;
+}
+
+static void attempts_that_fail_do_not_make_the_layer_ever_longer(void)
+{
+    world_reset();
+    w.merge_error = LUNAR_E_EXEC;
+    two_plain(false);
+    uint64_t size = lower_size();
+    CHECK_EQ(size, 2 * CATALOGUE_THIN_START);
+    uint64_t seqno = w.lvm.seqno;
+    ticks(100);
+    CHECK_EQ(lower_size(), size);
+    CHECK_EQ(w.lvm.seqno, seqno); /* nor are there commits that change nothing */
+    w.merge_error = 0;
+    ticks(200);
+    CHECK_EQ(w.merges, 1);
+    CHECK_EQ(lower_size(), size);
+}
+
+static void a_layer_that_was_full_gets_more_up_to_a_bound(void)
+{
+    world_reset();
+    w.merge_error = LUNAR_E_NO_SPACE;
+    two_plain(false);
+    uint64_t most = catalogue_merged_max(1ull << 30, w.leader->catalogue->extent_size);
+    ticks(2); /* the first pause is one of three */
+    CHECK_EQ(lower_size(), 2 * CATALOGUE_THIN_START);
+    ticks(1);
+    CHECK_EQ(lower_size(), 3 * CATALOGUE_THIN_START);
+    ticks(4000);
+    CHECK_EQ(lower_size(), most);
+    w.merge_error = 0;
+    ticks(400);
+    CHECK_EQ(w.merges, 0); /* it is not the room that is missing */
+}
+
+static void with_pair(const struct uuid *volume, int n_snapshots, char first)
+{
+    struct uuid s[8];
+
+    for (int i = 0; i < n_snapshots; i++)
+        s[i] = snapshot_of(volume, (char[]){(char)(first + i), 0});
+    CHECK_EQ(asked(ask_unsnap, &s[0]), 0);
+    CHECK_EQ(asked(ask_unsnap, &s[1]), 0);
+}
+
+static void the_longest_chain_is_first_and_what_failed_is_last(void)
+{
+    struct uuid one, two, longer, shorter;
+
+    world_reset();
+    w.leader->merges = false;
+    one = made("one");
+    two = made("two");
+    longer = uuid_short(&one) > uuid_short(&two) ? one : two; /* not by its place in the list */
+    shorter = uuid_short(&one) > uuid_short(&two) ? two : one;
+    with_pair(&longer, 5, 'a');
+    with_pair(&shorter, 3, 'k');
+    w.merge_error = LUNAR_E_EXEC;
+    elect();
+    settle();
+    id = longer;
+    CHECK_EQ(lower_size(), 2 * CATALOGUE_THIN_START); /* it was tried */
+    id = shorter;
+    CHECK_EQ(lower_size(), CATALOGUE_THIN_START);
+    w.merge_error = 0;
+    for (int n = 0; w.merges == 0 && n < 100; n++) {
+        w.now += 1000;
+        for (uint32_t h = 1; h <= 3; h++)
+            node_seen(h, 1, 1, 0);
+        leader_tick(w.leader, w.now);
+        while (w.merges == 0 && outside_step())
+            ;
+    }
+    CHECK_STR(state_of(1), "merging");
+    ticks(1);
+    CHECK_EQ(layers_of(&longer), 5);
+    CHECK_EQ(layers_of(&shorter), 3);
+}
+
 /* Another operation's grant write has failed, and the node has begun a new run. */
 static void a_command_is_sent_again_behind_the_grants(void)
 {
@@ -324,7 +459,8 @@ static void a_leader_lost_after_any_step_is_made_good_by_the_next(void)
     }
 }
 
-TEST_MAIN(TEST(two_plain_layers_become_one), TEST(layers_of_an_attached_volume_are_merged_under_it),
+TEST_MAIN(TEST(two_plain_layers_become_one), TEST(the_tree_tells_what_is_merged_and_what_was),
+          TEST(layers_of_an_attached_volume_are_merged_under_it),
           TEST(who_reads_the_lower_one_alone_keeps_it_as_it_is),
           TEST(what_has_a_name_or_another_user_is_left_alone),
           TEST(a_node_that_fails_is_asked_again_after_a_pause),
@@ -332,5 +468,8 @@ TEST_MAIN(TEST(two_plain_layers_become_one), TEST(layers_of_an_attached_volume_a
           TEST(a_node_that_is_busy_is_asked_again),
           TEST(a_node_that_has_no_time_is_no_failure_of_the_pair),
           TEST(who_comes_while_the_layer_gets_room_is_seen),
+          TEST(attempts_that_fail_do_not_make_the_layer_ever_longer),
+          TEST(a_layer_that_was_full_gets_more_up_to_a_bound),
+          TEST(the_longest_chain_is_first_and_what_failed_is_last),
           TEST(a_command_is_sent_again_behind_the_grants),
           TEST(a_leader_lost_after_any_step_is_made_good_by_the_next))

@@ -77,12 +77,14 @@ static void print_layer(const json_t *layer, const char *prefix)
 {
     char what[300], size[SIZE_TEXT_SIZE];
     const char *state = js_get_text(layer, "state");
+    bool into = strcmp(state, "merging") == 0 || strcmp(state, "merged") == 0;
     size_t i;
     json_t *a;
 
     what_it_is(layer, what);
-    printf("%s%s  %s  %s%s%s", prefix, what, size_format(js_get_u64(layer, "allocated"), size),
-           js_get_text(layer, "lv_name"), *state ? "  " : "", state);
+    printf("%s%s  %s  %s%s%s%s%s", prefix, what, size_format(js_get_u64(layer, "allocated"), size),
+           js_get_text(layer, "lv_name"), *state ? "  " : "", state, into ? " into " : "",
+           into ? js_get_text(layer, "parent") : "");
     json_array_foreach(json_object_get(layer, "attachments"), i, a)
         printf("  on %s", js_get_text(a, "node"));
     printf("\n");

@@ -154,11 +154,11 @@ static void check_grant(const struct verify_context *c, const struct verify_host
     const Lunar__Volume *v = volume_of(c->facts, &e->volume_id);
     bool job = e->mode == TABLE_MODE_JOB;
 
-    if (!v)
+    if (!v && !verify_is_merge(c, e))
         verify_found(c, "grant-without-volume", h, &e->volume_id,
                      "the coordinator erases it once the node has confirmed; see its log",
                      "it is granted a volume that the catalogue does not have");
-    else if (!in_memory(v, h->host_id, &e->attachment_id))
+    if (v && !in_memory(v, h->host_id, &e->attachment_id))
         verify_found(c, "grant-not-in-memory", h, &e->volume_id,
                      "let the coordinator resign: its successor reads all grants anew",
                      "the LUN grants it what the coordinator does not know of");

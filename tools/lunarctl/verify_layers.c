@@ -2,7 +2,8 @@
 /*
  * What must agree about layers and snapshots in a pool at rest: nothing is half-made, what somebody
  * writes nobody else stands upon (SAFETY 15), and a grant names the very chain that the tags say
- * (SAFETY 16). Pure; a part of verify_findings.c.
+ * (SAFETY 16), or that they said before layers of it were merged: a volume keeps those that it was
+ * attached with. Pure; a part of verify_findings.c.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -42,6 +43,45 @@ static bool is_new(const Lunar__TreeLayer *layer)
     return strcmp(layer->state, "new") == 0;
 }
 
+static bool is_merged(const Lunar__TreeLayer *layer)
+{
+    return layer && strcmp(layer->state, "merged") == 0;
+}
+
+static void lv_name_of(const struct table_layer *layer, char ret[40])
+{
+    snprintf(ret, 40, "v%016" PRIx64 ".%" PRIu32, layer->volume_short, layer->index);
+}
+
+static bool table_names(const struct table *t, const char *lv_name)
+{
+    char name[40];
+
+    for (uint32_t i = 0; i < t->n_entries; i++)
+        for (uint32_t k = 0; k < t->entries[i].n_layers; k++) {
+            lv_name_of(&t->entries[i].layers[k], name);
+            if (strcmp(name, lv_name) == 0)
+                return true;
+        }
+    return false;
+}
+
+/* Somebody has it, or stands on it; one that cannot be looked at may. */
+static bool is_needed(const struct verify_facts *f, const Lunar__TreeLayer *layer)
+{
+    for (size_t i = 0; i < f->n_hosts; i++)
+        for (int copy = 0; copy < 2; copy++)
+            if ((f->hosts[i].grants_rc[copy] < 0 &&
+                 f->hosts[i].grants_rc[copy] != LUNAR_E_NOT_FOUND) ||
+                (f->hosts[i].grants_rc[copy] == 0 &&
+                 table_names(&f->hosts[i].grants[copy], layer->lv_name)))
+                return true;
+    for (size_t i = 0; i < f->n_layers; i++)
+        if (strcmp(f->layers[i]->parent, layer->lv_name) == 0)
+            return true;
+    return false;
+}
+
 static void check_state(const struct verify_context *c, const Lunar__TreeLayer *layer)
 {
     if (is_new(layer))
@@ -54,7 +94,8 @@ static void check_state(const struct verify_context *c, const Lunar__TreeLayer *
                      "see the log of the agent that has the volume; detaching it completes the "
                      "snapshot",
                      "layer %s is being frozen: its writer has not switched yet", layer->lv_name);
-    else if (strcmp(layer->state, "deleting") == 0)
+    else if (strcmp(layer->state, "deleting") == 0 ||
+             (is_merged(layer) && !is_needed(c->facts, layer)))
         verify_found(c, "layer-left", NULL, NULL,
                      "it goes when no grant names it any more; see the coordinator's log",
                      "nobody needs layer %s, and it is still there", layer->lv_name);
@@ -86,6 +127,19 @@ void verify_layers(const struct verify_context *c)
     }
 }
 
+bool verify_is_merge(const struct verify_context *c, const struct table_entry *e)
+{
+    char upper[40], lower[40];
+
+    if (e->mode != TABLE_MODE_JOB || e->n_layers < 2)
+        return false;
+    lv_name_of(&e->layers[0], upper);
+    lv_name_of(&e->layers[1], lower);
+    const Lunar__TreeLayer *layer = layer_of(c->facts, upper);
+    return layer && strcmp(layer->state, "merging") == 0 && strcmp(layer->parent, lower) == 0;
+}
+
+/* Between two layers of the chain there may be merged ones, which show what the lower one shows. */
 void verify_chain(const struct verify_context *c, const struct verify_host *h,
                   const struct table_entry *e, const Lunar__Volume *v)
 {
@@ -96,11 +150,11 @@ void verify_chain(const struct verify_context *c, const struct verify_host *h,
     if (c->facts->n_layers == 0 || e->mode != TABLE_MODE_ATTACH)
         return;
     for (; layer && i < e->n_layers; i++) {
-        snprintf(name, sizeof name, "v%016" PRIx64 ".%" PRIu32, e->layers[i].volume_short,
-                 e->layers[i].index);
-        if (strcmp(name, layer->lv_name) != 0)
+        lv_name_of(&e->layers[i], name);
+        if (strcmp(name, layer->lv_name) == 0)
+            layer = layer_of(c->facts, layer->parent);
+        else if (i == 0 || !is_merged(layer_of(c->facts, name)))
             break;
-        layer = layer_of(c->facts, layer->parent);
     }
     if (layer || i < e->n_layers)
         verify_found(c, "grant-of-another-chain", h, &e->volume_id,
