@@ -7,6 +7,7 @@
  * from the LUN itself.
  */
 #include <assert.h>
+#include <stdatomic.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,6 +110,24 @@ static int change_chain(struct task_job *j, const struct stack_life *life)
                   : change(j->a->root, life, j->task->stack, spec->layers, spec->n_layers, &j->err);
 }
 
+/* Of the 64 threads that all pools of this process share so many may be in a freeze, which ends
+ * when its file system has written out what it has: the others are for the growths and restarts
+ * that this may wait for. */
+#define FREEZES_MAX 16
+
+static int hold(const struct node_task *t, struct error *err)
+{
+    static atomic_int freezes;
+    bool one_more = t->freeze && atomic_fetch_add(&freezes, 1) >= FREEZES_MAX;
+    int rc = one_more ? error_set(err, LUNAR_E_FULL,
+                                  "no more than %d file systems are frozen at a time", FREEZES_MAX)
+                      : stack_hold(t->stack, t->freeze, (int)t->deadline_ms, err);
+
+    if (t->freeze)
+        atomic_fetch_sub(&freezes, 1);
+    return rc;
+}
+
 static void task_run(uv_work_t *work)
 {
     struct task_job *j = work->data;
@@ -157,7 +176,7 @@ static void task_run(uv_work_t *work)
             j->rc = stack_zero_behind(&life, t->spec, &j->err);
         break;
     case NODE_TASK_HOLD:
-        j->rc = stack_hold(t->stack, t->freeze, (int)t->deadline_ms, &j->err);
+        j->rc = hold(t, &j->err);
         break;
     case NODE_TASK_UNHOLD:
         j->rc = stack_unhold(t->stack, &j->err);

@@ -8,8 +8,8 @@
  * all the time -> the device is resumed. It is beside the volume's own step, which stays HELD_OPEN:
  * a detach and the restart of its daemon wait for its end, a growth does not. A freeze of a file
  * system that has begun cannot be interrupted and may need the daemon, or the fence's, to write out
- * what it has: a restart does not wait for it, nor does the fence's teardown; and a node has a few
- * of them at most, so that there are threads for what they wait for.
+ * what it has: a restart does not wait for it, nor does the fence's teardown; and there are never
+ * so many of them that no thread is left for what they wait for (agent_io.c).
  *
  * Failure modes: no Overlay comes: Resume ends it, or the deadline, which counts from the command's
  * arrival, and an Overlay that comes later is refused; the device is suspended only after the
@@ -25,9 +25,6 @@
 
 /* Of a command that tells none or a senseless one. */
 #define HOLD_MAX_MS 30000u
-/* Of the 64 threads that all pools of an agent share: the others are for the growths and restarts
- * that a freeze may wait for. */
-#define FREEZES_MAX 16u
 
 bool hold_runs(const struct held *h)
 {
@@ -104,10 +101,6 @@ void hold_command(struct node *n, const struct uuid *command_id, const Lunar__Su
 
     if (rc == 0 && h->change.step != CHANGE_NONE) /* a new size resumes the device */
         rc = error_set(&err, LUNAR_E_BUSY, "a change of it is under way here");
-    else if (rc == 0 && m->freeze && node_freezes(n) >= FREEZES_MAX && h->hold.step == HOLD_NONE)
-        rc = error_set(&err, LUNAR_E_FULL,
-                       "more than %u file systems of this node cannot be frozen at a time",
-                       FREEZES_MAX);
     if (rc < 0)
         held_send_result(n, command_id, rc, err.text, "");
     else if (h->hold.step == HOLD_NONE)

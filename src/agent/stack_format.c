@@ -92,6 +92,17 @@ static int make_qcow2(const char *path, uint64_t size, struct error *err)
     return rc < 0 ? rc : helper_call(stack_flush_device, path, CREATE_DEADLINE_MS, err);
 }
 
+int stack_job_end(const char *name, int rc, struct error *err)
+{
+    struct error why = ERROR_INIT;
+
+    if (dm_wipe_and_remove(name, &why) < 0)
+        return error_set(err, LUNAR_E_INDETERMINATE, "its map %s stands: %s", name, why.text);
+    if (rc == LUNAR_E_INDETERMINATE && err)
+        err->code = LUNAR_E_TIMEOUT; /* the map is gone: nothing can take effect any more */
+    return rc == LUNAR_E_INDETERMINATE ? LUNAR_E_TIMEOUT : rc;
+}
+
 typedef int write_bytes(const struct stack_spec *spec, const char *path, struct error *err);
 
 static int write_layer(const struct stack_spec *spec, const char *path, struct error *err)
@@ -127,16 +138,11 @@ static int write_mapped(const struct stack_spec *spec, const char *name, write_b
                         struct error *err)
 {
     char path[32];
-    struct error why = ERROR_INIT;
 
     int rc = dm_path(name, path, err);
     if (rc == 0)
         rc = write(spec, path, err);
-    if (dm_wipe_and_remove(name, &why) < 0)
-        return error_set(err, LUNAR_E_INDETERMINATE, "its map %s stands: %s", name, why.text);
-    if (rc == LUNAR_E_INDETERMINATE && err)
-        err->code = LUNAR_E_TIMEOUT; /* the map is gone: nothing can take effect any more */
-    return rc == LUNAR_E_INDETERMINATE ? LUNAR_E_TIMEOUT : rc;
+    return stack_job_end(name, rc, err);
 }
 
 static int work(const struct stack_life *life, const struct stack_spec *spec, write_bytes *write,

@@ -124,6 +124,10 @@ int stack_exchange_permitted(const struct stack_life *life, const struct stack_s
  * strays. */
 int stack_relink_finish(const char *root, struct stack *stack, struct error *err);
 
+/* The end of a job's work through the map `name`, which came to `rc`: the map is wiped and removed,
+ * so that nothing of it can take effect any more. LUNAR_E_INDETERMINATE: the map stands. */
+int stack_job_end(const char *name, int rc, struct error *err);
+
 /* Layer i for the daemon; its map stands. */
 int stack_qsd_layer(const struct stack_spec *spec, uint32_t i, struct qsd_layer *ret,
                     struct error *err);

@@ -25,13 +25,6 @@
 /* A line for each leaked cluster comes before what is wanted. */
 #define OUTPUT_MAX (1u << 20)
 
-static int remove_map(const char *name, struct error *err)
-{
-    int rc = dm_wipe(name, err);
-
-    return rc < 0 ? rc : dm_remove(name, err);
-}
-
 static json_int_t number(const json_t *report, const char *key)
 {
     return json_integer_value(json_object_get(report, key));
@@ -77,7 +70,6 @@ int stack_measure(const struct stack_life *life, const struct stack_spec *spec, 
                   struct error *err)
 {
     char name[DM_NAME_SIZE], path[32];
-    struct error why = ERROR_INIT;
     int64_t begin = clock_ms();
 
     dm_setup();
@@ -85,7 +77,7 @@ int stack_measure(const struct stack_life *life, const struct stack_spec *spec, 
     if (rc < 0)
         return rc;
     stack_job_name(spec, 0, name);
-    rc = remove_map(name, err); /* of an attempt before */
+    rc = dm_wipe_and_remove(name, err); /* of an attempt before */
     if (rc == 0)
         rc = stack_map_layer(life, spec, 0, 'J', name, true, err);
     if (rc < 0)
@@ -93,10 +85,7 @@ int stack_measure(const struct stack_life *life, const struct stack_spec *spec, 
     rc = dm_path(name, path, err);
     if (rc == 0)
         rc = check(path, ret_end, err);
-    if (remove_map(name, &why) < 0)
-        return error_set(err, LUNAR_E_INDETERMINATE, "its map %s stands: %s", name, why.text);
-    if (rc == LUNAR_E_INDETERMINATE) /* no map: it cannot read on */
-        rc = err ? err->code = LUNAR_E_TIMEOUT : LUNAR_E_TIMEOUT;
+    rc = stack_job_end(name, rc, err);
     if (rc == 0)
         log_info("stack_measured layer=%016" PRIx64 ".%u size=%" PRIu64 " end=%" PRIu64 " ms=%d",
                  spec->layers[0].volume_short, spec->layers[0].index,

@@ -6,8 +6,7 @@
  * per operation), op_group.c (snapshots at one instant), op_job.c (formatting, a part of some),
  * op_grow.c, over.c (lives that are over, and taking their grants), op_trim.c and trim_idle.c
  * (space that is given back), node_fence.c (the operator's fence), op_inspect.c, op_extend.c (the
- * pool's LUNs), reply.c
- * (protobuf answers).
+ * pool's LUNs), reply.c (protobuf answers).
  */
 #ifndef LUNAR_COORDINATOR_LEADER_INTERNAL_H
 #define LUNAR_COORDINATOR_LEADER_INTERNAL_H
@@ -45,7 +44,7 @@ enum op_kind {
  *   detach: START, COMMAND, UNGRANT
  *   snapshot: START, COMMIT_CREATE, job, CHAIN_GRANT, COMMIT_MADE, OVERLAY, COMMIT_FROZEN; of a
  *     detached volume without CHAIN_GRANT and OVERLAY; undone by COMMIT_REMOVE; one of a group
- * waits for the others in GROUP, after the job, after COMMIT_MADE, after SUSPEND and after OVERLAY
+ *     waits for the others in GROUP, after the job, after COMMIT_MADE, SUSPEND and OVERLAY
  *   rollback: START, COMMIT_CREATE, job, COMMIT_MADE, COMMIT_FROZEN; undone by COMMIT_REMOVE
  *   unsnap: START, COMMIT_FROZEN
  *   garbage: START, COMMIT_REMOVE
@@ -241,6 +240,8 @@ void op_finish(struct leader *l, struct op *op);
 void op_fail(struct op *op, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 struct op *op_by_volume(struct leader *l, const struct uuid *volume_id);
+/* The first one of that kind that is under way; NULL: none. */
+struct op *op_by_kind(const struct leader *l, enum op_kind kind);
 struct op *op_by_name(struct leader *l, const char *name); /* of a volume being created */
 /* It waits for a node's result. */
 bool op_is_at_node(const struct op *op);
@@ -374,6 +375,8 @@ void trim_request(struct leader *l, const struct waiter *w, const Lunar__VolumeT
 void trim_step(struct leader *l, struct op *op, int rc, const struct error *err);
 /* One layer, in the background. */
 void trim_begin(struct leader *l, const struct catalogue_layer *layer);
+/* A job's grant names it, so that a node can look where it ends. */
+bool trim_measures(const struct leader *l, const struct catalogue_layer *layer);
 /* Are extents of the layer, or of one of the volume's, being freed right now? */
 bool trim_frees(const struct leader *l, const struct catalogue_volume *v);
 /* By another operation than `except`. */

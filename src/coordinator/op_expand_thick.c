@@ -15,7 +15,7 @@
  * leads, until it is done or the volume is deleted; zeroing again does no harm. Meanwhile the
  * volume is used with the size it has. No space for the LV: the note is taken back and the client
  * told. Another size is asked for meanwhile: that one counts; what the LV has too much then stays
- * its until it is expanded again or deleted, for nothing takes extents from an LV (SAFETY 14).
+ * its until it is expanded again or deleted, for nothing takes extents from a thick volume's LV.
  */
 #include <string.h>
 

@@ -386,22 +386,11 @@ static void begin(struct leader *l, const struct catalogue_layer *y,
     op_commit(l, op, OP_STATE_COMMIT_EXTEND, &args);
 }
 
-static bool is_at_it(const struct leader *l)
-{
-    const struct op *op;
-    TAILQ_FOREACH (op, &l->ops, link)
-        if (op->kind == OP_MERGE || op->kind == OP_TRIM)
-            return true;
-    return false;
-}
-
 bool merge_takes(const struct leader *l, const struct catalogue_layer *layer)
 {
-    const struct op *op;
-    TAILQ_FOREACH (op, &l->ops, link)
-        if (op->kind == OP_MERGE && strcmp(op->name, layer->lv_name) == 0)
-            return true;
-    return false;
+    const struct op *op = op_by_kind(l, OP_MERGE); /* there is one at a time */
+
+    return op && strcmp(op->name, layer->lv_name) == 0;
 }
 
 /* Of each layer: how long the longest chain is that it is a part of. Free it. */
@@ -448,7 +437,8 @@ void merge_layers(struct leader *l)
 {
     const struct catalogue *c = l->catalogue;
 
-    if (!l->merges || c->broken || l->now_ms < l->merge_not_before_ms || is_at_it(l))
+    if (!l->merges || c->broken || l->now_ms < l->merge_not_before_ms || op_by_kind(l, OP_MERGE) ||
+        op_by_kind(l, OP_TRIM))
         return;
     for (uint32_t i = 0; i < c->n_layers; i++) {
         const struct catalogue_layer *y = &c->layers[i];

@@ -198,19 +198,10 @@ static bool begin(struct leader *l, uint32_t host, const struct table_entry *e)
     return true;
 }
 
-static struct op *under_way(struct leader *l)
-{
-    struct op *op;
-    TAILQ_FOREACH (op, &l->ops, link)
-        if (op->kind == OP_RELINK)
-            return op;
-    return NULL;
-}
-
 /* One is, and stands in the others' way; not for long if its node has fallen silent. */
 static bool is_at_it(struct leader *l)
 {
-    struct op *op = under_way(l);
+    struct op *op = op_by_kind(l, OP_RELINK);
 
     if (!op || op->state != OP_STATE_RELINK || node_usable(l, op->host_id))
         return op != NULL;

@@ -51,6 +51,16 @@ static bool frees(const struct op *op)
            (op->state == OP_STATE_COMMIT_GENERATION || op->state == OP_STATE_COMMIT_REDUCE);
 }
 
+bool trim_measures(const struct leader *l, const struct catalogue_layer *layer)
+{
+    const struct op *op;
+
+    TAILQ_FOREACH (op, &l->ops, link)
+        if (op->kind == OP_TRIM && !frees(op) && strcmp(layer->lv_name, op->name) == 0)
+            return true;
+    return false;
+}
+
 bool trim_frees_layer(const struct leader *l, const struct op *except,
                       const struct catalogue_layer *layer)
 {

@@ -229,6 +229,15 @@ struct op *op_by_volume(struct leader *l, const struct uuid *volume_id)
     return NULL;
 }
 
+struct op *op_by_kind(const struct leader *l, enum op_kind kind)
+{
+    struct op *op;
+    TAILQ_FOREACH (op, &l->ops, link)
+        if (op->kind == kind)
+            return op;
+    return NULL;
+}
+
 struct op *op_by_name(struct leader *l, const char *name)
 {
     struct op *op;

@@ -147,6 +147,7 @@ static const char *state_text(const struct leader *l, const struct catalogue_lay
 {
     return layer->merged                       ? "merged"
            : merge_takes(l, layer)             ? "merging"
+           : trim_measures(l, layer)           ? "measuring"
            : layer->garbage || layer->deleting ? "deleting"
            : layer->is_new                     ? "new"
            : layer->role == CATALOGUE_FREEZING ? "freezing"

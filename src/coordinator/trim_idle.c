@@ -211,15 +211,6 @@ static void scan(struct leader *l)
     l->n_idle = n;
 }
 
-static bool is_at_it(const struct leader *l)
-{
-    const struct op *op;
-    TAILQ_FOREACH (op, &l->ops, link)
-        if (op->kind == OP_TRIM)
-            return true;
-    return false;
-}
-
 static void pause_trims(struct leader *l)
 {
     uint32_t shifts = l->trim_failures < TRIM_PAUSE_SHIFTS ? l->trim_failures : TRIM_PAUSE_SHIFTS;
@@ -234,7 +225,7 @@ void trim_layers(struct leader *l)
         l->trim_looked_ms = l->now_ms;
         scan(l);
     }
-    if (is_at_it(l)) {
+    if (op_by_kind(l, OP_TRIM)) {
         pause_trims(l); /* from its end on */
         return;
     }

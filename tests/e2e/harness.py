@@ -156,6 +156,22 @@ class Cluster:
     def start_coordinator(self, node, env=""):
         self.x(node, f"{env} setsid lunar-coordinator --device {self.device} >>/run/coordinator.log 2>&1 </dev/null &")
 
+    def hand_over(self, n):
+        """Makes a coordinator that dies at its n-th effect the leader, with a plain one standing by (of nodes 1 and 2);
+        returns its node. What it met is in /run/points there."""
+        leader, _ = self.leader()
+        victim = 3 - leader
+        self.x(victim, "rm -f /run/points; pkill -9 -x lunar-coordinat; true")
+        self.start_coordinator(victim, env=f"LUNAR_KILL_AT={n} LUNAR_KILL_TRACE=/run/points")
+        listens = f"test -S /run/lunar/coordinator-{POOL}.sock"
+        wait_for("the candidate", lambda: self.x(victim, listens, check=False).returncode == 0, 10)
+        self.x(leader, "pkill -9 -x lunar-coordinat")
+        # It leads when it has met its first effect, or died of it; only then may the plain one stand by.
+        led = "test -s /run/points || ! pgrep -x lunar-coordinat >/dev/null"
+        wait_for("the candidate to lead", lambda: self.x(victim, led, check=False).returncode == 0, 20)
+        self.start_coordinator(leader)
+        return victim
+
     def agent_status(self, node):
         return self.ctl(node, "node", "status")
 

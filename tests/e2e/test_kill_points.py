@@ -24,21 +24,6 @@ def pool_comes_up():
     c.free = c.ctl(3, "status")["vg_free"]
 
 
-def hand_over(n):
-    """Makes a coordinator that dies at its n-th effect the leader, with a plain one standing by."""
-    leader, term = c.leader()
-    victim = 3 - leader
-    c.x(victim, "rm -f /run/points; pkill -9 -x lunar-coordinat; true")
-    c.start_coordinator(victim, env=f"LUNAR_KILL_AT={n} LUNAR_KILL_TRACE=/run/points")
-    wait_for("the candidate", lambda: c.x(victim, "test -S /run/lunar/coordinator-demo.sock", check=False).returncode == 0, 10)
-    c.x(leader, "pkill -9 -x lunar-coordinat")
-    # It leads when it has met its first effect, or died of it; only then may the plain one stand by.
-    led = "test -s /run/points || ! pgrep -x lunar-coordinat >/dev/null"
-    wait_for("the candidate to lead", lambda: c.x(victim, led, check=False).returncode == 0, 20)
-    c.start_coordinator(leader)
-    return victim
-
-
 def whole_life():
     name = "kp"
     c.ctl(3, "volume", "create", name, "--size", "1GiB")
@@ -59,7 +44,7 @@ def check_clean():
 def every_point_is_survived():
     names = []
     for n in range(1, POINTS_MAX, STEP):
-        victim = hand_over(n)
+        victim = c.hand_over(n)
         try:
             whole_life()
             check_clean()

@@ -161,25 +161,11 @@ def a_rollback_brings_a_snapshots_state_and_keeps_the_others():
     expect(position("db", WRITER) == made["still"][0], "not the state of still")
 
 
-def hand_over(n):
-    """Makes a coordinator that dies at its n-th effect the leader, with a plain one standing by (see test_kill_points)."""
-    leader, _ = c.leader()
-    victim = 3 - leader
-    c.x(victim, "rm -f /run/points; pkill -9 -x lunar-coordinat; true")
-    c.start_coordinator(victim, env=f"LUNAR_KILL_AT={n} LUNAR_KILL_TRACE=/run/points")
-    wait_for("the candidate", lambda: c.x(victim, "test -S /run/lunar/coordinator-demo.sock", check=False).returncode == 0, 10)
-    c.x(leader, "pkill -9 -x lunar-coordinat")
-    led = "test -s /run/points || ! pgrep -x lunar-coordinat >/dev/null"
-    wait_for("the candidate to lead", lambda: c.x(victim, led, check=False).returncode == 0, 20)
-    c.start_coordinator(leader)
-    return victim
-
-
 def a_coordinator_killed_at_any_effect_of_a_live_snapshot_is_made_good():
     writer = Writer("db")
     walked = 0
     for n in range(1, KILL_POINTS_MAX, KILL_STEP):
-        victim = hand_over(n)
+        victim = c.hand_over(n)
         snapshot(writer, "k")
         survived = c.x(victim, "pgrep -x lunar-coordinat", check=False).returncode == 0
         expect_instant("k")

@@ -145,20 +145,6 @@ def an_agent_that_dies_over_it_leaves_the_volume_as_it_is():
     wait_for("all space to be free", lambda: free() == c.free, 30)
 
 
-def hand_over(n):
-    """A coordinator that dies at its n-th effect leads, a plain one stands by (test_kill_points.py)."""
-    leader, _ = c.leader()
-    victim = 3 - leader
-    c.x(victim, "rm -f /run/points; pkill -9 -x lunar-coordinat; true")
-    c.start_coordinator(victim, env=f"LUNAR_KILL_AT={n} LUNAR_KILL_TRACE=/run/points")
-    wait_for("the candidate", lambda: c.x(victim, "test -S /run/lunar/coordinator-demo.sock", check=False).returncode == 0, 10)
-    c.x(leader, "pkill -9 -x lunar-coordinat")
-    led = "test -s /run/points || ! pgrep -x lunar-coordinat >/dev/null"
-    wait_for("the candidate to lead", lambda: c.x(victim, led, check=False).returncode == 0, 20)
-    c.start_coordinator(leader)
-    return victim
-
-
 def trimmed(before):
     """The request, until it has given back: a layer whose job a dead coordinator left counts as open until that is taken back."""
     c.ctl(3, "volume", "trim", "kp")
@@ -173,7 +159,7 @@ def a_coordinator_that_dies_at_any_effect_leaves_one_size_or_the_other():
     for n in range(1, KILL_POINTS_MAX, KILL_STEP):
         c.ctl(3, "snapshot", "create", "kp", f"s{n}")  # freezes a layer of 128 MiB
         before = free()
-        victim = hand_over(n)
+        victim = c.hand_over(n)
         wait_for(f"the trim of a coordinator killed at effect {n}", lambda: trimmed(before), 60, pause=0.5)
         c.verify(3, c.ctl(3, "volume", "attach", "kp")["device"], 8 * MIB, seed=9)
         c.ctl(3, "volume", "detach", "kp")

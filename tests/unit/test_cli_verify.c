@@ -235,6 +235,27 @@ static void a_merge_that_runs_has_a_grant_of_no_volume(void)
     CHECK(strstr(found_kinds(), "grant-without-volume"));
 }
 
+static void a_measurement_that_runs_has_a_grant_of_no_volume(void)
+{
+    static const struct uuid job = {{0xcc, 2}};
+    with_layers();
+    n_layers = 3;
+    layer_init(2, "v00000000000000aa.2", "v00000000000000aa.0", "frozen");
+    layers[2].state = (char *)(uintptr_t) "measuring";
+    for (int copy = 0; copy < 2; copy++) {
+        struct table_entry *e = table_add(&hosts[1].grants[copy]);
+        e->volume_id = e->attachment_id = job;
+        e->generation = 3;
+        e->term = 7;
+        e->mode = TABLE_MODE_JOB;
+        e->n_layers = 1;
+        e->layers[0] = (struct table_layer){0xaa, 2, 1};
+    }
+    CHECK_STR(found_kinds(), "");
+    layers[2].state = (char *)(uintptr_t) "";
+    CHECK_STR(found_kinds(), "grant-without-volume");
+}
+
 static void what_is_half_made_or_written_below_is_found(void)
 {
     static const char *const states[][2] = {
@@ -451,6 +472,7 @@ TEST_MAIN(TEST(a_pool_at_rest_is_clean), TEST(layers_and_grants_must_agree),
           TEST(what_was_attached_before_a_merge_keeps_the_merged_layer),
           TEST(a_merged_layer_that_nobody_has_any_more_is_a_finding),
           TEST(a_merge_that_runs_has_a_grant_of_no_volume),
+          TEST(a_measurement_that_runs_has_a_grant_of_no_volume),
           TEST(what_is_half_made_or_written_below_is_found), TEST(grants_and_catalogue_must_agree),
           TEST(copies_of_the_grants_must_agree), TEST(reports_and_grants_must_agree),
           TEST(what_stands_must_be_reported_and_what_is_reported_must_stand),

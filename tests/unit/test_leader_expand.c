@@ -6,14 +6,6 @@
 
 #define MIB_OF(n) ((uint64_t)(n) << 20)
 
-static int attached(const struct uuid *volume, const char *node)
-{
-    struct waiter from = client();
-    ask_attach(&from, volume, node);
-    settle();
-    return w.code;
-}
-
 static int expanded(const struct uuid *volume, uint64_t size)
 {
     struct waiter from = client();

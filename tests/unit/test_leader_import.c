@@ -18,7 +18,7 @@ static int wish(const struct waiter *from, const char *name, bool importing)
     return w.code;
 }
 
-static int attached(const struct uuid *volume, bool importing)
+static int attached_as(const struct uuid *volume, bool importing)
 {
     struct waiter from = client();
     Lunar__Request r = LUNAR__REQUEST__INIT;
@@ -76,17 +76,17 @@ static void only_its_import_attaches_it_until_all_of_it_is_there(void)
 {
     struct uuid id = begun();
     CHECK(says("importing"));
-    CHECK_EQ(attached(&id, false), LUNAR_E_BUSY);
-    CHECK_EQ(attached(&id, true), 0);
-    CHECK_EQ(attached(&id, false), LUNAR_E_BUSY);
+    CHECK_EQ(attached_as(&id, false), LUNAR_E_BUSY);
+    CHECK_EQ(attached_as(&id, true), 0);
+    CHECK_EQ(attached_as(&id, false), LUNAR_E_BUSY);
     CHECK_EQ(imported(&id), LUNAR_E_IN_USE); /* not while it is written */
     detached(&id);
-    CHECK_EQ(attached(&id, false), LUNAR_E_BUSY);
+    CHECK_EQ(attached_as(&id, false), LUNAR_E_BUSY);
     CHECK_EQ(imported(&id), 0);
     CHECK(says("ready"));
     CHECK_EQ(imported(&id), 0); /* the answer was lost */
-    CHECK_EQ(attached(&id, true), LUNAR_E_INVALID);
-    CHECK_EQ(attached(&id, false), 0);
+    CHECK_EQ(attached_as(&id, true), LUNAR_E_INVALID);
+    CHECK_EQ(attached_as(&id, false), 0);
 }
 
 static void nobody_takes_half_a_volume_for_his(void)
@@ -143,7 +143,7 @@ static void a_leader_lost_after_any_step_does_not_take_half_for_whole(void)
         if (lost_after % 2)
             outside_step();
         elect();
-        CHECK_EQ(attached(&id, false), lost_after % 2 ? 0 : LUNAR_E_BUSY);
+        CHECK_EQ(attached_as(&id, false), lost_after % 2 ? 0 : LUNAR_E_BUSY);
         detached(&id);
         CHECK_EQ(imported(&id), 0);
         CHECK(says("ready"));

@@ -7,35 +7,6 @@
 #include "coordinator/leader_internal.h"
 #include "support/leader_world.h"
 
-static struct uuid snapshot_of(const struct uuid *volume, const char *name)
-{
-    struct waiter from = client();
-    ask_snapshot(&from, volume, name);
-    settle();
-    if (w.code != 0)
-        printf("# %s: %s\n", name, w.text);
-    return w.code == 0 ? uuid_from_pb(w.answer->response->snapshot->snapshot_id)
-                       : (struct uuid){{0}};
-}
-
-static int asked(void (*ask_it)(const struct waiter *, const struct uuid *), const struct uuid *id)
-{
-    struct waiter from = client();
-    ask_it(&from, id);
-    settle();
-    return w.code;
-}
-
-static uint32_t layers_of(const struct uuid *volume)
-{
-    struct catalogue *c = fake_lvm_catalogue(&w.lvm);
-    const struct catalogue_volume *v = catalogue_by_id(c, volume);
-    uint32_t n = v ? v->n_layers : 0;
-    catalogue_free(c);
-    free(c);
-    return n;
-}
-
 static void ticks(int n)
 {
     for (; n > 0; n--) {

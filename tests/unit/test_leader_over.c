@@ -6,7 +6,7 @@
 static struct waiter from;
 
 /* A volume attached to node 2. */
-static struct uuid attached(const char *name)
+static struct uuid new_attached(const char *name)
 {
     struct uuid id = made(name);
     from = client();
@@ -45,7 +45,7 @@ static void tick(uint64_t ms)
 static void safety_8_dead_takes_the_grants_and_another_node_gets_the_volume(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     CHECK_EQ(attach_elsewhere(&id), LUNAR_E_IN_USE);
     host_is(2, HOST_STATE_DEAD);
     CHECK(taken());
@@ -57,7 +57,7 @@ static void safety_8_nothing_less_than_dead_takes_anything(void)
 {
     static const enum host_state states[] = {HOST_STATE_FAIL, HOST_STATE_UNKNOWN, HOST_STATE_LIVE};
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     for (size_t i = 0; i < 3; i++) {
         host_status(2, 1, states[i], HOST_LOOK_UNMOVED);
         tick(60 * 1000);
@@ -69,7 +69,7 @@ static void safety_8_nothing_less_than_dead_takes_anything(void)
 static void while_the_holder_is_not_heard_the_refusal_says_what_to_wait_for(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     CHECK_EQ(attach_elsewhere(&id), LUNAR_E_IN_USE);
     CHECK(strstr(w.text, "node list") == NULL);
     tick(11 * 1000);
@@ -80,7 +80,7 @@ static void while_the_holder_is_not_heard_the_refusal_says_what_to_wait_for(void
 static void safety_8_dead_is_believed_only_if_the_lease_stands_still_and_we_were_awake(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     host_status(2, 1, HOST_STATE_DEAD, HOST_LOOK_NONE);
     host_status(2, 1, HOST_STATE_DEAD, HOST_LOOK_MOVED);
     w.asleep = true;
@@ -95,7 +95,7 @@ static void safety_8_dead_is_believed_only_if_the_lease_stands_still_and_we_were
 static void safety_8_a_late_renewal_revives_nobody(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     host_is(2, HOST_STATE_DEAD);
     settle();
     host_is(2, HOST_STATE_LIVE);
@@ -114,7 +114,7 @@ static void safety_8_a_late_renewal_revives_nobody(void)
 static void safety_7_a_newer_generation_ends_the_older_one_and_no_more(void)
 {
     world_reset();
-    struct uuid old = attached("old"), new = made("new");
+    struct uuid old = new_attached("old"), new = made("new");
     host_status(2, 2, HOST_STATE_LIVE, HOST_LOOK_NONE);
     node_seen(2, 2, 1, 0);
     from = client();
@@ -147,7 +147,7 @@ static void safety_7_the_proof_of_an_older_life_says_nothing_of_the_next(void)
 static void a_clean_leave_is_proof(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     host_is(2, HOST_STATE_FREE);
     settle();
     CHECK_EQ(attach_elsewhere(&id), 0);
@@ -158,7 +158,7 @@ static void a_clean_leave_is_proof(void)
 static void safety_8_a_lease_is_free_only_if_it_reads_so(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     host_status(2, 1, HOST_STATE_FREE, HOST_LOOK_NONE);
     host_status(2, 1, HOST_STATE_FREE, HOST_LOOK_DAMAGED);
     host_status(2, 1, HOST_STATE_FREE, HOST_LOOK_MOVED);
@@ -173,7 +173,7 @@ static void safety_8_a_lease_is_free_only_if_it_reads_so(void)
 static void a_node_that_comes_back_gets_volumes_once_its_page_has_moved(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     CHECK(leader_has_grants(w.leader, 2));
     host_is(2, HOST_STATE_FREE);
     settle();
@@ -196,7 +196,7 @@ static void a_node_that_comes_back_gets_volumes_once_its_page_has_moved(void)
 static void safety_3_until_both_copies_say_so_the_entries_stand_in_the_way(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     w.grants_fail = -5;
     host_is(2, HOST_STATE_DEAD);
     from = client();
@@ -251,7 +251,7 @@ static void safety_3_the_marks_of_both_copies_count_and_bury_what_any_source_say
 static void safety_8_every_later_write_of_the_table_keeps_the_mark(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     host_is(2, HOST_STATE_DEAD);
     settle();
     host_status(2, 2, HOST_STATE_LIVE, HOST_LOOK_NONE);
@@ -317,7 +317,7 @@ static void an_attach_whose_grant_is_being_written_when_its_node_dies_sends_no_c
 static void a_detach_from_a_node_that_dies_is_done(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     w.nodes_silent = true;
     ask_detach(&from, &id);
     settle();
@@ -333,7 +333,7 @@ static void a_detach_from_a_node_that_dies_is_done(void)
 static void a_detach_from_a_dead_node_asks_nobody(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     w.grants_fail = -5;
     host_is(2, HOST_STATE_DEAD);
     settle();
@@ -364,7 +364,7 @@ static void a_create_whose_node_dies_is_formatted_elsewhere(void)
 static void what_is_put_back_for_a_dead_life_is_taken_again(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     ask_detach(&from, &id);
     outside_step(); /* the node tears down: the erasure is queued */
     w.grants_fail = -5;
@@ -401,7 +401,7 @@ static void stands_still_for(uint64_t ms)
 static void safety_8_a_node_that_renews_cannot_be_fenced(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     w.timestamp[2] = 100;
     host_status(2, 1, HOST_STATE_LIVE, HOST_LOOK_NONE);
     stands_still_for(8000); /* 3N + 2 */
@@ -426,7 +426,7 @@ static void safety_8_a_node_that_renews_cannot_be_fenced(void)
 static void a_fence_wants_a_fresh_look_at_the_lease(void)
 {
     world_reset();
-    attached("disk");
+    new_attached("disk");
     stands_still_for(1000);
     tick(8000);
     CHECK(leader_suspects(w.leader, 2, w.now));
@@ -442,7 +442,7 @@ static void a_fence_wants_a_fresh_look_at_the_lease(void)
 static void safety_8_a_look_that_took_long_is_no_fresh_one(void)
 {
     world_reset();
-    attached("disk");
+    new_attached("disk");
     stands_still_for(1000);
     tick(8001);
     w.slow_ms = 8000; /* it may have renewed twice meanwhile */
@@ -460,7 +460,7 @@ static void safety_8_a_look_that_took_long_is_no_fresh_one(void)
 static void safety_8_a_fence_is_latched_and_answered_when_both_copies_say_so(void)
 {
     world_reset();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     stands_still_for(9000);
     int answers = w.n_answers;
     fence(2, 1, "node2");
@@ -481,7 +481,7 @@ static void safety_8_a_fence_is_latched_and_answered_when_both_copies_say_so(voi
 static void a_fence_that_names_something_else_does_nothing(void)
 {
     world_reset();
-    attached("disk");
+    new_attached("disk");
     stands_still_for(9000);
     fence(7, 1, "node7");
     CHECK_EQ(w.code, LUNAR_E_NOT_FOUND);
@@ -506,7 +506,7 @@ static void safety_13_nothing_moves_before_the_keys_are_preempted(void)
     world_reset();
     w.has_pr = true;
     elect();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     host_is(2, HOST_STATE_DEAD);
     settle();
     CHECK_EQ(w.preempt_host, 2);
@@ -528,7 +528,7 @@ static void safety_13_a_superseded_life_is_preempted_before_anything_of_it_is_gi
     world_reset();
     w.has_pr = true;
     elect();
-    struct uuid id = attached("disk");
+    struct uuid id = new_attached("disk");
     node_seen(2, 2, 1, 0);
     from = client();
     ask_attach(&from, &id, "node2"); /* the new life itself, before anybody has judged */
@@ -550,7 +550,7 @@ static void safety_13_with_reservations_a_living_node_can_be_fenced(void)
     world_reset();
     w.has_pr = true;
     elect();
-    attached("disk");
+    new_attached("disk");
     fence(2, 1, "node2");
     CHECK_EQ(w.preempt_host, 2);
     w.preempt_host = 0;
@@ -613,7 +613,7 @@ static void the_status_counts_dead_nodes_that_still_hold_something(void)
     r.op_case = LUNAR__REQUEST__OP_STATUS_GET;
     r.status_get = &m;
     world_reset();
-    attached("disk");
+    new_attached("disk");
     w.grants_fail = -5;
     host_is(2, HOST_STATE_DEAD);
     settle();

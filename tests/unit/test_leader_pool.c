@@ -38,7 +38,7 @@ static int create(const char *name, uint64_t size, bool thick)
 }
 
 /* A thin volume on node 1 that asks for more; returns who asked. */
-static struct uuid attached(const char *name)
+static struct uuid new_attached(const char *name)
 {
     struct waiter from = client();
     struct uuid volume = made(name);
@@ -194,7 +194,7 @@ static void the_warning_comes_at_the_level_and_goes_with_space(void)
 static void writers_that_wait_are_the_first_thing_said(void)
 {
     world_reset();
-    struct uuid volume = attached("db");
+    struct uuid volume = new_attached("db");
     CHECK_EQ(create("filler", 124 * FAKE_EXTENT, true), 0);
     grow(&volume);
     w.now += 12000;
@@ -219,7 +219,7 @@ static void writers_that_wait_are_the_first_thing_said(void)
 static void a_delete_works_in_a_full_pool_and_ends_the_condition(void)
 {
     world_reset();
-    struct uuid volume = attached("db");
+    struct uuid volume = new_attached("db");
     CHECK_EQ(create("filler", 124 * FAKE_EXTENT, true), 0);
     struct uuid filler = uuid_from_pb(w.answer->response->volume->volume_id);
     grow(&volume);

@@ -9,17 +9,6 @@
 
 static struct uuid id; /* of the volume */
 
-static struct uuid snapshot_of(const struct uuid *volume, const char *name)
-{
-    struct waiter from = client();
-    ask_snapshot(&from, volume, name);
-    settle();
-    if (w.code != 0)
-        printf("# %s: %s\n", name, w.text);
-    return w.code == 0 ? uuid_from_pb(w.answer->response->snapshot->snapshot_id)
-                       : (struct uuid){{0}};
-}
-
 static void unsnap(const struct uuid *snapshot)
 {
     struct waiter from = client();

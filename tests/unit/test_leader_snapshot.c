@@ -6,19 +6,6 @@
  */
 #include "support/leader_world.h"
 
-static struct uuid snapshot_of(const struct uuid *volume, const char *name)
-{
-    struct waiter from = client();
-    static const struct uuid none;
-    ask_snapshot(&from, volume, name);
-    settle();
-    bool good = w.code == 0 && w.answer->response->op_case == LUNAR__RESPONSE__OP_SNAPSHOT &&
-                strcmp(w.answer->response->snapshot->state, "ready") == 0;
-    if (!good)
-        printf("# %s\n", w.text);
-    return good ? uuid_from_pb(w.answer->response->snapshot->snapshot_id) : none;
-}
-
 static struct uuid clone_of(const char *name, const struct uuid *snapshot,
                             const struct uuid *volume)
 {
@@ -29,32 +16,6 @@ static struct uuid clone_of(const char *name, const struct uuid *snapshot,
     if (w.code != 0)
         printf("# %s\n", w.text);
     return w.code == 0 ? uuid_from_pb(w.answer->response->volume->volume_id) : none;
-}
-
-static int asked(void (*ask_it)(const struct waiter *, const struct uuid *), const struct uuid *id)
-{
-    struct waiter from = client();
-    ask_it(&from, id);
-    settle();
-    return w.code;
-}
-
-static int attached(const struct uuid *volume, const char *node)
-{
-    struct waiter from = client();
-    ask_attach(&from, volume, node);
-    settle();
-    return w.code;
-}
-
-static uint32_t layers_of(const struct uuid *volume)
-{
-    struct catalogue *c = fake_lvm_catalogue(&w.lvm);
-    const struct catalogue_volume *v = catalogue_by_id(c, volume);
-    uint32_t n = v ? v->n_layers : 0;
-    catalogue_free(c);
-    free(c);
-    return n;
 }
 
 static bool all_is_free(void)

@@ -52,21 +52,6 @@ static void begin_world(void)
     grown_volume();
 }
 
-static int asked(void (*ask_it)(const struct waiter *, const struct uuid *), const struct uuid *of)
-{
-    struct waiter from = client();
-    ask_it(&from, of);
-    settle();
-    return w.code;
-}
-
-static void attach(const struct uuid *volume, const char *node)
-{
-    struct waiter from = client();
-    ask_attach(&from, volume, node);
-    settle();
-}
-
 static void ticks(int n)
 {
     for (; n > 0; n--) {
@@ -99,7 +84,7 @@ static void what_lies_behind_the_end_goes_back_to_the_pool(void)
     CHECK_EQ(w.lvm.seqno, seqno + 2);
     CHECK_EQ(w.measures, 1);
     CHECK_EQ(n_grants(), 0);
-    attach(&id, "node1");
+    attached(&id, "node1");
     CHECK_EQ(w.code, 0);
     CHECK_EQ(w.grants[1].entries[0].layers[0].map_generation, 2);
     CHECK_EQ(asked(ask_detach, &id), 0);
@@ -110,7 +95,7 @@ static void what_lies_behind_the_end_goes_back_to_the_pool(void)
 static void what_is_open_stays_as_it_is(void)
 {
     begin_world();
-    attach(&id, "node2");
+    attached(&id, "node2");
     uint64_t seqno = w.lvm.seqno;
     CHECK_EQ(asked(ask_trim, &id), LUNAR_E_IN_USE);
     CHECK(strstr(w.text, "node2"));
@@ -146,7 +131,7 @@ static void an_attach_does_not_wait_for_a_measurement_and_makes_it_void(void)
     begin_world();
     step_to_the_measurement();
     uint64_t seqno = w.lvm.seqno;
-    attach(&id, "node3"); /* its answer comes after the one of the trim */
+    attached(&id, "node3"); /* its answer comes after the one of the trim */
     CHECK_EQ(w.n_held[3], 1);
     CHECK_EQ(w.measures, 1);
     CHECK_EQ(w.lvm.seqno, seqno);
@@ -160,7 +145,7 @@ static void who_has_come_and_gone_makes_it_void_too(void)
     step_to_the_measurement();
     struct pending held_back = w.queue[0]; /* the node takes its time */
     memmove(w.queue, w.queue + 1, (size_t)--w.n_queue * sizeof *w.queue);
-    attach(&id, "node3");
+    attached(&id, "node3");
     CHECK_EQ(w.code, 0);
     CHECK_EQ(asked(ask_detach, &id), 0);
     CHECK_EQ(w.n_held[3], 0);
@@ -242,15 +227,6 @@ static void a_node_that_cannot_measure_is_no_harm(void)
     CHECK_EQ(asked(ask_trim, &id), 0);
 }
 
-static struct uuid snapshot_of(const struct uuid *volume, const char *name)
-{
-    struct waiter from = client();
-    ask_snapshot(&from, volume, name);
-    settle();
-    assert(w.code == 0);
-    return uuid_from_pb(w.answer->response->snapshot->snapshot_id);
-}
-
 static void every_layer_of_the_chain_is_trimmed_and_the_lower_ones_to_the_extent(void)
 {
     begin_world();
@@ -273,7 +249,7 @@ static void a_layer_that_another_volume_has_open_is_left_out(void)
     ask_clone(&from, "clone", 0, &a, NULL);
     settle();
     struct uuid clone = uuid_from_pb(w.answer->response->volume->volume_id);
-    attach(&clone, "node2");
+    attached(&clone, "node2");
     CHECK_EQ(w.code, 0);
     grow_to(&id, 1, 512 * MIB);
     elect();
@@ -320,7 +296,7 @@ static void a_commit_that_fails_leaves_what_was_there(void)
             /* Whether it took effect the catalogue says. */
             CHECK_EQ(w.code, after ? 0 : LUNAR_E_INDETERMINATE);
             CHECK_EQ(lv_of(&id, 0)->size, after ? 192 * MIB : 1024 * MIB);
-            attach(&id, "node1");
+            attached(&id, "node1");
             CHECK_EQ(w.code, 0);
         }
 }
@@ -379,7 +355,7 @@ static void one_that_is_in_use_again_and_again_is_not(void)
     idle_world();
     for (int i = 0; i < 5; i++) {
         ticks(4);
-        attach(&id, "node1");
+        attached(&id, "node1");
         CHECK_EQ(w.code, 0);
         ticks(9);
         CHECK_EQ(asked(ask_detach, &id), 0);
@@ -396,7 +372,7 @@ static void what_is_hardly_worth_it_is_measured_once_until_it_was_used(void)
     ticks(30);
     CHECK_EQ(w.measures, 1);
     CHECK_EQ(lv_of(&id, 0)->size, 1024 * MIB);
-    attach(&id, "node1");
+    attached(&id, "node1");
     CHECK_EQ(asked(ask_detach, &id), 0);
     ticks(10);
     CHECK_EQ(w.measures, 2);
@@ -435,7 +411,7 @@ static void a_node_that_dies_over_it_is_no_harm(void)
     ticks(2);
     CHECK_EQ(n_grants(), 1);
     CHECK_EQ(lv_of(&id, 0)->size, 1024 * MIB);
-    attach(&id, w.silent_node == 3 ? "node1" : "node3");
+    attached(&id, w.silent_node == 3 ? "node1" : "node3");
     CHECK_EQ(w.code, 0);
 }
 
@@ -458,7 +434,7 @@ static int trim_with_a_leader_lost(int steps)
     ask_trim(&from, &id);
     settle();
     good = good && w.code == 0 && lv_of(&id, 0)->size == 192 * MIB && n_grants() == 0;
-    attach(&id, "node1");
+    attached(&id, "node1");
     good = good && w.code == 0;
     if (!good)
         printf("# %d steps: size %llu, code %d %s\n", steps,

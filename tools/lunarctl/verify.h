@@ -46,8 +46,9 @@ void verify_found(const struct verify_context *c, const char *kind, const struct
     __attribute__((format(printf, 6, 7)));
 /* --- verify_layers.c --- */
 void verify_layers(const struct verify_context *c);
-/* That job's grant is of a merge that runs: it is no volume's. */
-bool verify_is_merge(const struct verify_context *c, const struct table_entry *e);
+/* That grant is of a job in the background that runs, a merge or a measurement: it is no volume's.
+ */
+bool verify_is_background(const struct verify_context *c, const struct table_entry *e);
 /* A grant's layers are the volume's. */
 void verify_chain(const struct verify_context *c, const struct verify_host *h,
                   const struct table_entry *e, const Lunar__Volume *v);

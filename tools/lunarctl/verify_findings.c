@@ -154,7 +154,7 @@ static void check_grant(const struct verify_context *c, const struct verify_host
     const Lunar__Volume *v = volume_of(c->facts, &e->volume_id);
     bool job = e->mode == TABLE_MODE_JOB;
 
-    if (!v && !verify_is_merge(c, e))
+    if (!v && !verify_is_background(c, e))
         verify_found(c, "grant-without-volume", h, &e->volume_id,
                      "the coordinator erases it once the node has confirmed; see its log",
                      "it is granted a volume that the catalogue does not have");

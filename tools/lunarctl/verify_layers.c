@@ -127,15 +127,17 @@ void verify_layers(const struct verify_context *c)
     }
 }
 
-bool verify_is_merge(const struct verify_context *c, const struct table_entry *e)
+bool verify_is_background(const struct verify_context *c, const struct table_entry *e)
 {
-    char upper[40], lower[40];
+    char upper[40], lower[40] = "";
 
-    if (e->mode != TABLE_MODE_JOB || e->n_layers < 2)
+    if (e->mode != TABLE_MODE_JOB || e->n_layers == 0)
         return false;
     lv_name_of(&e->layers[0], upper);
-    lv_name_of(&e->layers[1], lower);
     const Lunar__TreeLayer *layer = layer_of(c->facts, upper);
+    if (e->n_layers == 1)
+        return layer && strcmp(layer->state, "measuring") == 0;
+    lv_name_of(&e->layers[1], lower);
     return layer && strcmp(layer->state, "merging") == 0 && strcmp(layer->parent, lower) == 0;
 }
 
