@@ -90,6 +90,9 @@ growing_clean() { # STRETCHES
 }
 
 qsd_pid() { cut -d' ' -f1 $root/$att/qsd.process; }
+exited() { [ ! -d /proc/$1 ] || { grep -q '^State:.Z' /proc/$1/status && [ "$(ls /proc/$1/task | wc -l)" = 1 ]; }; }
+# Until it is gone: an agent sees the exit whenever that comes, but `recover` looks once.
+kill_daemon() { local p; p=$(qsd_pid); kill -9 "$p"; within 20 exited "$p" || broken "the daemon does not exit"; }
 attach() { d attach "${thin[@]}" >/dev/null || broken "attach"; }
 fresh() { d format "${thin[@]}" || broken "format"; attach; }
 mounted() { fresh; mkfs.ext4 -qF $dev && mount $dev /mnt || broken "mkfs and mount"; }
@@ -181,7 +184,7 @@ answered_writes_survive_kill_9() {
     fresh
     dd if=/dev/urandom of=/run/r bs=1M count=16 status=none
     dd if=/run/r of=$dev bs=64k oflag=direct status=none || broken "write"
-    kill -9 "$(qsd_pid)"; d recover >/dev/null || broken "recover"
+    kill_daemon; d recover >/dev/null || broken "recover"
     dd if=/dev/zero of=$dev bs=4k count=1 seek=200000 oflag=direct conv=fsync status=none || broken "write and flush"
     dd if=$dev of=/run/back bs=1M count=16 iflag=direct status=none
     cmp /run/r /run/back || broken "answered writes are gone with the daemon"
@@ -488,7 +491,7 @@ overlays_under_a_writer() {
         [ "$(layer_sum $((n - 1)))" = "${sums[n]}" ] || broken "layer $((n - 1)) was written after it was frozen"
     done
     compare_slots "after 20 overlays"
-    kill -9 "$(qsd_pid)"; d recover >/dev/null || broken "recover"
+    kill_daemon; d recover >/dev/null || broken "recover"
     compare_slots "with another daemon"
     detach; nothing_left "detach"
     d attach "${chained[@]}" $(chain 20) >/dev/null || broken "attach 21 layers"
@@ -512,7 +515,7 @@ overlays_die_at_every_step() {
         { stack_driver overlay "${chained[@]}" $(chain $n) >/dev/null 2>>$log & } 2>/dev/null; o=$!
         sleep 0.$ms
         [ $victim = daemon ] || kill -9 $o 2>/dev/null
-        [ $victim = agent ] || kill -9 "$(qsd_pid)"
+        [ $victim = agent ] || kill_daemon
         wait $o 2>/dev/null
         d recover >/run/out || broken "recover: $victim killed after 0.$ms s"
         grep -q adopted /run/out || broken "torn down under the writer: $victim killed after 0.$ms s"
@@ -582,7 +585,7 @@ a_volume_is_expanded_under_a_writer() {
         3) { stack_driver resize "${chained[@]}" size=$size $(chain 0) >/dev/null 2>>$log & } 2>/dev/null; local o=$!
            sleep 0.1; kill -9 $o; wait $o 2>/dev/null ;;
         4) { stack_driver resize "${chained[@]}" size=$size $(chain 0) >/dev/null 2>>$log & } 2>/dev/null; local o=$!
-           sleep 0.1; kill -9 "$(qsd_pid)"; wait $o 2>/dev/null; d recover >/dev/null || broken "recover" ;;
+           sleep 0.1; kill_daemon; wait $o 2>/dev/null; d recover >/dev/null || broken "recover" ;;
         esac
         resize $size || broken "resize $n: $(tail -n 1 $log)"
         [ "$(blockdev --getsize64 $dev)" = $size ] || broken "the disk has $(blockdev --getsize64 $dev) bytes"
@@ -593,7 +596,7 @@ a_volume_is_expanded_under_a_writer() {
     touch /run/stop; wait $w || broken "the writer saw an error: $(cat /run/write.err)"
     dd if=/run/pattern.3 of=$dev bs=256k seek=$((size / 262144 - 1)) oflag=direct conv=notrunc status=none || broken "write at the new end"
     compare_slots "after 8 expansions"
-    kill -9 "$(qsd_pid)"; d recover >/dev/null || broken "recover"
+    kill_daemon; d recover >/dev/null || broken "recover"
     dd if=$dev bs=256k skip=$((size / 262144 - 1)) iflag=direct status=none | cmp - /run/pattern.3 || broken "other bytes at the end"
     detach; nothing_left "detach"
     size=$((size + 1024*mib)) # while it was detached
@@ -716,7 +719,7 @@ drop_layer() { # PLACE in the chain, ROOM for the one below; VICTIM and MS: who 
         { stack_driver relink "${chained[@]}" $(linked "") >/dev/null 2>>$log & } 2>/dev/null; o=$!
         sleep 0.$4
         [ $3 = daemon ] || kill -9 $o 2>/dev/null
-        [ $3 = agent ] || kill -9 "$(qsd_pid)"
+        [ $3 = agent ] || kill_daemon
         wait $o 2>/dev/null
         d recover >/run/out || broken "recover: $3 killed after 0.$4 s"
         grep -q adopted /run/out || broken "torn down under the writer: $3 killed after 0.$4 s"
@@ -751,7 +754,7 @@ merged_layers_are_dropped_under_a_writer() {
     [ "$(dmsetup ls | grep -c -- '-l[0-9]')" = 4 ] || broken "maps of dropped layers are left"
     local before; before=$(marks)
     compare_slots "after the relinks"
-    kill -9 "$(qsd_pid)"; d recover >/dev/null || broken "recover"
+    kill_daemon; d recover >/dev/null || broken "recover"
     compare_slots "with another daemon"
     detach; nothing_left "detach"
     d attach "${chained[@]}" $(linked "") >/dev/null || broken "attach what is left"
