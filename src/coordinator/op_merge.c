@@ -302,7 +302,12 @@ static void put_down(struct leader *l, struct op *op, int rc, const struct error
     char vg[POOL_NAME_SIZE + 6];
     uint32_t i = 0;
 
-    if (rc < 0 || !y || !y->merged || y->parent == CATALOGUE_NO_LAYER) {
+    if (!y) { /* what stood on it was deleted meanwhile, and it went with that */
+        l->merge_failures = 0;
+        op_finish(l, op);
+        return;
+    }
+    if (rc < 0 || !y->merged || y->parent == CATALOGUE_NO_LAYER) {
         op_fail(op, rc < 0 ? rc : LUNAR_E_METADATA, "%s",
                 rc < 0 ? err->text : "the merged layer is not in the metadata");
         give_up(l, op);

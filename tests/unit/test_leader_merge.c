@@ -102,6 +102,31 @@ static void the_tree_tells_what_is_merged_and_what_was(void)
     CHECK_STR(state_of(1), "gone");
 }
 
+/* It is no failure, and no other pair waits for it. */
+static void what_is_deleted_while_it_is_merged_is_gone(void)
+{
+    world_reset();
+    w.merge_error = LUNAR_E_EXEC;
+    two_plain(false);
+    CHECK_EQ(asked(ask_delete, &id), 0);
+    CHECK_EQ(w.lvm.n_lvs, 3);
+    w.merge_error = 0;
+    w.now += 40000;
+    node_seen(1, 1, 1, 0);
+    leader_tick(w.leader, w.now);
+    while (!op_by_kind(w.leader, OP_MERGE) ||
+           op_by_kind(w.leader, OP_MERGE)->state != OP_STATE_UNGRANT)
+        CHECK(outside_step());
+    const struct uuid c = w.leader->catalogue->snapshots[0].id;
+    struct waiter from = client();
+    ask_unsnap(&from, &c);
+    settle();
+    CHECK_EQ(w.merges, 1);
+    CHECK_EQ(w.lvm.n_lvs, 0);
+    CHECK(!op_by_kind(w.leader, OP_MERGE));
+    CHECK_EQ(w.leader->merge_failures, 0);
+}
+
 /* The node keeps the chain that it opened; what it has is not removed, and it goes on being told of
  * it. */
 static void layers_of_an_attached_volume_are_merged_under_it(void)
@@ -431,6 +456,7 @@ static void a_leader_lost_after_any_step_is_made_good_by_the_next(void)
 }
 
 TEST_MAIN(TEST(two_plain_layers_become_one), TEST(the_tree_tells_what_is_merged_and_what_was),
+          TEST(what_is_deleted_while_it_is_merged_is_gone),
           TEST(layers_of_an_attached_volume_are_merged_under_it),
           TEST(who_reads_the_lower_one_alone_keeps_it_as_it_is),
           TEST(what_has_a_name_or_another_user_is_left_alone),
