@@ -361,13 +361,6 @@ uint64_t committer_basis(const struct committer *c)
     return c->basis;
 }
 
-int committer_confirm(struct committer *c, struct error *err)
-{
-    int rc = check_disk(c, err);
-    c->settled &= rc == 0;
-    return rc;
-}
-
 /* The copy on the LUN is the one that was stored last; else it is stored again, over the one that
  * is wrong: the older one stays whole until the new one is. */
 static int check_copy(struct committer *c, struct error *err)
@@ -536,6 +529,11 @@ void committer_close(struct committer *c)
         return;
     metadata_drop(&c->known);
     free(c);
+}
+
+const char *committer_text(const struct committer *c)
+{
+    return c->known.text;
 }
 
 uint64_t committer_seqno(const struct committer *c)

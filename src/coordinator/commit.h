@@ -49,13 +49,13 @@ uint64_t committer_basis(const struct committer *c);
  * and stands in the copy. 0; else no catalogue that is read from the disk may be acted upon, since
  * it may yet be undone; try again. Free of I/O after a commit that ended well. */
 int committer_settle(struct committer *c, struct error *err);
-/* 0: the disk still holds in every area what settled; so did it when it was last read. Else as
- * committer_run: restored, try again. */
-int committer_confirm(struct committer *c, struct error *err);
 /* Now and then while nothing is committed: damage to areas or copy is repaired before a second one
  * meets it. 0: all is well (again); LUNAR_E_STALE: deposed; else try later. */
 int committer_tend(struct committer *c, struct error *err);
 uint64_t committer_seqno(const struct committer *c);
+/* What we know: the VG's metadata as LVM wrote it; after committer_settle what the disk holds, and
+ * what a late write to it cannot change. Borrowed until the next call. */
+const char *committer_text(const struct committer *c);
 
 /* --- numbered kill points around every external effect (commit, grant write, command) --- */
 /* LUNAR_KILL_AT=n in the environment kills the process with SIGKILL at the n-th point passed; each

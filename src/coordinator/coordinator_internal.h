@@ -145,10 +145,6 @@ struct coordinator {
     struct trace *trace; /* of what passes the hub; NULL: without */
     struct leader *leader;
     uint32_t recheck_used_at, recheck_any_at; /* host ids looked at last */
-    uint32_t commits_out;
-    STAILQ_HEAD(, commit_job) commits_done; /* ended, and not told to the leader yet */
-    _Atomic uint32_t commits_queued;        /* not begun by the LVM thread yet */
-    uint32_t commits_unread;                /* that thread's: ended without a report, in a row */
 
     struct local_server *local;
     struct relay_list relays;

@@ -412,8 +412,7 @@ void leader_commit_done(struct leader *leader, uint64_t token, int rc, const str
     struct op *op = by_token(leader, token);
 
     leader->now_ms = now_ms;
-    if (fresh)
-        leader_catalogue(leader, fresh, now_ms);
+    leader_catalogue(leader, fresh, now_ms);
     if (!op) {
         (void)(grow_commit_done(leader, token, rc, err) ||
                pool_commit_done(leader, token, rc, err) ||

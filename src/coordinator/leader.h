@@ -129,8 +129,7 @@ uint64_t leader_over(const struct leader *leader, uint32_t host_id);
 bool leader_suspects(const struct leader *leader, uint32_t host_id, uint64_t now_ms);
 /* True while something is granted to a life of that host which is not proved over. */
 bool leader_has_grants(const struct leader *leader, uint32_t host_id);
-/* `fresh` is a catalogue that was read after that commit; taken over. NULL: such a one was shown by
- * leader_catalogue. */
+/* `fresh` is a catalogue that was read after that commit; taken over. */
 void leader_commit_done(struct leader *leader, uint64_t token, int rc, const struct error *err,
                         struct catalogue *fresh, uint64_t now_ms);
 /* The catalogue has changed by itself: a commit that was taken for failed has landed. Taken over.

@@ -6,10 +6,6 @@
  * Failure modes: a commit that says STALE, a hub that meets a higher term, a grant table of a
  * higher term: deposed, the process ends. A catalogue that cannot be read after a commit, or whose
  * copy cannot be stored, is tried again; then the process ends too, for it would act blindly.
- *
- * Commits that wait for each other share a report: it takes as long as the commit itself. A commit
- * that ended well while another one waits is told to the leader with that one's catalogue; one that
- * failed is looked into at once.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -19,11 +15,7 @@
 #include "base/log.h"
 #include "coordinator/coordinator_internal.h"
 
-/* So many commits are told late at most, because others come after them. */
-#define COMMITS_PER_REPORT_MAX 16u
-
 struct commit_job {
-    STAILQ_ENTRY(commit_job) link;
     struct worker_job job;
     struct coordinator *c;
     uint64_t token;
@@ -31,7 +23,6 @@ struct commit_job {
     uint64_t basis, fresh_basis; /* of the catalogue that it was decided on; of `fresh` */
     int rc;
     struct error err, fresh_err;
-    bool reads; /* the catalogue, into `fresh`; else the next one does */
     struct catalogue *fresh;
 };
 
@@ -50,27 +41,11 @@ static void commit_run(struct worker_job *job)
     struct coordinator *c = j->c;
     const struct takeover *t = &c->takeover;
 
-    c->commits_queued--;
     if (j->args.argv[0])
         j->rc = committer_run(t->committer, j->args.argv, j->basis, &j->err);
-    bool shares = j->args.argv[0] && j->rc == 0 && c->commits_queued > 0 &&
-                  ++c->commits_unread < COMMITS_PER_REPORT_MAX;
-    if (shares)
-        return;
-    c->commits_unread = 0;
-    j->reads = true;
     if (j->rc != LUNAR_E_STALE)
         j->fresh = truth_read(t->lvm, t->committer, &j->fresh_err);
     j->fresh_basis = committer_basis(t->committer);
-}
-
-/* All of them are in the catalogue that the leader has been shown. */
-static void tell(struct coordinator *c, struct commit_job *j)
-{
-    if (j->rc < 0)
-        log_error("commit_failed code=%s text=\"%s\"", error_name(j->rc), j->err.text);
-    leader_commit_done(c->leader, j->token, j->rc, &j->err, NULL, coordinator_now_ms(c));
-    free(j);
 }
 
 static void commit_done(struct worker_job *job)
@@ -78,20 +53,15 @@ static void commit_done(struct worker_job *job)
     struct commit_job *j = job->data;
     struct coordinator *c = j->c;
 
-    c->commits_out--;
-    STAILQ_INSERT_TAIL(&c->commits_done, j, link);
-    if (!j->reads)
-        return; /* the next one's catalogue shows it, too */
     if (j->rc == LUNAR_E_STALE)
         coordinator_die("deposed before a commit", j->err.text);
     if (!j->fresh)
         coordinator_die("the catalogue cannot be read", j->fresh_err.text);
+    if (j->rc < 0)
+        log_error("commit_failed code=%s text=\"%s\"", error_name(j->rc), j->err.text);
     c->catalogue_basis = j->fresh_basis;
-    leader_catalogue(c->leader, j->fresh, coordinator_now_ms(c));
-    while ((j = STAILQ_FIRST(&c->commits_done))) {
-        STAILQ_REMOVE_HEAD(&c->commits_done, link);
-        tell(c, j);
-    }
+    leader_commit_done(c->leader, j->token, j->rc, &j->err, j->fresh, coordinator_now_ms(c));
+    free(j);
 }
 
 /* The argv of a catalogue_args points into its own text: a copy's must point into the copy's. */
@@ -114,8 +84,6 @@ static void io_commit(void *data, uint64_t token, const struct catalogue_args *a
     j->token = token;
     j->basis = c->catalogue_basis;
     args_copy(&j->args, args);
-    c->commits_out++;
-    c->commits_queued++;
     worker_submit(c->lvm_worker, &j->job);
 }
 
@@ -312,7 +280,6 @@ int leader_uv_open(struct coordinator *c, struct error *err)
     c->takeover.grants = NULL;
     c->takeover.catalogue = NULL;
     c->catalogue_basis = committer_basis(c->takeover.committer);
-    STAILQ_INIT(&c->commits_done);
     open_hub(c); /* before the first that is declared dead */
     if (c->takeover.n_hosts > 0)
         proof_judge(c, c->takeover.hosts, c->takeover.n_hosts, 0); /* nobody knows since when */

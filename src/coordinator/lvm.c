@@ -399,6 +399,33 @@ int lvm_see_pvs(struct lvm *lvm, const char *text, struct error *err)
     return rc;
 }
 
+static int device_size(const char *path, uint64_t *ret, struct error *err)
+{
+    uint32_t sector;
+    int fd = io_open(path, 0, err);
+    int rc = fd < 0 ? fd : io_geometry(fd, ret, &sector, err);
+
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+int lvm_report(struct lvm *lvm, const char *text, struct lvm_report *ret, struct error *err)
+{
+    int rc = lvm_report_parse(text, ret, err);
+
+    for (uint32_t i = 0; rc == 0 && i < ret->n_pvs; i++) {
+        struct lvm_pv *pv = &ret->pvs[i];
+        const char *path = lvm->device;
+        rc = i > 0 ? see_pv(lvm, pv->uuid, &path, err) : 0;
+        if (rc == 0)
+            rc = device_size(path, &pv->device_size, err);
+    }
+    if (rc < 0)
+        lvm_report_free(ret);
+    return rc;
+}
+
 /* The device that an argument LVM_PV_ARG stands for; malloc'ed, NULL: *err says why. */
 static char *pv_path(struct lvm *lvm, const char *uuid, struct error *err)
 {

@@ -93,14 +93,15 @@ struct lvm_report {
     struct lvm_lv *lvs;
     uint32_t n_lvs;
 };
-/* One `lvm fullreport`: one process that reads the metadata once, so VG and LVs are of one seqno
- * (and no slower than `lvs`). Fields are checked; no byte of a LUN may belong to two LVs. An LV
- * that is not linear is reported as such, for the catalogue to name as foreign. A PV that this
- * machine does not see is LUNAR_E_NOT_FOUND, and there is no report: volumes on it are neither gone
- * nor anybody else's, so nobody may act on a catalogue without them. Free with lvm_report_free. */
-int lvm_report(struct lvm *lvm, struct lvm_report *ret, struct error *err);
-/* The parser alone: hostile JSON gives LUNAR_E_CORRUPT and an empty report. */
-int lvm_report_parse(const char *json, struct lvm_report *ret, struct error *err);
+/* What a text of the VG's metadata says, as LVM writes it to the LUN; no process is run. Fields are
+ * checked; no byte of a LUN may belong to two LVs. An LV that is not linear is reported as such,
+ * for the catalogue to name as foreign. A PV that this machine does not see is LUNAR_E_NOT_FOUND,
+ * and there is no report: volumes on it are neither gone nor anybody else's, so nobody may act on a
+ * catalogue without them. Opens the LUNs for their sizes. Free with lvm_report_free. */
+int lvm_report(struct lvm *lvm, const char *text, struct lvm_report *ret, struct error *err);
+/* The parser alone, which knows devices' sizes of the text only: a hostile text gives
+ * LUNAR_E_CORRUPT and an empty report. */
+int lvm_report_parse(const char *text, struct lvm_report *ret, struct error *err);
 void lvm_report_free(struct lvm_report *report);
 
 /* Creates PV and VG for `lun format` (two metadata areas, bootloader area of the layout's size,

@@ -1,29 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * lvm's report as structures: one `lvm fullreport` in JSON, read with suspicion.
+ * LVM's metadata as structures: the text that LVM has written to the LUN, parsed by LVM's own
+ * library and read with suspicion.
  *
- * Happy path: the "vg" row gives sizes and seqno, the "pv" rows the LUNs and where extents begin on
- * each (lvm_report_pvs.c), the "seg" rows (sorted by LV and place in it) the LVs with their tags
- * and segments, which become byte ranges of a LUN. Failure modes: what is not the shape we asked
- * for, a number that is none, a range outside its PV, an LV with a gap, two LVs on one extent:
- * LUNAR_E_CORRUPT with the LV's name, a PV that is not on this machine: LUNAR_E_NOT_FOUND, and
- * no report at all, because a wrong map destroys data. Every number is text of digits; products are
- * checked for overflow. jansson bounds the nesting.
+ * Happy path: the VG's section gives extent size, seqno and tags, "physical_volumes" the LUNs and
+ * where extents begin on each (lvm_report_pvs.c), "logical_volumes" the LVs with their tags and
+ * segments, which become byte ranges of a LUN; what no segment takes is free. Failure modes: what
+ * is not the shape that LVM writes, a number that is none, a range outside its PV, an LV with a
+ * gap, two LVs on one extent: LUNAR_E_CORRUPT with the LV's name, a PV that is missing:
+ * LUNAR_E_NOT_FOUND, and no report at all, because a wrong map destroys data. Products are checked
+ * for overflow. The library's parser recurses, so the nesting is bounded before it sees the text.
+ *
+ * What is linear: type "striped" with one stripe, on a PV. An LV whose segments lie on other LVs
+ * (a mirror, a thin pool) is not; those others, which lvm hides, are LVs of this report like any.
  */
-#include <jansson.h>
+#include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "coordinator/lvm.h"
 #include "coordinator/lvm_report_private.h"
 #include "coordinator/mem.h"
 
 #define REPORT_LVS_MAX (1u << 20)
+#define SECTOR         512u
+#define LOG_WARN_LEVEL 4 /* of the library: more is debugging */
+/* LVM nests four deep: VG, logical_volumes, LV, segment. */
+#define NESTING_MAX 8u
 
 int report_bad(const struct parser *p, const char *whose, const char *what)
 {
-    return error_set(p->err, LUNAR_E_CORRUPT, "lvm's report makes no sense: %s%s%s",
+    return error_set(p->err, LUNAR_E_CORRUPT, "LVM's metadata makes no sense: %s%s%s",
                      whose ? whose : "", whose ? ": " : "", what);
 }
 
@@ -32,49 +42,87 @@ static int bad(const struct parser *p, const char *lv, const char *what)
     return report_bad(p, lv, what);
 }
 
-const char *report_text(const json_t *row, const char *key)
+/* --- entries of a section --- */
+
+const struct dm_config_node *report_child(const struct dm_config_node *section, const char *key)
 {
-    return json_string_value(json_object_get(row, key));
+    const struct dm_config_node *found = NULL;
+
+    for (const struct dm_config_node *n = section->child; n; n = n->sib) {
+        if (strcmp(n->key, key) != 0)
+            continue;
+        if (found)
+            return NULL;
+        found = n;
+    }
+    return found;
 }
 
-/* Digits alone, below 2^63; *end is what follows them. False: no number there. */
-static bool digits(const char *text, uint64_t *ret, const char **end)
+/* Its one value; NULL: it is missing, a section, or a list. */
+static const struct dm_config_value *value_of(const struct dm_config_node *section, const char *key)
 {
-    uint64_t value = 0;
-    const char *p = text;
-    for (; *p >= '0' && *p <= '9'; p++)
-        if (__builtin_mul_overflow(value, 10, &value) ||
-            __builtin_add_overflow(value, (uint64_t)(*p - '0'), &value) || value > INT64_MAX)
-            return false;
-    *ret = value;
-    *end = p;
-    return p > text;
+    const struct dm_config_node *n = report_child(section, key);
+    return n && n->v && !n->v->next ? n->v : NULL;
 }
 
-int report_number(const struct parser *p, const json_t *row, const char *key, uint64_t *ret)
+const char *report_text(const struct dm_config_node *section, const char *key)
 {
-    const char *text = report_text(row, key), *end;
-    if (!text || !digits(text, ret, &end) || *end)
+    const struct dm_config_value *v = value_of(section, key);
+    return v && v->type == DM_CFG_STRING && *v->v.str ? v->v.str : NULL;
+}
+
+int report_number(const struct parser *p, const struct dm_config_node *section, const char *key,
+                  uint64_t *ret)
+{
+    const struct dm_config_value *v = value_of(section, key);
+
+    /* The library's numbers end at INT64_MAX, which is no sensible one of anything. */
+    if (!v || v->type != DM_CFG_INT || v->v.i < 0 || v->v.i == INT64_MAX)
         return error_set(p->err, LUNAR_E_CORRUPT,
-                         "lvm's report makes no sense: %s is '%.40s', not a number", key,
-                         text ? text : "(nothing)");
+                         "LVM's metadata makes no sense: %s: its %s is not a number", section->key,
+                         key);
+    *ret = (uint64_t)v->v.i;
     return 0;
 }
 
-/* The one row of a section that must have exactly one. */
-static const json_t *only_row(const json_t *section)
+int report_sectors(const struct parser *p, const struct dm_config_node *section, const char *key,
+                   uint64_t *ret)
 {
-    return json_array_size(section) == 1 ? json_array_get(section, 0) : NULL;
+    int rc = report_number(p, section, key, ret);
+    if (rc == 0 && (__builtin_mul_overflow(*ret, SECTOR, ret) || *ret > INT64_MAX))
+        rc = report_bad(p, section->key, "a number of sectors is too large");
+    return rc;
 }
 
-static void parse_tags(char ***tags, uint32_t *n, const char *text)
+bool report_lists(const struct dm_config_node *section, const char *key, const char *word)
 {
-    while (*text) {
-        size_t len = strcspn(text, ",");
+    const struct dm_config_node *n = report_child(section, key);
+
+    for (const struct dm_config_value *v = n ? n->v : NULL; v; v = v->next)
+        if (v->type == DM_CFG_STRING && strcmp(v->v.str, word) == 0)
+            return true;
+    return false;
+}
+
+/* An LV without tags has no such entry. */
+static int take_tags(const struct parser *p, const struct dm_config_node *section, char ***tags,
+                     uint32_t *n)
+{
+    const struct dm_config_node *list = report_child(section, "tags");
+
+    if (!list && dm_config_has_node(section->child, "tags"))
+        return bad(p, section->key, "it has two lists of tags");
+    if (list && !list->v)
+        return bad(p, section->key, "its tags are no list");
+    for (const struct dm_config_value *v = list ? list->v : NULL; v; v = v->next) {
+        if (v->type == DM_CFG_EMPTY_ARRAY)
+            continue;
+        if (v->type != DM_CFG_STRING || !*v->v.str || strchr(v->v.str, ','))
+            return bad(p, section->key, "one of its tags is none");
         *tags = mem_grow(*tags, *n, sizeof **tags);
-        (*tags)[(*n)++] = mem_must(strndup(text, len));
-        text += len + (text[len] == ',');
+        (*tags)[(*n)++] = mem_strdup(v->v.str);
     }
+    return 0;
 }
 
 static void free_tags(char **tags, uint32_t n)
@@ -84,72 +132,27 @@ static void free_tags(char **tags, uint32_t n)
     free(tags);
 }
 
-static int parse_vg(struct parser *p, const json_t *section)
+/* --- the VG --- */
+
+static int take_vg(struct parser *p, const struct dm_config_node *vg)
 {
     struct lvm_report *r = p->report;
-    const json_t *row = only_row(section);
     int rc;
 
-    if (!row)
-        return bad(p, NULL, "there is not exactly one VG");
-    if ((rc = report_number(p, row, "vg_size", &r->vg_size)) < 0 ||
-        (rc = report_number(p, row, "vg_free", &r->vg_free)) < 0 ||
-        (rc = report_number(p, row, "vg_extent_size", &r->extent_size)) < 0 ||
-        (rc = report_number(p, row, "vg_seqno", &r->seqno)) < 0 ||
-        (rc = report_number(p, row, "pv_count", &p->pv_count)) < 0)
+    if ((rc = report_sectors(p, vg, "extent_size", &r->extent_size)) < 0 ||
+        (rc = report_number(p, vg, "seqno", &r->seqno)) < 0 ||
+        (rc = take_tags(p, vg, &r->vg_tags, &r->n_vg_tags)) < 0)
         return rc;
-    if (r->extent_size == 0 || r->extent_size % 512 || r->vg_size % r->extent_size ||
-        r->vg_free % r->extent_size || r->vg_free > r->vg_size)
-        return bad(p, NULL, "the VG's sizes contradict each other");
-    const char *tags = report_text(row, "vg_tags");
-    parse_tags(&r->vg_tags, &r->n_vg_tags, tags ? tags : "");
-    return 0;
+    if (r->extent_size == 0)
+        return bad(p, NULL, "the VG's extents have no size");
+    rc = report_pvs(p, report_child(vg, "physical_volumes"));
+    for (uint32_t i = 0; rc == 0 && i < r->n_pvs; i++)
+        if (__builtin_add_overflow(r->vg_size, r->pvs[i].size, &r->vg_size))
+            rc = bad(p, NULL, "the PVs together are too large");
+    return rc;
 }
 
-/* The first row of an LV opens it; its later rows only add segments. */
-static int open_lv(struct parser *p, const json_t *row, const char *name, const char *uuid)
-{
-    struct lvm_report *r = p->report;
-    const char *tags = report_text(row, "lv_tags");
-    uint64_t size;
-
-    if (!tags)
-        return bad(p, name, "it has no list of tags");
-    int rc = report_number(p, row, "lv_size", &size);
-    if (rc < 0)
-        return rc;
-    if (r->n_lvs >= REPORT_LVS_MAX)
-        return bad(p, name, "there are more LVs than lunar takes");
-    r->lvs = mem_grow(r->lvs, r->n_lvs, sizeof *r->lvs);
-    struct lvm_lv *lv = &r->lvs[r->n_lvs++];
-    *lv = (struct lvm_lv){
-        .name = mem_strdup(name), .uuid = mem_strdup(uuid), .size = size, .linear = true};
-    parse_tags(&lv->tags, &lv->n_tags, tags);
-    p->lv_uuid = uuid;
-    p->lv_done = 0;
-    return 0;
-}
-
-/* "/dev/name:12-23": the PV's name may itself hold colons. */
-static bool parse_range(const char *pv_name, const char *text, uint64_t *ret_first,
-                        uint64_t *ret_last)
-{
-    size_t len = strlen(pv_name);
-    const char *end;
-    return strncmp(text, pv_name, len) == 0 && text[len] == ':' &&
-           digits(text + len + 1, ret_first, &end) && *end == '-' &&
-           digits(end + 1, ret_last, &end) && *end == 0 && *ret_first <= *ret_last;
-}
-
-/* The PV on which that range lies; NULL: none, or it is no range. */
-static const struct lvm_pv *find_range(const struct parser *p, const char *text,
-                                       uint64_t *ret_first, uint64_t *ret_last)
-{
-    for (uint32_t i = 0; text && i < p->report->n_pvs; i++)
-        if (parse_range(p->pv_names[i], text, ret_first, ret_last))
-            return &p->report->pvs[i];
-    return NULL;
-}
+/* --- LVs --- */
 
 static void add_segment(struct lvm_lv *lv, uint32_t pv, uint64_t offset, uint64_t length)
 {
@@ -162,76 +165,145 @@ static void add_segment(struct lvm_lv *lv, uint32_t pv, uint64_t offset, uint64_
     lv->segments[lv->n_segments++] = (struct lvm_segment){offset, length, pv};
 }
 
-static int parse_linear(struct parser *p, const json_t *row, struct lvm_lv *lv, uint64_t size)
-{
-    const struct lvm_report *r = p->report;
-    uint64_t first, last;
-    const struct lvm_pv *pv = find_range(p, report_text(row, "seg_pe_ranges"), &first, &last);
-
-    if (!pv)
-        return bad(p, lv->name, "a segment does not say where on a PV it lies");
-    if (last >= pv->size / r->extent_size)
-        return bad(p, lv->name, "a segment lies beyond its PV's end");
-    if (size != (last - first + 1) * r->extent_size)
-        return bad(p, lv->name, "a segment's size is not that of its extents");
-    add_segment(lv, pv->index, pv->pe_start + first * r->extent_size, size);
-    return 0;
-}
-
 static void drop_segments(struct lvm_lv *lv)
 {
     free(lv->segments);
     lv->segments = NULL;
     lv->n_segments = 0;
-    lv->linear = false;
 }
 
-static int parse_segment(struct parser *p, const json_t *row)
+static struct lvm_pv *find_pv(const struct parser *p, const char *key)
 {
-    const char *name = report_text(row, "lv_name"), *uuid = report_text(row, "lv_uuid");
-    const char *type = report_text(row, "segtype");
-    uint64_t start, size;
-    int rc;
-
-    if (!name || !*name || !uuid || !*uuid || !type)
-        return bad(p, name, "a segment without name, uuid or type");
-    if ((rc = report_number(p, row, "seg_start", &start)) < 0 ||
-        (rc = report_number(p, row, "seg_size", &size)) < 0)
-        return rc;
-    if ((!p->lv_uuid || strcmp(p->lv_uuid, uuid) != 0) && (rc = open_lv(p, row, name, uuid)) < 0)
-        return rc;
-    struct lvm_lv *lv = &p->report->lvs[p->report->n_lvs - 1];
-    if (strcmp(lv->name, name) != 0)
-        return bad(p, name, "two names under one uuid");
-    if (start != p->lv_done || size == 0 || size > lv->size - p->lv_done)
-        return bad(p, name, "its segments do not follow each other");
-    p->lv_done += size;
-    if (strcmp(type, "linear") != 0)
-        drop_segments(lv);
-    return lv->linear ? parse_linear(p, row, lv, size) : 0;
+    for (uint32_t i = 0; i < p->report->n_pvs; i++)
+        if (strcmp(p->pv_keys[i], key) == 0)
+            return &p->report->pvs[i];
+    return NULL;
 }
 
-static int parse_segments(struct parser *p, const json_t *section)
+/* One stripe of a segment: `size` bytes from that extent of a PV on, which are free no more. */
+static int take_stripe(struct parser *p, struct lvm_lv *lv, const struct dm_config_value *name,
+                       uint64_t size)
 {
-    const json_t *row;
-    size_t i;
+    const struct lvm_report *r = p->report;
+    const struct dm_config_value *first = name->next;
 
-    if (!json_is_array(section))
-        return bad(p, NULL, "there is no list of segments");
-    json_array_foreach(section, i, row)
-    {
-        const struct lvm_report *r = p->report;
-        const char *uuid = report_text(row, "lv_uuid");
-        bool next = p->lv_uuid && uuid && strcmp(uuid, p->lv_uuid) != 0;
-        if (next && p->lv_done != r->lvs[r->n_lvs - 1].size)
-            return bad(p, r->lvs[r->n_lvs - 1].name, "its segments end before it does");
-        int rc = parse_segment(p, row);
+    if (name->type != DM_CFG_STRING || !first || first->type != DM_CFG_INT || first->v.i < 0)
+        return bad(p, lv->name, "a segment does not say where it lies");
+    struct lvm_pv *pv = find_pv(p, name->v.str);
+    if (!pv) { /* on another LV */
+        lv->linear = false;
+        return 0;
+    }
+    uint64_t extents = pv->size / r->extent_size;
+    if ((uint64_t)first->v.i > extents || size > (extents - (uint64_t)first->v.i) * r->extent_size)
+        return bad(p, lv->name, "a segment lies beyond its PV's end");
+    if (size > pv->free)
+        return bad(p, lv->name, "its PV has not as many extents as are used");
+    pv->free -= size;
+    add_segment(lv, pv->index, pv->pe_start + (uint64_t)first->v.i * r->extent_size, size);
+    return 0;
+}
+
+/* "stripes" is a list of pairs: where, and from which extent on. */
+static int take_stripes(struct parser *p, struct lvm_lv *lv, const struct dm_config_node *segment,
+                        uint64_t size)
+{
+    const struct dm_config_node *stripes = report_child(segment, "stripes");
+    uint64_t count;
+    int rc = report_number(p, segment, "stripe_count", &count);
+
+    if (rc < 0)
+        return rc;
+    const struct dm_config_value *v = stripes ? stripes->v : NULL;
+    if (count == 0 || size / p->report->extent_size % count)
+        return bad(p, lv->name, "a segment's stripes are not as many as it says");
+    if (count > 1)
+        lv->linear = false;
+    for (uint64_t i = 0; i < count; i++, v = v->next->next) {
+        if (!v)
+            return bad(p, lv->name, "a segment's stripes are not as many as it says");
+        rc = take_stripe(p, lv, v, size / count);
         if (rc < 0)
             return rc;
     }
-    if (p->lv_uuid && p->lv_done != p->report->lvs[p->report->n_lvs - 1].size)
-        return bad(p, p->report->lvs[p->report->n_lvs - 1].name, "its segments end before it does");
+    return v ? bad(p, lv->name, "a segment's stripes are not as many as it says") : 0;
+}
+
+static int take_segment(struct parser *p, struct lvm_lv *lv, const struct dm_config_node *segment)
+{
+    const struct lvm_report *r = p->report;
+    const char *type = report_text(segment, "type");
+    uint64_t start, count, size, end;
+    int rc;
+
+    if ((rc = report_number(p, segment, "start_extent", &start)) < 0 ||
+        (rc = report_number(p, segment, "extent_count", &count)) < 0)
+        return rc;
+    if (!type)
+        return bad(p, lv->name, "a segment without a type");
+    if (__builtin_mul_overflow(count, r->extent_size, &size) ||
+        __builtin_mul_overflow(start, r->extent_size, &start) ||
+        __builtin_add_overflow(lv->size, size, &end) || end > INT64_MAX || size == 0 ||
+        start != lv->size)
+        return bad(p, lv->name, "its segments do not follow each other");
+    lv->size = end;
+    if (strcmp(type, "striped") == 0)
+        return take_stripes(p, lv, segment, size);
+    lv->linear = false;
     return 0;
+}
+
+/* segment1, segment2, ...: in the order of the text, which is that of the LV. */
+static int take_segments(struct parser *p, struct lvm_lv *lv, const struct dm_config_node *section)
+{
+    uint64_t want, n = 0;
+    int rc = report_number(p, section, "segment_count", &want);
+
+    for (const struct dm_config_node *s = section->child; rc == 0 && s; s = s->sib) {
+        if (s->v || strncmp(s->key, "segment", strlen("segment")) != 0)
+            continue;
+        n++;
+        rc = take_segment(p, lv, s);
+    }
+    if (rc == 0 && (n != want || n == 0))
+        rc = bad(p, lv->name, "it has not as many segments as it says");
+    return rc;
+}
+
+static int take_lv(struct parser *p, const struct dm_config_node *section)
+{
+    struct lvm_report *r = p->report;
+    const char *uuid = report_text(section, "id");
+
+    if (section->v || !*section->key || !uuid)
+        return bad(p, section->key, "an LV without name or uuid");
+    if (r->n_lvs >= REPORT_LVS_MAX)
+        return bad(p, section->key, "there are more LVs than lunar takes");
+    r->lvs = mem_grow(r->lvs, r->n_lvs, sizeof *r->lvs);
+    struct lvm_lv *lv = &r->lvs[r->n_lvs++];
+    *lv =
+        (struct lvm_lv){.name = mem_strdup(section->key), .uuid = mem_strdup(uuid), .linear = true};
+    int rc = take_tags(p, section, &lv->tags, &lv->n_tags);
+    if (rc == 0)
+        rc = take_segments(p, lv, section);
+    if (!lv->linear)
+        drop_segments(lv);
+    return rc;
+}
+
+/* A VG without LVs has no such section. */
+static int take_lvs(struct parser *p, const struct dm_config_node *vg)
+{
+    const struct dm_config_node *lvs = report_child(vg, "logical_volumes");
+    int rc = 0;
+
+    if (lvs ? lvs->v != NULL : dm_config_has_node(vg->child, "logical_volumes"))
+        return bad(p, NULL, "its LVs are no section, or two");
+    for (const struct dm_config_node *lv = lvs ? lvs->child : NULL; rc == 0 && lv; lv = lv->sib)
+        rc = take_lv(p, lv);
+    for (uint32_t i = 0; i < p->report->n_pvs; i++)
+        p->report->vg_free += p->report->pvs[i].free;
+    return rc;
 }
 
 static int by_name(const void *a, const void *b)
@@ -272,79 +344,101 @@ static int check_unique(const struct parser *p)
         if (all[i - 1].pv == all[i].pv &&
             all[i - 1].lun_offset + all[i - 1].length > all[i].lun_offset)
             rc = error_set(p->err, LUNAR_E_CORRUPT,
-                           "lvm's report makes no sense: two LVs share byte %llu of LUN %u",
+                           "LVM's metadata makes no sense: two LVs share byte %llu of LUN %u",
                            (unsigned long long)all[i].lun_offset, all[i].pv);
     free(all);
     return rc;
 }
 
-int lvm_report_parse(const char *json, struct lvm_report *ret, struct error *err)
-{
-    struct parser p = {.report = ret, .err = err};
-    json_error_t where;
-    json_t *root = json_loads(json, JSON_REJECT_DUPLICATES, &where);
-    int rc;
+/* --- the text --- */
 
-    memset(ret, 0, sizeof *ret);
-    if (!root)
-        return error_set(err, LUNAR_E_CORRUPT, "lvm's report is not JSON: line %d: %s", where.line,
-                         where.text);
-    const json_t *report = only_row(json_object_get(root, "report"));
-    rc = report ? parse_vg(&p, json_object_get(report, "vg")) : bad(&p, NULL, "no report in it");
-    if (rc == 0)
-        rc = report_pvs(&p, json_object_get(report, "pv"));
-    if (rc == 0)
-        rc = parse_segments(&p, json_object_get(report, "seg"));
-    if (rc == 0)
-        rc = check_unique(&p);
-    json_decref(root);
-    if (rc < 0)
-        lvm_report_free(ret);
-    return rc;
+/* How deep sections stand in each other. */
+static unsigned nesting(const char *text)
+{
+    unsigned depth = 0, most = 0;
+
+    for (; *text; text++) {
+        if (*text == '#') {
+            text += strcspn(text, "\n");
+            if (!*text)
+                break;
+        } else if (*text == '"') {
+            for (text++; *text && *text != '"'; text++)
+                if (*text == '\\' && text[1])
+                    text++;
+            if (!*text)
+                break;
+        } else if (*text == '{' && ++depth > most) {
+            most = depth;
+        } else if (*text == '}' && depth > 0) {
+            depth--;
+        }
+    }
+    return most;
 }
 
-int lvm_report(struct lvm *lvm, struct lvm_report *ret, struct error *err)
+/* The one section of the text: the VG. */
+static const struct dm_config_node *find_vg(const struct dm_config_node *root)
 {
-    /* The order of the rows is what the parser counts on. */
-    const char *args[] = {
-        "fullreport",
-        "-qq",
-        "--reportformat",
-        "json",
-        "--units",
-        "b",
-        "--nosuffix",
-        "--configreport",
-        "vg",
-        "-o",
-        "vg_name,vg_size,vg_free,vg_extent_size,vg_seqno,pv_count,vg_tags",
-        "--configreport",
-        "pv",
-        "-o",
-        "pv_name,pv_uuid,pe_start,pv_size,pv_free,dev_size,pv_mda_count,pv_missing",
-        "--configreport",
-        "lv",
-        "-o",
-        "lv_name",
-        "--configreport",
-        "pvseg",
-        "-o",
-        "pv_name",
-        "--configreport",
-        "seg",
-        "-O",
-        "lv_uuid,seg_start",
-        "-o",
-        "lv_name,lv_uuid,lv_size,lv_tags,segtype,seg_start,seg_size,seg_pe_ranges",
-        lvm_vg_name(lvm),
-        NULL};
-    char *json;
+    const struct dm_config_node *found = NULL;
 
-    memset(ret, 0, sizeof *ret);
-    int rc = lvm_run(lvm, args, &json, err);
+    for (const struct dm_config_node *n = root; n; n = n->sib) {
+        if (n->v)
+            continue;
+        if (found)
+            return NULL;
+        found = n;
+    }
+    return found;
+}
+
+static int take_tree(struct parser *p, const struct dm_config_tree *tree)
+{
+    const struct dm_config_node *vg = find_vg(tree->root);
+    int rc = vg ? take_vg(p, vg) : bad(p, NULL, "there is not exactly one VG");
     if (rc == 0)
-        rc = lvm_report_parse(json, ret, err);
-    free(json);
+        rc = take_lvs(p, vg);
+    return rc == 0 ? check_unique(p) : rc;
+}
+
+/* The library's words of what it cannot parse, with the line. */
+__attribute__((format(printf, 5, 6))) static void
+on_library_log(int level, const char *file, int line, int dm_errno, const char *format, ...)
+{
+    char text[300];
+    va_list args;
+
+    (void)file, (void)line, (void)dm_errno;
+    if ((level & 7) > LOG_WARN_LEVEL)
+        return;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    log_warn("metadata_syntax text=\"%s\"", text);
+}
+
+static void setup_once(void)
+{
+    dm_log_with_errno_init(on_library_log);
+}
+
+int lvm_report_parse(const char *text, struct lvm_report *ret, struct error *err)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    struct parser p = {.report = ret, .err = err};
+
+    pthread_once(&once, setup_once);
+    memset(ret, 0, sizeof *ret);
+    if (nesting(text) > NESTING_MAX)
+        return bad(&p, NULL, "it is nested too deeply");
+    struct dm_config_tree *tree = mem_must(dm_config_create());
+    /* As LVM parses metadata: the check for duplicates is quadratic, and ours is below. */
+    int rc = dm_config_parse_without_dup_node_check(tree, text, text + strlen(text))
+                 ? take_tree(&p, tree)
+                 : bad(&p, NULL, "its syntax is broken");
+    dm_config_destroy(tree);
+    if (rc < 0)
+        lvm_report_free(ret);
     return rc;
 }
 

@@ -3,25 +3,31 @@
 #ifndef LUNAR_COORDINATOR_LVM_REPORT_PRIVATE_H
 #define LUNAR_COORDINATOR_LVM_REPORT_PRIVATE_H
 
-#include <jansson.h>
+#include <libdevmapper.h>
 
 #include "coordinator/lvm.h"
 
 struct parser {
     struct lvm_report *report;
-    uint64_t pv_count;                 /* that the VG says it has */
-    const char *pv_names[LVM_PVS_MAX]; /* of report->pvs[i], borrowed from the JSON */
-    const char *lv_uuid;               /* of the LV that the last row belonged to */
-    uint64_t lv_done;                  /* bytes of it seen */
+    const char *pv_keys[LVM_PVS_MAX]; /* "pv0": what segments call report->pvs[i]; borrowed */
     struct error *err;
 };
 
 /* LUNAR_E_CORRUPT; `whose` may be NULL. */
 int report_bad(const struct parser *p, const char *whose, const char *what);
-/* NULL: there is none. */
-const char *report_text(const json_t *row, const char *key);
-int report_number(const struct parser *p, const json_t *row, const char *key, uint64_t *ret);
-/* The "pv" rows: fills report->pvs and pv_names. After the "vg" row. */
-int report_pvs(struct parser *p, const json_t *section);
+/* The one entry of a section with that key; NULL: there is none, or more than one. */
+const struct dm_config_node *report_child(const struct dm_config_node *section, const char *key);
+/* A text that is not empty; NULL: there is none. */
+const char *report_text(const struct dm_config_node *section, const char *key);
+/* Not negative. LUNAR_E_CORRUPT. */
+int report_number(const struct parser *p, const struct dm_config_node *section, const char *key,
+                  uint64_t *ret);
+/* A number of sectors as bytes. */
+int report_sectors(const struct parser *p, const struct dm_config_node *section, const char *key,
+                   uint64_t *ret);
+/* Is that word in the section's list of that key? */
+bool report_lists(const struct dm_config_node *section, const char *key, const char *word);
+/* The section "physical_volumes": fills report->pvs and pv_keys. The extent size is known. */
+int report_pvs(struct parser *p, const struct dm_config_node *section);
 
 #endif

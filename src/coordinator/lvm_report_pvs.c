@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The PVs of lvm's report: the pool's LUNs.
+ * The PVs of LVM's metadata: the pool's LUNs.
  *
- * Happy path: the one PV that has metadata areas is the first (index 0); each other one's uuid is
- * of lunar's making (diskrpc/pv.h). Failure modes: two with metadata areas, a uuid of somebody
- * else's, one uuid twice, places beyond all devices: LUNAR_E_CORRUPT. One that this machine does
- * not see: LUNAR_E_NOT_FOUND.
+ * Happy path: the one PV whose uuid is not of lunar's making is the first (index 0), which has the
+ * metadata areas; each other one was added by lunar (diskrpc/pv.h). Failure modes: two first ones,
+ * or none, one uuid twice, places beyond all devices: LUNAR_E_CORRUPT. One that LVM has marked as
+ * missing: LUNAR_E_NOT_FOUND.
  */
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,48 +14,44 @@
 #include "coordinator/lvm_report_private.h"
 #include "coordinator/mem.h"
 
-static int take_sizes(const struct parser *p, const json_t *row, struct lvm_pv *pv,
-                      uint64_t *ret_areas)
+static int take_sizes(const struct parser *p, const struct dm_config_node *section,
+                      struct lvm_pv *pv)
 {
     const struct lvm_report *r = p->report;
+    uint64_t count;
     int rc;
 
-    if ((rc = report_number(p, row, "pe_start", &pv->pe_start)) < 0 ||
-        (rc = report_number(p, row, "pv_size", &pv->size)) < 0 ||
-        (rc = report_number(p, row, "pv_free", &pv->free)) < 0 ||
-        (rc = report_number(p, row, "dev_size", &pv->device_size)) < 0 ||
-        (rc = report_number(p, row, "pv_mda_count", ret_areas)) < 0)
+    if ((rc = report_sectors(p, section, "pe_start", &pv->pe_start)) < 0 ||
+        (rc = report_sectors(p, section, "dev_size", &pv->device_size)) < 0 ||
+        (rc = report_number(p, section, "pe_count", &count)) < 0)
         return rc;
-    if (pv->size % r->extent_size || pv->free % r->extent_size || pv->free > pv->size)
-        return report_bad(p, pv->uuid, "the PV's sizes contradict each other");
-    if (pv->pe_start > INT64_MAX - pv->size)
-        return report_bad(p, pv->uuid, "the PV's extents begin beyond all devices");
+    if (__builtin_mul_overflow(count, r->extent_size, &pv->size) ||
+        pv->size > (uint64_t)INT64_MAX - pv->pe_start)
+        return report_bad(p, pv->uuid, "the PV's extents end beyond all devices");
+    pv->free = pv->size; /* until segments are found upon it */
     return 0;
 }
 
-static int take_pv(struct parser *p, const json_t *row)
+static int take_pv(struct parser *p, const struct dm_config_node *section)
 {
     struct lvm_report *r = p->report;
-    const char *name = report_text(row, "pv_name"), *uuid = report_text(row, "pv_uuid");
-    const char *missing = report_text(row, "pv_missing");
-    uint64_t areas;
+    const char *uuid = report_text(section, "id");
 
-    if (!name || !*name || !uuid || strlen(uuid) != PV_UUID_SIZE - 1 || !missing)
-        return report_bad(p, NULL, "a PV without name or uuid");
+    if (section->v || !uuid || strlen(uuid) != PV_UUID_SIZE - 1)
+        return report_bad(p, section->key, "a PV without uuid");
+    if (r->n_pvs == LVM_PVS_MAX)
+        return error_set(p->err, LUNAR_E_UNSUPPORTED, "the VG has more than %u PVs", LVM_PVS_MAX);
     r->pvs = mem_grow(r->pvs, r->n_pvs, sizeof *r->pvs);
     struct lvm_pv *pv = &r->pvs[r->n_pvs];
     *pv = (struct lvm_pv){.index = r->n_pvs};
-    p->pv_names[r->n_pvs++] = name;
+    p->pv_keys[r->n_pvs++] = section->key;
     strcpy(pv->uuid, uuid);
-    if (*missing)
+    if (report_lists(section, "flags", "MISSING"))
         return error_set(p->err, LUNAR_E_NOT_FOUND,
-                         "the pool's LUN with the LVM uuid %s is not on this machine", uuid);
-    int rc = take_sizes(p, row, pv, &areas);
-    if (rc == 0 && (areas == 0) != pv_uuid_is_added(uuid))
-        rc = report_bad(p, uuid,
-                        areas ? "an added PV has metadata areas"
-                              : "it has no metadata areas, and lunar has not made it");
-    return rc;
+                         "LVM has marked the pool's LUN with the uuid %s as missing: see "
+                         "vgextend(8), --restoremissing",
+                         uuid);
+    return take_sizes(p, section, pv);
 }
 
 static bool goes_before(const struct lvm_pv *a, const struct lvm_pv *b)
@@ -68,11 +63,11 @@ static bool goes_before(const struct lvm_pv *a, const struct lvm_pv *b)
 static void swap(struct parser *p, uint32_t i, uint32_t k)
 {
     struct lvm_pv *pvs = p->report->pvs, pv = pvs[i];
-    const char *name = p->pv_names[i];
+    const char *key = p->pv_keys[i];
     pvs[i] = pvs[k];
-    p->pv_names[i] = p->pv_names[k];
+    p->pv_keys[i] = p->pv_keys[k];
     pvs[k] = pv;
-    p->pv_names[k] = name;
+    p->pv_keys[k] = key;
 }
 
 /* The first one first, the others by uuid. */
@@ -90,26 +85,22 @@ static int check_order(const struct parser *p)
     for (uint32_t i = 0; i < r->n_pvs; i++) {
         r->pvs[i].index = i;
         if ((i > 0) != pv_uuid_is_added(r->pvs[i].uuid))
-            return report_bad(p, NULL, "not just one PV has the metadata areas");
+            return report_bad(p, NULL, "not just one PV is not of lunar's making");
         if (i > 0 && strcmp(r->pvs[i - 1].uuid, r->pvs[i].uuid) == 0)
             return report_bad(p, r->pvs[i].uuid, "two PVs have this uuid");
+        for (uint32_t k = 0; k < i; k++)
+            if (strcmp(p->pv_keys[k], p->pv_keys[i]) == 0)
+                return report_bad(p, p->pv_keys[i], "two PVs have this name");
     }
     return r->n_pvs > 0 ? 0 : report_bad(p, NULL, "it has no PV");
 }
 
-int report_pvs(struct parser *p, const json_t *section)
+int report_pvs(struct parser *p, const struct dm_config_node *section)
 {
-    const json_t *row;
-    size_t i;
-
-    if (!json_is_array(section) || json_array_size(section) != p->pv_count)
-        return report_bad(p, NULL, "it does not list the PVs that the VG has");
-    if (p->pv_count > LVM_PVS_MAX)
-        return error_set(p->err, LUNAR_E_UNSUPPORTED, "the VG has %" PRIu64 " PVs, more than %u",
-                         p->pv_count, LVM_PVS_MAX);
-    json_array_foreach(section, i, row)
-    {
-        int rc = take_pv(p, row);
+    if (!section || section->v)
+        return report_bad(p, NULL, "it has no PVs");
+    for (const struct dm_config_node *pv = section->child; pv; pv = pv->sib) {
+        int rc = take_pv(p, pv);
         if (rc < 0)
             return rc;
     }

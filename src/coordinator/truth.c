@@ -2,11 +2,11 @@
 /*
  * Reading the catalogue so that it may be acted upon.
  *
- * Happy path: what the disk holds is known and copied (committer_settle), lvm reports it, and
- * afterwards the disk still holds it. Failure modes: a late write lands between the look and lvm's
- * own read: the last look sees it, it is restored, and the report is made again. The LUN does not
- * answer, or the copy cannot be stored: tried for a few seconds, then an error, and the caller ends
- * the process, because the next leader begins with a look at everything.
+ * Happy path: what the disk holds is known and copied (committer_settle), and the catalogue is made
+ * of that very text. Failure modes: a late write lands meanwhile: the catalogue is what it was, and
+ * the next look at the disk restores that. The LUN does not answer, or the copy cannot be stored:
+ * tried for a few seconds, then an error, and the caller ends the process, because the next leader
+ * begins with a look at everything.
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -17,10 +17,10 @@
 #define TRUTH_TRIES   4
 #define TRUTH_PAUSE_S 1
 
-static int report(struct lvm *lvm, struct catalogue *ret, struct error *err)
+static int report(struct lvm *lvm, const char *text, struct catalogue *ret, struct error *err)
 {
     struct lvm_report report = {0};
-    int rc = lvm_report(lvm, &report, err);
+    int rc = lvm_report(lvm, text, &report, err);
     if (rc < 0)
         return rc;
     rc = catalogue_build(&report, ret, err);
@@ -32,14 +32,7 @@ static int try_once(struct lvm *lvm, struct committer *committer, struct catalog
                     struct error *err)
 {
     int rc = committer_settle(committer, err);
-    if (rc == 0)
-        rc = report(lvm, ret, err);
-    if (rc < 0)
-        return rc;
-    rc = committer_confirm(committer, err);
-    if (rc < 0)
-        catalogue_free(ret);
-    return rc;
+    return rc == 0 ? report(lvm, committer_text(committer), ret, err) : rc;
 }
 
 struct catalogue *truth_read(struct lvm *lvm, struct committer *committer, struct error *err)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * lvm's report in JSON, and the catalogue that is made from it. The input is the text; where a
- * report is wanted that gets far, seeds and the dictionary have its keys.
+ * LVM's metadata, and the catalogue that is made from it. The input is the text; where a report is
+ * wanted that gets far, seeds and the dictionary have its keys.
  *
  * What must hold beyond "no crash": a refused report is empty and says why; in an accepted one
  * names are unique, a linear LV's segments add up to its size, lie inside the VG and share no byte

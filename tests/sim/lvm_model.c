@@ -224,6 +224,12 @@ int lvm_see_pvs(struct lvm *lvm, const char *text, struct error *err)
     return 0;
 }
 
+int lvm_report(struct lvm *lvm, const char *text, struct lvm_report *ret, struct error *err)
+{
+    (void)lvm;
+    return lvm_report_parse(text, ret, err);
+}
+
 /* --- the child: all of it runs in its own fiber --- */
 
 /* Between two steps: false if it is no more. */
@@ -339,18 +345,13 @@ static int child_change(struct child *c, const struct area areas[AREAS])
 
     if (!base || !vg_in(base, &vg))
         return error_set(&c->err, LUNAR_E_EXEC, "Volume group not found");
-    int rc = 0;
-    if (strcmp(c->argv[0], "fullreport") == 0) {
-        c->out = vg_json(&vg);
-    } else {
-        rc = vg_run(&vg, (const char *const *)c->argv, &c->err);
-        char *text = rc == 0 ? vg_out(&vg) : NULL;
-        if (text) {
-            ghost_metadata_built(process_current(), base, text);
-            rc = child_commit(c, areas, text);
-        }
-        free(text);
+    int rc = vg_run(&vg, (const char *const *)c->argv, &c->err);
+    char *text = rc == 0 ? vg_out(&vg) : NULL;
+    if (text) {
+        ghost_metadata_built(process_current(), base, text);
+        rc = child_commit(c, areas, text);
     }
+    free(text);
     vg_free(&vg);
     return rc;
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A volume group as the simulator's LVM knows it, and its two forms: the metadata text that
- * commit_disk.c looks at (the shape of LVM's own: name, id, seqno, tags before the PVs, then LVs),
- * and the JSON of `lvm fullreport` that lvm_report.c parses. Pure.
+ * A volume group as the simulator's LVM knows it, and the metadata text of it, in the shape of
+ * LVM's own, which commit_disk.c looks at and lvm_report.c parses. Pure.
  */
 #ifndef LUNAR_TESTS_SIM_LVM_TEXT_H
 #define LUNAR_TESTS_SIM_LVM_TEXT_H
@@ -24,7 +23,6 @@ void vg_free(struct vg *vg);
 /* False: not a text of ours. The caller frees with vg_free after success. */
 bool vg_in(const char *text, struct vg *ret);
 char *vg_out(const struct vg *vg); /* malloc'ed */
-char *vg_json(const struct vg *vg);
 /* One command of lunar's: vgchange, lvcreate, lvextend, lvchange, lvremove. As lvm_run; seqno
  * rises. */
 int vg_run(struct vg *vg, const char *const *argv, struct error *err);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "coordinator/mda.h"
 
 static char reason[1100];
 
@@ -90,6 +91,142 @@ int lvm_lun_resize(struct lvm_lun *lun, uint64_t size)
     if (truncate(path, (off_t)size) < 0 || ioctl(lun->loop, LOOP_SET_CAPACITY, 0) < 0)
         return -errno;
     return 0;
+}
+
+/* --- lvm's own words beside ours --- */
+
+static const struct lvm_lv *lv_named(const struct lvm_report *r, const char *name)
+{
+    for (uint32_t i = 0; i < r->n_lvs; i++)
+        if (strcmp(r->lvs[i].name, name) == 0)
+            return &r->lvs[i];
+    return NULL;
+}
+
+static bool same_tags(const struct lvm_lv *lv, char *list)
+{
+    uint32_t n = 0;
+
+    for (char *tag = strtok(list, ","); tag; tag = strtok(NULL, ","), n++) {
+        uint32_t i = 0;
+        while (i < lv->n_tags && strcmp(lv->tags[i], tag) != 0)
+            i++;
+        if (i == lv->n_tags)
+            return false;
+    }
+    return n == lv->n_tags;
+}
+
+/* Bytes [start, start + size) of the LV lie from `at` on. */
+static bool lies_at(const struct lvm_lv *lv, uint64_t start, uint64_t size, uint64_t at)
+{
+    for (uint32_t i = 0; i < lv->n_segments; start -= lv->segments[i++].length)
+        if (start < lv->segments[i].length)
+            return lv->segments[i].lun_offset + start == at &&
+                   size <= lv->segments[i].length - start;
+    return false;
+}
+
+/* "name|uuid|size|type|start|length|DEVICE:first-last|tags": one segment. */
+static bool same_segment(const struct lvm_report *r, char *line)
+{
+    char *f[8];
+    for (int i = 0; i < 8; i++)
+        f[i] = strsep(&line, "|");
+    if (!f[7])
+        return false;
+    f[0] += strspn(f[0], " ");
+    const struct lvm_lv *lv = lv_named(r, f[0]);
+    if (!lv || strcmp(lv->uuid, f[1]) != 0 || lv->size != strtoull(f[2], NULL, 10) ||
+        lv->linear != (strcmp(f[3], "linear") == 0) || !same_tags(lv, f[7]))
+        return false;
+    const char *extent = strrchr(f[6], ':');
+    for (uint32_t i = 0; lv->linear && extent && i < r->n_pvs; i++)
+        if (lies_at(lv, strtoull(f[4], NULL, 10), strtoull(f[5], NULL, 10),
+                    r->pvs[i].pe_start + strtoull(extent + 1, NULL, 10) * r->extent_size))
+            return true;
+    return !lv->linear;
+}
+
+static bool same_pv(const struct lvm_report *r, const char *line)
+{
+    char uuid[40];
+    unsigned long long start, size, free, device;
+
+    if (sscanf(line, " %39[^|]|%llu|%llu|%llu|%llu", uuid, &start, &size, &free, &device) != 5)
+        return false;
+    for (uint32_t i = 0; i < r->n_pvs; i++)
+        if (strcmp(r->pvs[i].uuid, uuid) == 0)
+            return r->pvs[i].pe_start == start && r->pvs[i].size == size &&
+                   r->pvs[i].free == free && r->pvs[i].device_size == device;
+    return false;
+}
+
+static bool same_vg(const struct lvm_report *r, const char *line)
+{
+    unsigned long long size, free, extent, seqno;
+    unsigned pvs, tags;
+
+    return sscanf(line, " %llu|%llu|%llu|%llu|%u|%u", &size, &free, &extent, &seqno, &pvs, &tags) ==
+               6 &&
+           r->vg_size == size && r->vg_free == free && r->extent_size == extent &&
+           r->seqno == seqno && r->n_pvs == pvs;
+}
+
+enum { WORDS_VG, WORDS_PV, WORDS_LV };
+
+static int compare(struct lvm_lun *lun, const struct lvm_report *r, int what, struct error *err)
+{
+    static const char *const commands[] = {"vgs", "pvs", "lvs"};
+    static const char *const fields[] = {
+        "vg_size,vg_free,vg_extent_size,vg_seqno,pv_count,lv_count",
+        "pv_uuid,pe_start,pv_size,pv_free,dev_size",
+        "lv_name,lv_uuid,lv_size,segtype,seg_start,seg_size,seg_pe_ranges,lv_tags"};
+    const char *args[] = {commands[what],
+                          "-qq",
+                          "--units",
+                          "b",
+                          "--nosuffix",
+                          "--noheadings",
+                          "-o",
+                          fields[what],
+                          "--separator",
+                          "|",
+                          "-S",
+                          "vg_name=lunar-test",
+                          NULL};
+    char *said = NULL;
+    int rc = lvm_run(lun->lvm, args, &said, err);
+
+    for (char *at = said, *line; rc == 0 && (line = strsep(&at, "\n"));) {
+        char *copy = strdup(line);
+        bool same = !*line || (what == WORDS_VG   ? same_vg(r, copy)
+                               : what == WORDS_PV ? same_pv(r, copy)
+                                                  : same_segment(r, copy));
+        free(copy);
+        if (!same)
+            rc = error_set(err, LUNAR_E_CORRUPT, "lvm says otherwise: %s", line);
+    }
+    free(said);
+    return rc;
+}
+
+int lvm_lun_report(struct lvm_lun *lun, struct lvm_report *ret, struct error *err)
+{
+    struct mda_state state;
+    char *text = NULL;
+    size_t len;
+    int rc = mda_read(lun->fd, &state, &text, &len, err);
+
+    *ret = (struct lvm_report){0};
+    if (rc == 0)
+        rc = lvm_report(lun->lvm, text, ret, err);
+    free(text);
+    for (int what = WORDS_VG; rc == 0 && what <= WORDS_LV; what++)
+        rc = compare(lun, ret, what, err);
+    if (rc < 0)
+        lvm_report_free(ret);
+    return rc;
 }
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)

@@ -23,6 +23,9 @@ const char *lvm_lun_attach(struct lvm_lun *lun, uint64_t size, uint32_t sector);
 const char *lvm_lun_open(struct lvm_lun *lun, uint64_t size, uint32_t sector);
 /* As an array does it, and a node that has looked again. 0 or -errno. */
 int lvm_lun_resize(struct lvm_lun *lun, uint64_t size);
+/* lvm_report of what the device holds, which is compared with what lvm itself says of it: a
+ * difference is LUNAR_E_CORRUPT. */
+int lvm_lun_report(struct lvm_lun *lun, struct lvm_report *ret, struct error *err);
 void lvm_lun_close(struct lvm_lun *lun);
 
 #endif

@@ -278,7 +278,7 @@ static uint64_t seqno(struct lvm_lun *lun, struct catalogue *ret)
     struct lvm_report r;
     struct error err = ERROR_INIT;
     memset(ret, 0, sizeof *ret);
-    if (lvm_report(lun->lvm, &r, &err) < 0) {
+    if (lvm_lun_report(lun, &r, &err) < 0) {
         printf("# %s\n", err.text);
         return 0;
     }

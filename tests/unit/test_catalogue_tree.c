@@ -264,7 +264,7 @@ static struct catalogue look(void)
     struct lvm_report r;
     struct error err = ERROR_INIT;
     struct catalogue c = {0};
-    if (lvm_report(lun.lvm, &r, &err) < 0) {
+    if (lvm_lun_report(&lun, &r, &err) < 0) {
         printf("# %s\n", err.text);
         return c;
     }

@@ -59,7 +59,7 @@ static const char *names(struct lvm_lun *lun)
     static char text[256];
     struct lvm_report r;
     text[0] = 0;
-    if (lvm_report(lun->lvm, &r, &err) < 0)
+    if (lvm_lun_report(lun, &r, &err) < 0)
         return err.text;
     for (uint32_t i = 0; i < r.n_lvs; i++)
         strcat(text, r.lvs[i].name);
@@ -106,11 +106,11 @@ static void rule_4_a_grown_lun_has_both_areas_again_and_more_space(void)
     NEED(lun);
     CHECK_EQ(open_term(&lun, 1, &c), 0);
     CHECK_EQ(create(c, "a"), 0);
-    CHECK_EQ(lvm_report(lun.lvm, &before, &err), 0);
+    CHECK_EQ(lvm_lun_report(&lun, &before, &err), 0);
     CHECK_EQ(before.pvs[0].device_size, GIB);
     CHECK_EQ(lvm_lun_resize(&lun, 2 * GIB), 0);
     CHECK_EQ(resize(&lun, c), 0);
-    CHECK_EQ(lvm_report(lun.lvm, &after, &err), 0);
+    CHECK_EQ(lvm_lun_report(&lun, &after, &err), 0);
     CHECK_EQ(after.pvs[0].device_size, 2 * GIB);
     CHECK_EQ(after.vg_size, before.vg_size + GIB);
     CHECK_EQ(after.lvs[0].segments[0].lun_offset, before.lvs[0].segments[0].lun_offset);

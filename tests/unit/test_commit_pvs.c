@@ -97,12 +97,12 @@ static void a_second_lun_is_one_commit_and_takes_volumes(void)
     const char *why = pool_open(&p);
     if (why)
         SKIP(why);
-    CHECK_EQ(lvm_report(p.first.lvm, &before, &err), 0);
+    CHECK_EQ(lvm_lun_report(&p.first, &before, &err), 0);
     uint64_t seqno = committer_seqno(p.c);
     CHECK_EQ(extend(&p), 0);
     CHECK_EQ(committer_seqno(p.c), seqno + 1);
     CHECK_EQ(create_large(&p), 0);
-    CHECK_EQ(lvm_report(p.first.lvm, &r, &err), 0);
+    CHECK_EQ(lvm_lun_report(&p.first, &r, &err), 0);
     CHECK_EQ(r.n_pvs, 2);
     CHECK_STR(r.pvs[1].uuid, p.uuid);
     CHECK_EQ(r.vg_size, before.vg_size + r.pvs[1].size);
@@ -131,7 +131,7 @@ static void the_next_leader_finds_the_second_lun(void)
     p.c = NULL;
     CHECK_EQ(lvm_anew(&p), 0);
     CHECK_EQ(open_term(&p, 2), 0);
-    CHECK_EQ(lvm_report(p.first.lvm, &r, &err), 0);
+    CHECK_EQ(lvm_lun_report(&p.first, &r, &err), 0);
     CHECK_EQ(r.n_pvs, 2);
     CHECK_EQ(r.n_lvs, 1);
     lvm_report_free(&r);
@@ -153,7 +153,7 @@ static void without_the_second_lun_nothing_is_committed(void)
     CHECK_EQ(io_write(p.second.fd, zeros, IO_ALIGN, 0, &err), 0);
     CHECK_EQ(RUN(&p, "vgchange", "-qq", "-y", "--addtag", "x", "lunar-test"), LUNAR_E_NOT_FOUND);
     CHECK(strstr(err.text, p.uuid));
-    CHECK_EQ(lvm_report(p.first.lvm, &r, &err), LUNAR_E_NOT_FOUND);
+    CHECK_EQ(lvm_lun_report(&p.first, &r, &err), LUNAR_E_NOT_FOUND);
     committer_close(p.c);
     p.c = NULL;
     CHECK_EQ(lvm_anew(&p), 0);
@@ -162,7 +162,7 @@ static void without_the_second_lun_nothing_is_committed(void)
     CHECK_EQ(open_term(&p, 2), 0);
     CHECK_EQ(committer_seqno(p.c), seqno + 1);
     CHECK_EQ(create_large(&p), 0);
-    CHECK_EQ(lvm_report(p.first.lvm, &r, &err), 0);
+    CHECK_EQ(lvm_lun_report(&p.first, &r, &err), 0);
     lvm_report_free(&r);
     free(label);
     free(zeros);
@@ -194,7 +194,7 @@ static void rule_4_a_pool_of_two_luns_is_restored(void)
         p.c = NULL;
         CHECK_EQ(lvm_anew(&p), 0);
         CHECK_EQ(open_term(&p, 2 + (uint64_t)depth), 0);
-        CHECK_EQ(lvm_report(p.first.lvm, &r, &err), 0);
+        CHECK_EQ(lvm_lun_report(&p.first, &r, &err), 0);
         CHECK_EQ(r.n_pvs, 2);
         CHECK_EQ(r.lvs[0].n_segments, 2);
         lvm_report_free(&r);

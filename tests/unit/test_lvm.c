@@ -38,7 +38,7 @@ static void a_formatted_pool_has_its_area_and_an_empty_report(void)
     struct lvm_lun lun;
     struct lvm_report report;
     NEED_LUN(lun, GIB);
-    CHECK_EQ(lvm_report(lun.lvm, &report, NULL), 0);
+    CHECK_EQ(lvm_lun_report(&lun, &report, NULL), 0);
     CHECK_EQ(report.n_lvs, 0);
     CHECK_EQ(report.seqno, 1);
     CHECK_EQ(report.extent_size, 4 * MIB);
@@ -68,13 +68,13 @@ static void format_again_keeps_what_a_killed_format_made(void)
     struct error err = ERROR_INIT;
     NEED_LUN(lun, GIB);
     CHECK_EQ(lvm_format(lun.device, lun.dir, &lun.sb, &err), 0);
-    CHECK_EQ(lvm_report(lun.lvm, &report, NULL), 0);
+    CHECK_EQ(lvm_lun_report(&lun, &report, NULL), 0);
     CHECK_EQ(report.seqno, 1); /* the VG was not made anew */
     lvm_report_free(&report);
     /* A PV without its VG: killed in the middle. */
     CHECK_EQ(RUN(&lun, &err, "vgremove", "-qq", "-y", "lunar-test"), 0);
     CHECK_EQ(lvm_format(lun.device, lun.dir, &lun.sb, &err), 0);
-    CHECK_EQ(lvm_report(lun.lvm, &report, NULL), 0);
+    CHECK_EQ(lvm_lun_report(&lun, &report, NULL), 0);
     lvm_report_free(&report);
     lvm_lun_close(&lun);
 }
@@ -138,7 +138,7 @@ static void segments_of_the_report_are_byte_ranges_of_the_lun(void)
                  "lunar-test"),
              0);
     CHECK_EQ(RUN(&lun, &err, "lvextend", "-qq", "-y", "-L", "16m", "lunar-test/a"), 0);
-    CHECK_EQ(lvm_report(lun.lvm, &r, &err), 0);
+    CHECK_EQ(lvm_lun_report(&lun, &r, &err), 0);
     CHECK_EQ(r.seqno, 4);
     CHECK_EQ(r.n_lvs, 2);
     CHECK_STR(r.lvs[0].name, "a");

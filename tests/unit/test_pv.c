@@ -41,7 +41,7 @@ static void the_label_says_uuid_areas_and_use(void)
         lvm_lun_close(&lun);
         SKIP(why);
     }
-    CHECK_EQ(lvm_report(lun.lvm, &r, &err), 0);
+    CHECK_EQ(lvm_lun_report(&lun, &r, &err), 0);
     CHECK_EQ(pv_label_read(lun.fd, &label, &err), 0);
     CHECK_STR(label.uuid, r.pvs[0].uuid);
     CHECK_EQ(label.n_areas, 2);

@@ -319,7 +319,7 @@ int cmd_verify(struct cli *cli, int argc, char **argv)
     struct client *client;
     struct superblock sb;
     json_t *findings = NULL;
-    int fd;
+    int fd = -1;
 
     if (!cli_parse(cli, NULL, 0, 0, 0, argc, argv))
         return cli->exit_code;
