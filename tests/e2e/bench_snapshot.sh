@@ -32,6 +32,7 @@ import json, sys
 r = json.loads(sys.argv[1])
 print("%(snapshots)d snapshots under a writer of 4 KiB blocks: it stands still %(pause_p50_ms)s ms (median), %(pause_max_ms)s ms "
       "(longest); without one %(calm_gap_p50_ms)s and %(calm_gap_max_ms)s ms" % r)
+print("of the ten before each depth (median): " + ", ".join("%s ms at %s" % (ms, d) for d, ms in r["pause_p50_ms_at"].items()))
 print("of it the daemon's switch: %(switch_p50_ms)s ms (median), %(switch_max_ms)s ms (longest); a daemon of the whole chain is back "
       "after %(restart_s)s s" % r)
 print("%-12s %10s %22s %22s" % ("", "snapshots", "first 4 KiB writes/s", "64 KiB rewrites MiB/s"))

@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import random
+import statistics
 import subprocess
 import sys
 import threading
@@ -214,6 +215,7 @@ def main(snapshots):
         "snapshots": snapshots,
         "pause_p50_ms": round(seen[len(seen) // 2], 1),
         "pause_max_ms": round(seen[-1], 1),
+        "pause_p50_ms_at": {str(d): round(statistics.median(p for p, _ in pauses[d - 10:d]), 1) for d in depths if d},
         "calm_gap_p50_ms": round(calm[len(calm) // 2], 1),
         "calm_gap_max_ms": round(calm[-1], 1),
         "switch_p50_ms": round(agent[len(agent) // 2], 1),
