@@ -344,6 +344,24 @@ const struct catalogue_layer *catalogue_layer_by_id(const struct catalogue *c,
     return c->n_layers ? bsearch(&key, c->layers, c->n_layers, sizeof key, by_layer_name) : NULL;
 }
 
+const struct catalogue_snapshot *catalogue_snapshot_of(const struct catalogue *c,
+                                                       const struct catalogue_layer *layer)
+{
+    for (uint32_t i = 0; i < c->n_snapshots; i++)
+        if (&c->layers[c->snapshots[i].layer] == layer)
+            return &c->snapshots[i];
+    return NULL;
+}
+
+const struct catalogue_layer *catalogue_sheds_name(const struct catalogue *c,
+                                                   const struct catalogue_snapshot *s)
+{
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        if (c->layers[i].sheds_name && c->layers[i].parent == s->layer)
+            return &c->layers[i];
+    return NULL;
+}
+
 bool catalogue_volume_is_new(const struct catalogue_volume *v)
 {
     return v->layers[0].is_new;

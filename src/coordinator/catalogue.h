@@ -8,7 +8,8 @@
  * set: v=<volume uuid>        whose layer it is      p=<LV or ->      the layer below
  *   r=leaf|frozen|snap     role                   g=<n>            map generation
  *   new                    not formatted yet (SAFETY 17)
- *   m                      merged into the layer below: p may be put in its place everywhere
+ *   m                      merged into the layer below: p may be put in its place everywhere; of a
+ *                          snapshot: after p has become it (op_merge_name.c)
  * of a leaf, besides:
  *   n=<escaped name>  s=<virtual size>  k=thin|thick  q=<uuid of the creating request>
  *   del                    the volume's deletion has begun
@@ -22,6 +23,7 @@
  *   o=<LV> rb=<uuid>       what it takes the place of, after a rollback, and by which request
  * of a snapshot: si=<uuid> sn=<escaped name> st=<seconds since 1970> s=<virtual size>
  *   sg=<uuid>              of which group
+ *   sv=<uuid>              of which volume, if it is not the layer's
  * of the VG: gw=<uuid>     that group is whole (op_group.c), until all of its snapshots are ready
  *
  * The leaf of a volume is its one layer of the role leaf that is not new and that no other such
@@ -72,7 +74,9 @@ struct catalogue_layer {
     uint32_t users;  /* layers that name it as their parent */
     uint32_t depth;  /* of its chain, itself counted */
     bool merged;     /* the layer below holds all of it, too: nothing is to stand on it any more */
+    bool sheds_name; /* merged, and has the tags of the snapshot still that the layer below is */
     bool garbage;    /* nobody needs it: to be removed, when no grant names it */
+    uint64_t left_size; /* frozen: its tag of a size, which no commit took away; 0: it has none */
 };
 
 /* What the layer below an overlay becomes. */
@@ -170,6 +174,12 @@ struct catalogue_snapshot *catalogue_snapshot_by_id(struct catalogue *c, const s
 struct catalogue_layer *catalogue_layer_by_name(struct catalogue *c, const char *lv_name);
 const struct catalogue_layer *catalogue_layer_by_id(const struct catalogue *c,
                                                     uint64_t volume_short, uint32_t index);
+/* The snapshot that the layer is; NULL: none. */
+const struct catalogue_snapshot *catalogue_snapshot_of(const struct catalogue *c,
+                                                       const struct catalogue_layer *layer);
+/* The merged layer upon the snapshot's that has its tags still; NULL: none. */
+const struct catalogue_layer *catalogue_sheds_name(const struct catalogue *c,
+                                                   const struct catalogue_snapshot *s);
 bool catalogue_volume_is_new(const struct catalogue_volume *v);
 bool catalogue_volume_is_deleting(const struct catalogue_volume *v);
 /* A snapshot or a rollback of it is under way: its next leaf is being made, or its former one has
@@ -263,9 +273,12 @@ void catalogue_imported_args(const char *vg, const struct catalogue_volume *v,
 /* The volume's former leaf is written no more: it becomes what the leaf's tags say. */
 void catalogue_frozen_args(const char *vg, const struct catalogue_volume *v,
                            struct catalogue_args *ret);
-/* A snapshot's layer becomes a plain frozen one. */
-void catalogue_unsnap_args(const char *vg, const struct catalogue *c,
+/* A layer with that snapshot's tags becomes a plain frozen one. */
+void catalogue_unsnap_args(const char *vg, const struct catalogue_layer *layer,
                            const struct catalogue_snapshot *s, struct catalogue_args *ret);
+/* A plain frozen layer becomes that snapshot. */
+void catalogue_snap_args(const char *vg, const struct catalogue_layer *layer,
+                         const struct catalogue_snapshot *s, struct catalogue_args *ret);
 /* Adds lunar.del to the leaf: that alone makes the volume one that is being deleted. */
 void catalogue_deleting_args(const char *vg, const struct catalogue_volume *v,
                              struct catalogue_args *ret);

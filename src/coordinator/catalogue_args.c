@@ -265,7 +265,7 @@ void catalogue_frozen_args(const char *vg, const struct catalogue_volume *v,
     add(ret, "%s/%s", vg, former->layer.lv_name);
 }
 
-void catalogue_unsnap_args(const char *vg, const struct catalogue *c,
+void catalogue_unsnap_args(const char *vg, const struct catalogue_layer *layer,
                            const struct catalogue_snapshot *s, struct catalogue_args *ret)
 {
     char escaped[3 * VOLUME_NAME_MAX + 1], id[UUID_TEXT_SIZE];
@@ -285,8 +285,33 @@ void catalogue_unsnap_args(const char *vg, const struct catalogue *c,
         add(ret, "--deltag");
         add(ret, "lunar.sg=%s", uuid_format(&s->group, id));
     }
+    add(ret, "--deltag"); /* no error where it is not there */
+    add(ret, "lunar.sv=%s", uuid_format(&s->volume_id, id));
     add_tag(ret, "r", "frozen");
-    add(ret, "%s/%s", vg, c->layers[s->layer].lv_name);
+    add(ret, "%s/%s", vg, layer->lv_name);
+}
+
+void catalogue_snap_args(const char *vg, const struct catalogue_layer *layer,
+                         const struct catalogue_snapshot *s, struct catalogue_args *ret)
+{
+    begin(ret, "lvchange");
+    drop_tag(ret, "lunar.r=frozen");
+    add_tag(ret, "r", "snap");
+    add_uuid_tag(ret, "si", &s->id);
+    add_name_tag(ret, "sn", s->name);
+    add_number_tag(ret, "st", s->created_s);
+    /* Never the same tag to be dropped and added: which comes first is LVM's. */
+    if (layer->left_size && layer->left_size != s->size) {
+        add(ret, "--deltag");
+        add(ret, "lunar.s=%" PRIu64, layer->left_size);
+    }
+    if (layer->left_size != s->size)
+        add_number_tag(ret, "s", s->size);
+    if (!uuid_is_zero(&s->group))
+        add_uuid_tag(ret, "sg", &s->group);
+    if (uuid_short(&s->volume_id) != layer->volume_short)
+        add_uuid_tag(ret, "sv", &s->volume_id);
+    add(ret, "%s/%s", vg, layer->lv_name);
 }
 
 void catalogue_deleting_args(const char *vg, const struct catalogue_volume *v,

@@ -3,6 +3,11 @@
  * Chains: who stands on whom (SAFETY 16: the tags say the chain, nothing else does), and which
  * layers nobody needs.
  *
+ * While a merged layer's snapshot gets its place in the layer below (op_merge_name.c) there is a
+ * moment at which both have its tags, every one of them alike. Then the lower one is it, and the
+ * upper one a plain frozen layer that has something to lose. Two layers of one id that are anything
+ * else than that are no snapshot at all (catalogue.c).
+ *
  * Happy path: each layer's parent is looked up and is sound itself; a layer that no leaf and no
  * snapshot stands upon, and that is neither, is garbage. Failure modes: a parent that is missing,
  * foreign, or a leaf, a chain that is a ring or too long: all that stand on it are foreign. As long
@@ -80,6 +85,49 @@ static void check(struct builder *b, struct candidate *c, struct candidate **sta
     }
 }
 
+/* The volume whose state the snapshot is. */
+static const char *snapshot_volume(const struct candidate *c)
+{
+    return tags_has_key(c->lv, "sv") ? tags_value(c->lv, "sv") : tags_value(c->lv, "v");
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a && b && strcmp(a, b) == 0;
+}
+
+static bool is_same_snapshot(const struct candidate *a, const struct candidate *b)
+{
+    static const char *const keys[] = {"si", "sn", "st", "s"};
+
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (!same_text(tags_value(a->lv, keys[i]), tags_value(b->lv, keys[i])))
+            return false;
+    if (tags_has_key(a->lv, "sg") != tags_has_key(b->lv, "sg"))
+        return false;
+    return same_text(snapshot_volume(a), snapshot_volume(b)) &&
+           (!tags_has_key(a->lv, "sg") ||
+            same_text(tags_value(a->lv, "sg"), tags_value(b->lv, "sg")));
+}
+
+/* A mark that says more than a merge may do is not believed: the layer is right where it is. */
+static void find_merged(struct candidate *c)
+{
+    const struct candidate *below = c->below_it;
+
+    if (!below || !tags_has(c->lv, "lunar.m"))
+        return;
+    if (c->role == CATALOGUE_FROZEN) {
+        c->merged = true;
+    } else if (c->role == CATALOGUE_SNAPSHOT && below->role == CATALOGUE_FROZEN) {
+        c->merged = true;
+    } else if (c->role == CATALOGUE_SNAPSHOT && below->role == CATALOGUE_SNAPSHOT &&
+               is_same_snapshot(c, below)) {
+        c->merged = c->sheds_name = true;
+        c->role = CATALOGUE_FROZEN;
+    }
+}
+
 void chain_check_all(struct builder *b)
 {
     struct candidate **stack = mem_array(b->n, sizeof *stack);
@@ -96,6 +144,8 @@ void chain_check_all(struct builder *b)
             c->former = NULL;
         if (!c->why && c->overlay && c->overlay->why)
             c->overlay = NULL;
+        if (!c->why)
+            find_merged(c);
     }
 }
 
@@ -103,19 +153,21 @@ static void fill_layer(const struct candidate *c, struct catalogue_layer *ret)
 {
     const struct lvm_lv *lv = c->lv;
 
-    *ret =
-        (struct catalogue_layer){.volume_short = uuid_short(&c->volume),
-                                 .index = c->index,
-                                 .map_generation = c->map_generation,
-                                 .size = lv->size,
-                                 .is_new = c->is_new,
-                                 .deleting = tags_has(lv, "lunar.del"),
-                                 .n_segments = lv->n_segments,
-                                 .merged = c->role == CATALOGUE_FROZEN && tags_has(lv, "lunar.m"),
-                                 .role = c->role,
-                                 .parent = CATALOGUE_NO_LAYER,
-                                 .depth = c->depth};
+    *ret = (struct catalogue_layer){.volume_short = uuid_short(&c->volume),
+                                    .index = c->index,
+                                    .map_generation = c->map_generation,
+                                    .size = lv->size,
+                                    .is_new = c->is_new,
+                                    .deleting = tags_has(lv, "lunar.del"),
+                                    .n_segments = lv->n_segments,
+                                    .merged = c->merged,
+                                    .sheds_name = c->sheds_name,
+                                    .role = c->role,
+                                    .parent = CATALOGUE_NO_LAYER,
+                                    .depth = c->depth};
     snprintf(ret->lv_name, sizeof ret->lv_name, "%s", lv->name);
+    if (c->role == CATALOGUE_FROZEN)
+        tags_number(lv, "s", &ret->left_size);
     ret->segments = mem_array(lv->n_segments, sizeof *ret->segments);
     if (lv->n_segments)
         memcpy(ret->segments, lv->segments, lv->n_segments * sizeof *ret->segments);
@@ -149,7 +201,7 @@ void chain_find_garbage(struct catalogue *c)
         c->layers[i].garbage = !c->broken;
     for (uint32_t i = 0; i < c->n_layers; i++) {
         enum catalogue_role role = c->layers[i].role;
-        if (role == CATALOGUE_FROZEN || role == CATALOGUE_REPLACED)
+        if ((role == CATALOGUE_FROZEN && !c->layers[i].sheds_name) || role == CATALOGUE_REPLACED)
             continue; /* as such nobody needs it */
         for (uint32_t k = i; k != CATALOGUE_NO_LAYER && c->layers[k].garbage;
              k = c->layers[k].parent)

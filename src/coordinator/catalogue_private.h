@@ -34,6 +34,7 @@ struct candidate {
     struct candidate *below_it; /* its parent, once found */
     uint32_t depth;             /* 0: not known yet */
     bool visiting;
+    bool merged, sheds_name;
     uint32_t layer; /* in the catalogue */
 };
 
@@ -55,7 +56,7 @@ void candidate_leaf_tags(const struct candidate *c, struct catalogue_former *ret
 void leaf_find_all(struct builder *b);
 
 /* --- catalogue_chain.c --- */
-/* Makes foreign what has no sound chain. */
+/* Makes foreign what has no sound chain; finds what is merged, and whose a snapshot's name is. */
 void chain_check_all(struct builder *b);
 void chain_fill_layers(struct builder *b); /* the catalogue's */
 /* When all that is broken is known. */

@@ -140,6 +140,8 @@ const char *candidate_snapshot(const struct candidate *c, struct catalogue_snaps
         return "its tag of the snapshot's size is missing or broken";
     if (!read_optional_uuid(c->lv, "sg", &ret->group))
         return "its tag of the snapshot's group is broken";
+    if (tags_has_key(c->lv, "sv") && !tags_uuid(c->lv, "sv", &ret->volume_id))
+        return "its tag of the snapshot's volume is broken";
     return NULL;
 }
 

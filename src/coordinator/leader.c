@@ -422,6 +422,7 @@ void leader_commit_done(struct leader *leader, uint64_t token, int rc, const str
     }
     op->token = 0;
     step(leader, op, rc, err);
+    unsnap_wake(leader);
     garbage_collect(leader);
     merge_layers(leader);
 }

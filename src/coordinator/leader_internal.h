@@ -2,11 +2,11 @@
 /*
  * The leader's insides, shared by its files alone: leader.c (events, queries), ops.c (the operation
  * machine), op_create.c, op_attach.c, op_delete.c, op_snapshot.c, op_rollback.c, op_unsnap.c,
- * op_garbage.c, op_expand.c, op_expand_thick.c, op_imported.c, op_merge.c, op_relink.c (one file
- * per operation), op_group.c (snapshots at one instant), op_job.c (formatting, a part of some),
- * op_grow.c, over.c (lives that are over, and taking their grants), op_trim.c and trim_idle.c
- * (space that is given back), node_fence.c (the operator's fence), op_inspect.c, op_extend.c (the
- * pool's LUNs), reply.c (protobuf answers).
+ * op_garbage.c, op_expand.c, op_expand_thick.c, op_imported.c, op_merge.c (with op_merge_name.c),
+ * op_relink.c (one file per operation), op_group.c (snapshots at one instant), op_job.c
+ * (formatting, a part of some), op_grow.c, over.c (lives that are over, and taking their grants),
+ * op_trim.c and trim_idle.c (space that is given back), node_fence.c (the operator's fence),
+ * op_inspect.c, op_extend.c (the pool's LUNs), reply.c (protobuf answers).
  */
 #ifndef LUNAR_COORDINATOR_LEADER_INTERNAL_H
 #define LUNAR_COORDINATOR_LEADER_INTERNAL_H
@@ -46,13 +46,13 @@ enum op_kind {
  *     detached volume without CHAIN_GRANT and OVERLAY; undone by COMMIT_REMOVE; one of a group
  *     waits for the others in GROUP, after the job, after COMMIT_MADE, SUSPEND and OVERLAY
  *   rollback: START, COMMIT_CREATE, job, COMMIT_MADE, COMMIT_FROZEN; undone by COMMIT_REMOVE
- *   unsnap: START, COMMIT_FROZEN
+ *   unsnap: START, where it may wait for a merge, COMMIT_FROZEN; again if two layers have the name
  *   garbage: START, COMMIT_REMOVE
  *   expand: START, COMMIT_SIZE, RESIZE; of a detached volume without RESIZE; thick: START,
  *     COMMIT_EXPANDING, COMMIT_EXTEND, then RESIZE or a job, and so on with COMMIT_SIZE
  *   imported: START, COMMIT_MADE
- *   merge: START, COMMIT_EXTEND, WAIT_NODE, GRANT, COMMAND, UNGRANT, COMMIT_MERGED,
- *     COMMIT_REPARENT for each layer above
+ *   merge: START, COMMIT_EXTEND, WAIT_NODE, GRANT, COMMAND, UNGRANT, COMMIT_MERGED, COMMIT_NAME
+ *     twice for a snapshot, COMMIT_REPARENT for each layer above
  *   trim: START, WAIT_NODE, GRANT, COMMAND, UNGRANT, COMMIT_GENERATION, COMMIT_REDUCE; the next
  *     layer from WAIT_NODE on
  *   relink: START, RELINK, CHAIN_GRANT
@@ -79,6 +79,7 @@ enum op_state {
     OP_STATE_RELINK,
     OP_STATE_COMMIT_EXTEND,
     OP_STATE_COMMIT_MERGED,
+    OP_STATE_COMMIT_NAME,
     OP_STATE_COMMIT_REPARENT,
     OP_STATE_COMMIT_GENERATION,
     OP_STATE_COMMIT_REDUCE,
@@ -106,10 +107,10 @@ struct op {
     char name[VOLUME_NAME_MAX + 1]; /* the volume's; of a snapshot: its own */
     struct uuid source_id;          /* of a clone */
     bool source_is_volume;
-    struct uuid snapshot_id;
-    struct group *group; /* that the snapshot is a member of; NULL: of none */
-    struct uuid hold_id; /* its writer's suspension; zero: none */
-    char parent_lv[32];  /* that the new layer stands upon, "" for none: it must not go meanwhile */
+    struct uuid snapshot_id; /* merge: whose name is moved */
+    struct group *group;     /* that the snapshot is a member of; NULL: of none */
+    struct uuid hold_id;     /* its writer's suspension; zero: none */
+    char parent_lv[32]; /* that the new layer stands upon, "" for none: it must not go meanwhile */
     uint64_t size;
     bool thick;
     bool importing;
@@ -342,6 +343,8 @@ void imported_step(struct leader *l, struct op *op, int rc, const struct error *
 
 /* --- op_unsnap.c --- */
 void unsnap_request(struct leader *l, const struct waiter *w, const Lunar__SnapshotDelete *m);
+/* Deletions that waited for a merge to give the name to its new layer. */
+void unsnap_wake(struct leader *l);
 void unsnap_step(struct leader *l, struct op *op, int rc, const struct error *err);
 
 /* --- op_garbage.c --- */
@@ -369,6 +372,16 @@ void merge_layers(struct leader *l); /* begins the next one, if there is one to 
 void merge_step(struct leader *l, struct op *op, int rc, const struct error *err);
 /* What that layer holds is going into the one below it. */
 bool merge_takes(const struct leader *l, const struct catalogue_layer *layer);
+
+/* --- op_merge_name.c --- */
+/* A commit is out that moves the snapshot's name to another layer. */
+bool merge_names(const struct leader *l, const struct catalogue_snapshot *s);
+/* Something is to be done about a merged layer, but to remove it. */
+bool merge_is_left(const struct catalogue_layer *y);
+/* ... not now: it has a name that somebody is taking away. */
+bool merge_name_waits(struct leader *l, const struct catalogue_layer *y);
+/* The next commit that moves the merged layer's name down; false: it has none. */
+bool merge_move_name(struct leader *l, struct op *op, const struct catalogue_layer *y);
 
 /* --- op_trim.c --- */
 void trim_request(struct leader *l, const struct waiter *w, const Lunar__VolumeTrim *m);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Merging layers that nobody needs alone, in the background, one pair at a time: of two plain
- * frozen layers, Y upon X and nothing else upon X, what Y holds goes into X, and then whatever
- * stood on Y stands on X. Y is garbage then.
+ * Merging layers that nobody needs alone, in the background, one pair at a time: of a plain frozen
+ * layer X and the one layer Y upon it, plain and frozen or a snapshot, what Y holds goes into X,
+ * and then whatever stood on Y stands on X, which is the snapshot if Y was one. Y is garbage then.
  *
  * Happy path: one commit gives X room; any node gets a job grant that names the chain from Y down
- * and copies (command Merge; SAFETY 18); the grant is erased; one commit marks Y as merged; one
- * commit for each layer upon Y puts it upon X.
+ * and copies (command Merge; SAFETY 18); the grant is erased; one commit marks Y as merged; two
+ * move the snapshot's name (op_merge_name.c); one for each layer upon Y puts it upon X.
  *
  * Why X may be written though other nodes have it open (SAFETY 15): all of them read it through Y,
  * so they never ask it for what the job changes (agent/qsd_merge.c). That holds while X has no user
@@ -16,11 +16,11 @@
  *
  * Failure modes: the leader is lost: its job's grant is one of no volume, and is taken back like
  * any other left-over (leader.c), which cancels the job; then the pair is found again and copied
- * from the beginning; a marked Y goes on with what stands upon it. The node says BUSY: it is asked
- * again. It refuses, fails or dies: the next attempt comes after a pause, which doubles if the pair
- * may be the reason, and other pairs have their turn first. The pool has not enough room for X: it
- * waits. What X got was not enough, for attempts that were killed have left clusters in it that
- * nothing refers to: it gets more, up to a bound; other failures give it nothing.
+ * from the beginning; a marked Y goes on with its name and what stands upon it. The node says BUSY:
+ * it is asked again. It refuses, fails or dies: the next attempt comes after a pause, which doubles
+ * if the pair may be the reason, and other pairs have their turn first. The pool has not enough
+ * room for X: it waits. What X got was not enough, for attempts that were killed have left clusters
+ * in it that nothing refers to: it gets more, up to a bound; other failures give it nothing.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -37,9 +37,10 @@
 
 /* --- which pair --- */
 
-static bool is_plain(const struct catalogue_layer *layer)
+static bool is_at_rest(const struct catalogue_layer *layer)
 {
-    return layer->role == CATALOGUE_FROZEN && !layer->is_new && !layer->deleting && !layer->garbage;
+    return (layer->role == CATALOGUE_FROZEN || layer->role == CATALOGUE_SNAPSHOT) &&
+           !layer->is_new && !layer->deleting && !layer->garbage;
 }
 
 static const struct catalogue_layer *below(const struct catalogue *c,
@@ -67,7 +68,8 @@ static bool is_read_directly(const struct leader *l, const struct catalogue_laye
 
 static bool is_pair(const struct catalogue_layer *y, const struct catalogue_layer *x)
 {
-    return y && x && is_plain(y) && is_plain(x) && !x->merged && x->users == 1;
+    return y && x && is_at_rest(y) && is_at_rest(x) && x->role == CATALOGUE_FROZEN && !x->merged &&
+           x->users == 1;
 }
 
 /* The largest virtual size of what stands on the layer: no more clusters than that are ever needed.
@@ -293,7 +295,8 @@ static void after_ungrant(struct leader *l, struct op *op, int rc, const struct 
     op_commit(l, op, OP_STATE_COMMIT_MERGED, &args);
 }
 
-/* Y is marked: the next layer that stands on it gets another place, or none does any more. */
+/* Y is marked: its name goes to X, then the next layer that stands on it gets another place, or
+ * none does any more. */
 static void put_down(struct leader *l, struct op *op, int rc, const struct error *err)
 {
     const struct catalogue *c = l->catalogue;
@@ -313,6 +316,12 @@ static void put_down(struct leader *l, struct op *op, int rc, const struct error
         give_up(l, op);
         return;
     }
+    if (merge_name_waits(l, y)) {
+        op_finish(l, op); /* taken up again when that commit is done */
+        return;
+    }
+    if (merge_move_name(l, op, y))
+        return;
     while (i < c->n_layers && !(c->layers[i].parent == (uint32_t)(y - c->layers)))
         i++;
     if (i == c->n_layers) {
@@ -447,9 +456,10 @@ void merge_layers(struct leader *l)
         return;
     for (uint32_t i = 0; i < c->n_layers; i++) {
         const struct catalogue_layer *y = &c->layers[i];
-        if (!y->merged || y->users == 0)
+        if (!merge_is_left(y))
             continue;
-        put_down(l, new_op(l, y), 0, NULL);
+        if (!merge_name_waits(l, y))
+            put_down(l, new_op(l, y), 0, NULL);
         return;
     }
     const struct catalogue_layer *y = choose(l);

@@ -84,7 +84,7 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
     [OP_UNSNAP] =
         {
             [OP_STATE_START] = BIT(COMMIT_FROZEN) | BIT(DONE),
-            [OP_STATE_COMMIT_FROZEN] = BIT(DONE),
+            [OP_STATE_COMMIT_FROZEN] = BIT(COMMIT_FROZEN) | BIT(DONE),
         },
     [OP_GARBAGE] =
         {
@@ -110,14 +110,15 @@ static const uint32_t allowed[OP_KINDS][OP_STATES] = {
         },
     [OP_MERGE] =
         {
-            [OP_STATE_START] =
-                BIT(COMMIT_EXTEND) | BIT(WAIT_NODE) | BIT(COMMIT_REPARENT) | BIT(DONE),
+            [OP_STATE_START] = BIT(COMMIT_EXTEND) | BIT(WAIT_NODE) |
+                               BIT(COMMIT_NAME) | BIT(COMMIT_REPARENT) | BIT(DONE),
             [OP_STATE_COMMIT_EXTEND] = BIT(WAIT_NODE) | BIT(DONE),
             [OP_STATE_WAIT_NODE] = BIT(GRANT) | BIT(DONE),
             [OP_STATE_GRANT] = BIT(COMMAND) | BIT(UNGRANT) | BIT(DONE),
             [OP_STATE_COMMAND] = BIT(UNGRANT) | BIT(GRANT) | BIT(DONE),
             [OP_STATE_UNGRANT] = BIT(COMMIT_MERGED) | BIT(DONE),
-            [OP_STATE_COMMIT_MERGED] = BIT(COMMIT_REPARENT) | BIT(DONE),
+            [OP_STATE_COMMIT_MERGED] = BIT(COMMIT_NAME) | BIT(COMMIT_REPARENT) | BIT(DONE),
+            [OP_STATE_COMMIT_NAME] = BIT(COMMIT_NAME) | BIT(COMMIT_REPARENT) | BIT(DONE),
             [OP_STATE_COMMIT_REPARENT] = BIT(COMMIT_REPARENT) | BIT(DONE),
         },
     [OP_TRIM] =

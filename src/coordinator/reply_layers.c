@@ -145,13 +145,15 @@ static const char *role_text(const struct catalogue_layer *layer)
 /* A merged layer may be in the grant of a volume that was attached before; see verify_layers.c. */
 static const char *state_text(const struct leader *l, const struct catalogue_layer *layer)
 {
-    return layer->merged                       ? "merged"
-           : merge_takes(l, layer)             ? "merging"
-           : trim_measures(l, layer)           ? "measuring"
-           : layer->garbage || layer->deleting ? "deleting"
-           : layer->is_new                     ? "new"
-           : layer->role == CATALOGUE_FREEZING ? "freezing"
-                                               : "";
+    bool named = layer->role == CATALOGUE_SNAPSHOT || layer->sheds_name;
+
+    return layer->merged && !named                  ? "merged"
+           : layer->merged || merge_takes(l, layer) ? "merging"
+           : trim_measures(l, layer)                ? "measuring"
+           : layer->garbage || layer->deleting      ? "deleting"
+           : layer->is_new                          ? "new"
+           : layer->role == CATALOGUE_FREEZING      ? "freezing"
+                                                    : "";
 }
 
 static void fill_tree(struct leader *l, const struct names *names, uint32_t i,

@@ -39,7 +39,9 @@ static void check_args(const struct catalogue *c, const struct catalogue_volume 
     if (v->former)
         catalogue_frozen_args(vg, v, &args);
     for (uint32_t i = 0; i < c->n_snapshots; i++)
-        catalogue_unsnap_args(vg, c, &c->snapshots[i], &args);
+        catalogue_unsnap_args(vg, &c->layers[c->snapshots[i].layer], &c->snapshots[i], &args);
+    for (uint32_t i = 0; i < c->n_snapshots; i++)
+        catalogue_snap_args(vg, &c->layers[c->snapshots[i].layer], &c->snapshots[i], &args);
 }
 
 /* Its leaf, the next one, the one before. */

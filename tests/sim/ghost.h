@@ -68,6 +68,12 @@ uint64_t ghost_given_us(uint32_t host, const struct uuid *attachment);
 bool ghost_nothing_granted(char *why, size_t size);
 void ghost_grants_submitted(struct process *p, uint32_t host, const uint8_t *bytes, uint32_t len);
 
+/* --- what layers show (ghost_content.c) --- */
+void ghost_content_formatted(const struct stack_layer *layer);
+void ghost_content_merging(const struct stack_spec *spec); /* its first layer into its second */
+void ghost_content_merged(const struct stack_spec *spec);  /* all of it */
+void ghost_content_check(const struct catalogue *c);       /* the accepted truth */
+
 /* --- space that is given back (ghost_space.c) --- */
 void ghost_space_written(uint64_t offset); /* a sector, through a map that has it by right */
 /* Where what was written to the layer ends. */
@@ -130,6 +136,7 @@ void ghost_messages_check(void); /* after each event: cheap */
 /* --- requests (workload.c) --- */
 bool ghost_delete_requested(const struct uuid *volume);
 bool ghost_unsnap_requested(const struct uuid *snapshot);
+bool ghost_unsnap_answered(const struct uuid *snapshot); /* it is gone, a client was told */
 /* A detach that names it was answered with success. */
 bool ghost_detach_answered(const struct uuid *attachment);
 /* A detach that names it is under way, or was until after `since_us`. */

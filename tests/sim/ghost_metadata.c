@@ -7,7 +7,7 @@
  * from the one before. So no commit that was answered is ever lost, whatever lands late. Each step
  * of the truth must be one that was asked for: nothing vanishes that nobody wanted deleted, and one
  * request makes one volume. The same for snapshots: once ready, one is there until somebody wants
- * it deleted. And every layer adds up to something, at each step.
+ * it deleted, and then it does not come back. And every layer adds up to something, at each step.
  * What a node is given for a layer that grows is in the truth by then:
  * extents of a commit that may yet be undone could be given to somebody else.
  */
@@ -265,6 +265,9 @@ static void take_snapshots(const struct catalogue *c)
         s->there = true;
         s->ready = c->snapshots[i].ready;
         s->was_ready |= s->ready;
+        if (ghost_unsnap_answered(&s->id))
+            sim_violation("no-request-takes-effect-twice",
+                          "a snapshot is there whose deletion was answered");
     }
     for (uint32_t i = 0; i < n_snapshots; i++)
         if (snapshots[i].was_ready && !snapshots[i].ready &&
@@ -283,6 +286,7 @@ static void take_truth(struct vg *vg)
     take_layers(c);
     ghost_layers_are_there(c);
     take_snapshots(c);
+    ghost_content_check(c);
     catalogue_free(c);
     free(c);
 }
@@ -380,8 +384,10 @@ bool ghost_metadata_is_settled(bool empty, char *why, size_t size)
                                                 : "half-deleted");
         return false;
     }
-    /* One that is freezing may wait for a detach, where an earlier one has failed half-way. */
-    if (n_changing == 0 && n_garbage == 0 && ((n_layers == 0 && n_freezing == 0) || !empty))
+    /* One that is freezing may wait for a detach, where an earlier one has failed half-way; and
+     * what was merged below it waits in its grant. */
+    bool waits = n_freezing > 0 && !empty;
+    if (n_changing == 0 && (n_garbage == 0 || waits) && (n_layers == 0 || !empty))
         return true;
     snprintf(why, size, "%u volumes are changing, %u freezing, %u of %u layers are garbage",
              n_changing, n_freezing, n_garbage, n_layers);

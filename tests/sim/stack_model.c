@@ -719,6 +719,7 @@ int stack_format(const char *root, const struct stack_life *life, const struct s
     if (rc < 0)
         return give_up(x, rc, err);
     ghost_formatted(spec);
+    ghost_content_formatted(&spec->layers[0]);
     return unmap(x, err);
 }
 
@@ -755,10 +756,13 @@ int stack_merge(const char *root, const struct stack_life *life, const struct st
         rc = map(life, spec, GHOST_MERGE, &x, err);
     if (rc < 0)
         return rc;
+    ghost_content_merging(spec);
     consumer_write(x->io);
     rc = step("commit", err);
     if (rc == 0 && job->cancel)
         rc = error_set(err, LUNAR_E_BUSY, "the merge was cancelled");
+    if (rc == 0)
+        ghost_content_merged(spec);
     return rc < 0 ? give_up(x, rc, err) : unmap(x, err);
 }
 

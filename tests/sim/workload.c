@@ -50,6 +50,14 @@ bool ghost_unsnap_requested(const struct uuid *snapshot)
     return false;
 }
 
+bool ghost_unsnap_answered(const struct uuid *snapshot)
+{
+    for (const struct request *r = all; r; r = r->next)
+        if (r->op == CLIENT_UNSNAP && r->over && r->code == 0 && uuid_equal(&r->snapshot, snapshot))
+            return true;
+    return false;
+}
+
 bool ghost_detach_answered(const struct uuid *attachment)
 {
     for (const struct request *r = all; r; r = r->next)

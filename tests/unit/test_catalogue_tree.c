@@ -205,6 +205,61 @@ static void two_snapshots_of_one_name_or_id_are_none_but_their_chains_stand(void
     catalogue_free(&c);
 }
 
+/* Two layers of one id are one snapshot if the upper one was merged into the other, and both are
+ * the same in every tag. */
+static void a_merged_snapshot_is_the_layer_below_once_that_has_its_tags(void)
+{
+    static const struct {
+        const char *lower, *upper, *is;
+        bool merged, sheds, foreign;
+    } cases[] = {
+        {"lunar.v=" ID_A ",lunar.r=frozen,lunar.p=-,lunar.g=1",
+         SNAPSHOT(ID_A, LV_A ".0", SNAP, "s") ",lunar.m", LV_A ".1", true, false, false},
+        {SNAPSHOT(ID_A, "-", SNAP, "s"), SNAPSHOT(ID_A, LV_A ".0", SNAP, "s") ",lunar.m", LV_A ".0",
+         true, true, false},
+        {SNAPSHOT(ID_A, "-", SNAP, "s") ",lunar.sg=" REQ,
+         SNAPSHOT(ID_A, LV_A ".0", SNAP, "s") ",lunar.m,lunar.sg=" REQ, LV_A ".0", true, true,
+         false},
+        {SNAPSHOT(ID_A, "-", SNAP, "s") ",lunar.sv=" ID_A,
+         SNAPSHOT(ID_A, LV_A ".0", SNAP, "s") ",lunar.m", LV_A ".0", true, true, false},
+        {SNAPSHOT(ID_A, "-", SNAP, "s"), SNAPSHOT(ID_A, LV_A ".0", SNAP, "s"), NULL, false, false,
+         true},
+        {SNAPSHOT(ID_A, "-", SNAP, "t"), SNAPSHOT(ID_A, LV_A ".0", SNAP, "s") ",lunar.m", NULL,
+         false, false, true},
+        {SNAPSHOT(ID_A, "-", SNAP, "s") ",lunar.sg=" REQ,
+         SNAPSHOT(ID_A, LV_A ".0", SNAP, "s") ",lunar.m", NULL, false, false, true},
+        {SNAPSHOT(ID_A, "-", SNAP, "s") ",lunar.sv=" ID_B,
+         SNAPSHOT(ID_A, LV_A ".0", SNAP, "s") ",lunar.m", NULL, false, false, true},
+        {SNAPSHOT(ID_A, "-", SNAP_TWO, "t"), SNAPSHOT(ID_A, LV_A ".0", SNAP, "s") ",lunar.m",
+         LV_A ".1", false, false, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        add_lv(LV_A ".0", MIB, cases[i].lower);
+        add_lv(LV_A ".1", MIB, cases[i].upper);
+        add_lv(LV_A ".2", MIB, LEAF(ID_A, "a", LV_A ".1"));
+        struct catalogue c = build();
+        const struct catalogue_snapshot *s = catalogue_snapshot_by_name(&c, "s");
+        const struct catalogue_layer *upper = layer(&c, LV_A ".1");
+        CHECK_EQ(c.n_foreign > 0, cases[i].foreign);
+        CHECK_EQ(c.broken, cases[i].foreign);
+        CHECK_EQ(upper->merged, cases[i].merged);
+        CHECK_EQ(upper->sheds_name, cases[i].sheds);
+        CHECK_STR(s ? c.layers[s->layer].lv_name : "none", cases[i].is ? cases[i].is : "none");
+        CHECK_EQ(c.volumes[0].n_layers, 3);
+        if (cases[i].sheds) {
+            CHECK(catalogue_sheds_name(&c, s) == upper && upper->role == CATALOGUE_FROZEN);
+            CHECK(catalogue_snapshot_of(&c, &c.layers[s->layer]) == s);
+        }
+        catalogue_free(&c);
+    }
+    /* Nobody stands upon it: it goes when it has lost the name, and not before. */
+    add_lv(LV_A ".0", MIB, cases[1].lower);
+    add_lv(LV_A ".1", MIB, cases[1].upper);
+    struct catalogue c = build();
+    CHECK(!layer(&c, LV_A ".1")->garbage && !layer(&c, LV_A ".0")->garbage);
+    catalogue_free(&c);
+}
+
 static void snapshots_outlive_their_volume_and_are_sorted(void)
 {
     add_lv(LV_A ".0", MIB, SNAPSHOT(ID_A, "-", SNAP, "z"));
@@ -354,12 +409,21 @@ static void every_step_of_a_snapshots_life_is_one_commit(void)
     CHECK_STR(c.snapshots[0].name, name);
     CHECK_EQ(c.snapshots[0].size, GIB);
 
+    const struct catalogue_snapshot s = c.snapshots[0];
     c = roll_back(c, &leaf);
-    catalogue_unsnap_args("lunar-test", &c, &c.snapshots[0], &args);
+    catalogue_unsnap_args("lunar-test", &c.layers[c.snapshots[0].layer], &c.snapshots[0], &args);
     c = ran(&c, &args);
     CHECK_EQ(c.n_snapshots, 0);
     CHECK_EQ(c.volumes[0].n_layers, 2);
     CHECK_EQ(c.volumes[0].layers[1].role, CATALOGUE_FROZEN);
+    catalogue_snap_args("lunar-test", &c.volumes[0].layers[1], &s, &args);
+    c = ran(&c, &args);
+    CHECK(c.n_snapshots == 1 && c.n_foreign == 0 && uuid_equal(&c.snapshots[0].id, &s.id));
+    CHECK_STR(c.snapshots[0].name, name);
+    CHECK_EQ(c.snapshots[0].size, GIB);
+    catalogue_unsnap_args("lunar-test", &c.volumes[0].layers[1], &s, &args);
+    c = ran(&c, &args);
+    CHECK_EQ(c.n_snapshots, 0);
     const struct catalogue_layer *all[] = {&c.volumes[0].layers[0], &c.volumes[0].layers[1]};
     catalogue_remove_args("lunar-test", all, 2, &args);
     c = ran(&c, &args);
@@ -376,6 +440,7 @@ TEST_MAIN(TEST(a_new_overlay_leaves_the_leaf_the_leaf), TEST(safety_16_dropping_
           TEST(what_neither_leaf_nor_snapshot_needs_is_garbage),
           TEST(nothing_is_garbage_while_anything_of_lunars_is_broken),
           TEST(two_snapshots_of_one_name_or_id_are_none_but_their_chains_stand),
+          TEST(a_merged_snapshot_is_the_layer_below_once_that_has_its_tags),
           TEST(snapshots_outlive_their_volume_and_are_sorted),
           TEST(chains_of_256_layers_stand_and_one_more_does_not),
           TEST(the_next_index_is_free_whatever_is_broken),
