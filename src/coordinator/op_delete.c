@@ -42,11 +42,12 @@ static void remove_leaf(struct leader *l, struct op *op, const struct catalogue_
 void delete_request(struct leader *l, const struct waiter *w, const struct uuid *volume_id)
 {
     const struct catalogue_volume *v = catalogue_by_id(l->catalogue, volume_id);
-    struct op *op = op_by_volume(l, volume_id);
     struct catalogue_args args;
     char vg[POOL_NAME_SIZE + 6];
     uint32_t host;
 
+    relink_gives_way(l, volume_id);
+    struct op *op = op_by_volume(l, volume_id);
     if (op && op->kind == OP_DELETE) {
         op_add_waiter(l, op, w);
         return;

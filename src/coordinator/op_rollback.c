@@ -22,6 +22,7 @@ static int check_volume(struct leader *l, const struct catalogue_volume *v, stru
 
     if (!v || catalogue_volume_is_deleting(v))
         return error_set(err, LUNAR_E_NOT_FOUND, "no such volume");
+    relink_gives_way(l, &v->id);
     if (catalogue_volume_is_new(v) || op_by_volume(l, &v->id))
         return error_set(err, LUNAR_E_BUSY,
                          "another operation on the volume is under way; try again");

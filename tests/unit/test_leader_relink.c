@@ -154,7 +154,7 @@ static void begin_relink(void)
 /* It is not for a relink that a client waits. */
 static void what_a_client_wants_goes_first(void)
 {
-    for (int what = 0; what < 3; what++) {
+    for (int what = 0; what < 4; what++) {
         struct waiter from = client();
         world_reset();
         plain_layers(2);
@@ -164,10 +164,12 @@ static void what_a_client_wants_goes_first(void)
             ask_detach(&from, &id);
         else if (what == 1)
             ask_snapshot(&from, &id, "now");
-        else
+        else if (what == 2)
             ask_expand(&from, &id, 2ull << 30);
+        else
+            ask_delete(&from, &id);
         settle();
-        CHECK_EQ(w.code, 0);
+        CHECK_EQ(w.code, what == 3 ? LUNAR_E_IN_USE : 0);
         CHECK_EQ(layers_granted(), what == 0 ? 0 : what == 1 ? 5 : 4);
         ticks(2);
         CHECK_EQ(layers_granted(), what == 0 ? 0 : what == 1 ? 4 : 3);
