@@ -260,7 +260,7 @@ int leader_uv_open(struct coordinator *c, struct error *err)
     uint64_t rest_ms = rest ? strtoull(rest, NULL, 10) * 1000 : LEADER_TRIM_REST_MS;
     struct leader_config config = {.superblock = &c->sb,
                                    .trim_rest_ms = rest_ms,
-                                   .merges = merges && strcmp(merges, "1") == 0,
+                                   .merges = !merges || strcmp(merges, "0") != 0,
                                    .self = c->self,
                                    .io = &c->io,
                                    .data = c,

@@ -462,7 +462,7 @@ int main(int argc, char **argv)
     struct timespec begin, end;
     int c;
 
-    setenv("LUNAR_MERGE", "1", 1);
+    unsetenv("LUNAR_MERGE");
     setenv("LUNAR_TRIM", "2", 1); /* seconds: nobody rests for long here */
     while ((c = getopt_long(argc, argv, "j:h", options, NULL)) != -1)
         parse_option(&s, c);
