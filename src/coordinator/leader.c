@@ -29,7 +29,10 @@ struct leader *leader_new(const struct leader_config *config)
     l->next_token = 1;
     l->merges = config->merges;
     l->relink_looks = LEADER_RELINK_LOOKS;
-    l->merge_speed = LEADER_MERGE_SPEED;
+    l->merge_speed = (config->merge_speed ? config->merge_speed : LEADER_MERGE_SPEED) << 20;
+    l->chain_max = CATALOGUE_LAYERS_MAX;
+    if (config->chain_max > 0 && config->chain_max < CATALOGUE_LAYERS_MAX)
+        l->chain_max = config->chain_max;
     l->trim_rest_ms = config->trim_rest_ms;
     l->nodes = calloc(l->sb->layout.max_nodes + 1, sizeof *l->nodes);
     if (!l->nodes)

@@ -40,8 +40,10 @@
  * It takes two round trips and a switch, some 0.3 s on the test bed; consumers take a disk that is
  * silent for 30 s for broken. The nodes look each second. */
 #define LEADER_HOLD_MS 5000u
-/* Bytes per second that the merging of layers may take from the LUN: guests come first. */
-#define LEADER_MERGE_SPEED (64ull << 20)
+/* MiB per second that the merging of layers may take from the LUN, unless told otherwise: guests
+ * come first. */
+#define LEADER_MERGE_SPEED     64u
+#define LEADER_MERGE_SPEED_MAX (1u << 20)
 /* Pairs that could not be merged come last, or are left alone by this leader; so many, then the
  * oldest is forgotten. */
 #define LEADER_MERGE_FAILED_MAX 64u
@@ -92,6 +94,9 @@ struct leader_config {
     void *data;
     struct catalogue *catalogue; /* taken over */
     bool merges;                 /* layers that nobody needs alone are merged */
+    uint64_t merge_speed;        /* MiB per second; 0: LEADER_MERGE_SPEED */
+    uint32_t chain_max;          /* a volume of so many layers gets no snapshot and no clone;
+                                    0: CATALOGUE_LAYERS_MAX */
     uint64_t trim_rest_ms;       /* nobody has had a layer for so long: what lies behind its end is
                                     given back, if that is worth it. 0: when asked to alone */
 };

@@ -217,6 +217,7 @@ struct leader {
     uint32_t reconcile_at; /* host id whose grants are looked at next */
     bool merges;
     uint64_t merge_speed;    /* bytes per second */
+    uint32_t chain_max;      /* what a snapshot or clone may not go beyond */
     uint32_t merge_failures; /* in a row */
     struct merge_failure merge_failed[LEADER_MERGE_FAILED_MAX];
     uint64_t n_merges_failed;

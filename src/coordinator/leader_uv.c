@@ -251,6 +251,20 @@ static void on_preempt(void *data, uint32_t host_id, uint64_t generation)
     preempt_start(data, host_id, generation);
 }
 
+/* A number from 1 to `max` of the environment; 0, which means the default: it is missing, or
+ * something else. */
+static uint64_t setting(const char *name, uint64_t max)
+{
+    const char *text = getenv(name);
+    char *end = NULL;
+    uint64_t value = text && *text >= '0' && *text <= '9' ? strtoull(text, &end, 10) : 0;
+    bool good = end && *end == 0 && value >= 1 && value <= max;
+
+    if (text && !good)
+        log_warn("setting_ignored name=%s value=\"%s\"", name, text);
+    return good ? value : 0;
+}
+
 int leader_uv_open(struct coordinator *c, struct error *err)
 {
     c->io = leader_io;
@@ -258,13 +272,16 @@ int leader_uv_open(struct coordinator *c, struct error *err)
     const char *merges = getenv("LUNAR_MERGE");
     const char *rest = getenv("LUNAR_TRIM"); /* seconds; 0: only when asked to */
     uint64_t rest_ms = rest ? strtoull(rest, NULL, 10) * 1000 : LEADER_TRIM_REST_MS;
-    struct leader_config config = {.superblock = &c->sb,
-                                   .trim_rest_ms = rest_ms,
-                                   .merges = !merges || strcmp(merges, "0") != 0,
-                                   .self = c->self,
-                                   .io = &c->io,
-                                   .data = c,
-                                   .catalogue = c->takeover.catalogue};
+    struct leader_config config = {
+        .superblock = &c->sb,
+        .trim_rest_ms = rest_ms,
+        .merges = !merges || strcmp(merges, "0") != 0,
+        .merge_speed = setting("LUNAR_MERGE_SPEED", LEADER_MERGE_SPEED_MAX),
+        .chain_max = (uint32_t)setting("LUNAR_CHAIN_MAX", CATALOGUE_LAYERS_MAX),
+        .self = c->self,
+        .io = &c->io,
+        .data = c,
+        .catalogue = c->takeover.catalogue};
     int rc = uv_disk_open(c->loop, c->device, 4, &c->disk, err);
     if (rc < 0)
         return rc;

@@ -91,8 +91,8 @@ static void commit_leaf(struct leader *l, struct op *op)
 
 /* --- clones --- */
 
-static int check_source(const struct wanted *want, uint64_t source_size, uint32_t depth,
-                        struct error *err)
+static int check_source(const struct leader *l, const struct wanted *want, uint64_t source_size,
+                        uint32_t depth, struct error *err)
 {
     if (want->thick)
         return error_set(err, LUNAR_E_UNSUPPORTED, "a clone is thin");
@@ -100,8 +100,9 @@ static int check_source(const struct wanted *want, uint64_t source_size, uint32_
         return error_set(err, LUNAR_E_INVALID,
                          "a clone is not smaller than its source, which has %llu bytes",
                          (unsigned long long)source_size);
-    if (depth >= CATALOGUE_LAYERS_MAX)
-        return error_set(err, LUNAR_E_FULL, "the source has %u layers already, the most that work",
+    if (depth >= l->chain_max)
+        return error_set(err, LUNAR_E_FULL,
+                         "the source has %u layers already, the most that a volume may have",
                          depth);
     return 0;
 }
@@ -117,7 +118,7 @@ static const struct catalogue_snapshot *check_snapshot(struct leader *l, const s
     else if (!s->ready || op_by_volume(l, &s->id))
         error_set(err, LUNAR_E_BUSY, "the snapshot is being %s; try again",
                   s->ready ? "deleted" : "made");
-    else if (check_source(want, s->size, l->catalogue->layers[s->layer].depth, err) == 0)
+    else if (check_source(l, want, s->size, l->catalogue->layers[s->layer].depth, err) == 0)
         return s;
     return NULL;
 }
@@ -129,7 +130,8 @@ static const struct catalogue_volume *check_volume(struct leader *l, const struc
 
     if (!v)
         error_set(err, LUNAR_E_NOT_FOUND, "no such volume");
-    else if (snapshot_check(l, v, err) == 0 && check_source(want, v->size, v->n_layers, err) == 0)
+    else if (snapshot_check(l, v, err) == 0 &&
+             check_source(l, want, v->size, v->n_layers, err) == 0)
         return v;
     return NULL;
 }

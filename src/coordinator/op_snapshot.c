@@ -80,8 +80,10 @@ int snapshot_check(struct leader *l, const struct catalogue_volume *v, struct er
         return error_set(err, LUNAR_E_BUSY,
                          "an earlier snapshot or rollback is being completed; try again");
     }
-    if (v->n_layers >= CATALOGUE_LAYERS_MAX || v->next_index == UINT32_MAX)
-        return error_set(err, LUNAR_E_FULL, "the volume has %u layers, the most that work",
+    if (v->n_layers >= l->chain_max || v->next_index == UINT32_MAX)
+        return error_set(err, LUNAR_E_FULL,
+                         "the volume has %u layers, the most that it may have; those of deleted "
+                         "snapshots are merged by and by",
                          v->n_layers);
     return check_held(l, v, err);
 }

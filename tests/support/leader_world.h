@@ -43,6 +43,7 @@ struct world {
     uint64_t end;                    /* what they measure */
     int measure_error;
     uint64_t trim_rest_ms;
+    uint64_t merge_speed, merged_at; /* as configured; of the last merge that a node was told */
 
     struct leader *leader;
     uint64_t term, now;
@@ -205,6 +206,7 @@ static inline void elect(void)
 {
     struct leader_config config = {.superblock = &w.sb,
                                    .merges = true,
+                                   .merge_speed = w.merge_speed,
                                    .self = {1, 1, ++w.term},
                                    .io = w.has_pr ? &fake_io_pr : &fake_io,
                                    .trim_rest_ms = w.trim_rest_ms,
@@ -460,6 +462,7 @@ static inline int node_merges(uint32_t host, const Lunar__Merge *m)
                 assert(!lower || above);
             }
         }
+    w.merged_at = m->speed;
     w.merges += w.merge_error == 0;
     return w.merge_error;
 }

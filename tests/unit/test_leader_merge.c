@@ -418,6 +418,44 @@ static void a_command_is_sent_again_behind_the_grants(void)
     CHECK_EQ(layers_of(&id), 3);
 }
 
+static void it_is_as_fast_as_it_may_be(void)
+{
+    world_reset();
+    two_plain(false);
+    CHECK_EQ(w.merged_at, 64ull << 20);
+    world_reset();
+    w.merge_speed = 8;
+    elect();
+    two_plain(false);
+    CHECK_EQ(w.merged_at, 8ull << 20);
+}
+
+static void a_chain_gets_no_longer_than_it_may_be(void)
+{
+    world_reset();
+    w.leader->chain_max = 3;
+    id = made("disk");
+    struct uuid a = snapshot_of(&id, "a"), b = snapshot_of(&id, "b");
+    struct waiter from = client();
+    ask_snapshot(&from, &id, "c");
+    settle();
+    CHECK_EQ(w.code, LUNAR_E_FULL);
+    from = client();
+    ask_clone(&from, "clone", 0, NULL, &id);
+    settle();
+    CHECK_EQ(w.code, LUNAR_E_FULL);
+    from = client();
+    ask_clone(&from, "clone", 0, &b, NULL);
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(asked(ask_unsnap, &a), 0); /* b goes into what is left of it */
+    CHECK_EQ(layers_of(&id), 2);
+    from = client();
+    ask_snapshot(&from, &id, "c");
+    settle();
+    CHECK_EQ(w.code, 0);
+}
+
 static int merge_with_a_leader_lost(int steps, bool live)
 {
     int done = 0;
@@ -472,5 +510,6 @@ TEST_MAIN(TEST(two_plain_layers_become_one), TEST(the_tree_tells_what_is_merged_
           TEST(attempts_that_fail_do_not_make_the_layer_ever_longer),
           TEST(a_layer_that_was_full_gets_more_up_to_a_bound),
           TEST(the_longest_chain_is_first_and_what_failed_is_last),
-          TEST(a_command_is_sent_again_behind_the_grants),
+          TEST(a_command_is_sent_again_behind_the_grants), TEST(it_is_as_fast_as_it_may_be),
+          TEST(a_chain_gets_no_longer_than_it_may_be),
           TEST(a_leader_lost_after_any_step_is_made_good_by_the_next))
