@@ -372,8 +372,17 @@ int __wrap_mdcopy_store(int fd, const struct layout *layout, const struct uuid *
     return rc;
 }
 
+static void look_for_half(void *data, const struct mapped_view *v)
+{
+    if (!v->job && ghost_detach_wanted(&v->spec->attachment_id, 0))
+        *(bool *)data = true;
+}
+
 bool ghost_metadata_is_settled(bool empty, char *why, size_t size)
 {
+    bool half = false;
+
+    stack_model_each(look_for_half, &half);
     for (uint32_t i = 0; i < n_volumes; i++) {
         const struct volume *v = &volumes[i];
         if (v->state == GHOST_VOLUME_ABSENT || (v->state == GHOST_VOLUME_READY && !empty))
@@ -384,9 +393,9 @@ bool ghost_metadata_is_settled(bool empty, char *why, size_t size)
                                                 : "half-deleted");
         return false;
     }
-    /* One that is freezing may wait for a detach, where an earlier one has failed half-way; and
-     * what was merged below it waits in its grant. */
-    bool waits = n_freezing > 0 && !empty;
+    /* Where a detach has failed half-way a volume that is freezing may wait for the next one, and
+     * so may what was merged, in its grant. */
+    bool waits = (n_freezing > 0 || half) && !empty;
     if (n_changing == 0 && (n_garbage == 0 || waits) && (n_layers == 0 || !empty))
         return true;
     snprintf(why, size, "%u volumes are changing, %u freezing, %u of %u layers are garbage",
