@@ -399,12 +399,29 @@ int lvm_see_pvs(struct lvm *lvm, const char *text, struct error *err)
     return rc;
 }
 
-static int device_size(const char *path, uint64_t *ret, struct error *err)
+/* Metadata areas on an added LUN are none of lunar's: lvm would write to them and believe them, and
+ * commit.c, which looks at the first LUN's alone, would not see what lies there. */
+static int check_added(int fd, const char *path, struct error *err)
+{
+    struct pv_label label;
+    int rc = pv_label_read(fd, &label, err);
+
+    if (rc == 0 && label.n_areas > 0)
+        rc = error_set(err, LUNAR_E_CORRUPT,
+                       "the LUN at %s has metadata areas of LVM, which lunar has not made: see "
+                       "vgcfgbackup(8) and pvcreate(8), --metadatacopies 0",
+                       path);
+    return rc;
+}
+
+static int look_at_pv(const char *path, bool added, uint64_t *ret_size, struct error *err)
 {
     uint32_t sector;
     int fd = io_open(path, 0, err);
-    int rc = fd < 0 ? fd : io_geometry(fd, ret, &sector, err);
+    int rc = fd < 0 ? fd : io_geometry(fd, ret_size, &sector, err);
 
+    if (rc == 0 && added)
+        rc = check_added(fd, path, err);
     if (fd >= 0)
         close(fd);
     return rc;
@@ -419,7 +436,7 @@ int lvm_report(struct lvm *lvm, const char *text, struct lvm_report *ret, struct
         const char *path = lvm->device;
         rc = i > 0 ? see_pv(lvm, pv->uuid, &path, err) : 0;
         if (rc == 0)
-            rc = device_size(path, &pv->device_size, err);
+            rc = look_at_pv(path, i > 0, &pv->device_size, err);
     }
     if (rc < 0)
         lvm_report_free(ret);

@@ -30,6 +30,8 @@
 #define LOG_WARN_LEVEL 4 /* of the library: more is debugging */
 /* LVM nests four deep: VG, logical_volumes, LV, segment. */
 #define NESTING_MAX 8u
+/* In one text of it: a tag has 1,024 bytes at most. */
+#define SLASHES_MAX 1024u
 
 int report_bad(const struct parser *p, const char *whose, const char *what)
 {
@@ -352,29 +354,50 @@ static int check_unique(const struct parser *p)
 
 /* --- the text --- */
 
-/* How deep sections stand in each other. */
-static unsigned nesting(const char *text)
-{
-    unsigned depth = 0, most = 0;
+/* What the library's parser makes deep: sections within sections, and the slashes of one key, each
+ * of which is a section to it. Texts between other quotes than LVM writes are none. */
+struct depth {
+    unsigned sections, slashes;
+    bool deep;
+};
 
-    for (; *text; text++) {
+static void count(struct depth *d, char c)
+{
+    if (c == '/')
+        d->deep |= ++d->slashes > SLASHES_MAX;
+    else if (c != '"' && c != '\\')
+        d->slashes = strchr(" \t\n,=[]{}", c) ? 0 : d->slashes;
+}
+
+/* Behind the closing quote, or the end. */
+static const char *skip_string(struct depth *d, const char *text)
+{
+    for (text++; *text && *text != '"'; text++) {
+        if (*text == '\\' && text[1])
+            text++;
+        d->deep |= *text == '/' && ++d->slashes > SLASHES_MAX;
+    }
+    return text + (*text == '"');
+}
+
+static bool is_deep(const char *text)
+{
+    struct depth d = {0};
+
+    while (*text && !d.deep) {
         if (*text == '#') {
             text += strcspn(text, "\n");
-            if (!*text)
-                break;
-        } else if (*text == '"') {
-            for (text++; *text && *text != '"'; text++)
-                if (*text == '\\' && text[1])
-                    text++;
-            if (!*text)
-                break;
-        } else if (*text == '{' && ++depth > most) {
-            most = depth;
-        } else if (*text == '}' && depth > 0) {
-            depth--;
+            continue;
         }
+        if (*text == '"') {
+            text = skip_string(&d, text);
+            continue;
+        }
+        d.deep = *text == '\'' || (*text == '{' && ++d.sections > NESTING_MAX);
+        d.sections -= *text == '}' && d.sections > 0;
+        count(&d, *text++);
     }
-    return most;
+    return d.deep;
 }
 
 /* The one section of the text: the VG. */
@@ -429,7 +452,7 @@ int lvm_report_parse(const char *text, struct lvm_report *ret, struct error *err
 
     pthread_once(&once, setup_once);
     memset(ret, 0, sizeof *ret);
-    if (nesting(text) > NESTING_MAX)
+    if (is_deep(text))
         return bad(&p, NULL, "it is nested too deeply");
     struct dm_config_tree *tree = mem_must(dm_config_create());
     /* As LVM parses metadata: the check for duplicates is quadratic, and ours is below. */

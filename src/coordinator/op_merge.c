@@ -141,8 +141,10 @@ static void note_failure(struct leader *l, const struct op *op)
     *f = (struct merge_failure){.number = ++l->n_merges_failed, .room = full ? 0 : op->size};
     snprintf(f->upper, sizeof f->upper, "%s", y->lv_name);
     snprintf(f->lower, sizeof f->lower, "%s", x->lv_name);
-    f->refused = code == LUNAR_E_UNSUPPORTED || code == LUNAR_E_METADATA ||
-                 code == LUNAR_E_CORRUPT || (full && x->size >= most_for(c, y));
+    /* By the node that was to copy: a commit's METADATA, for one, says nothing about the pair. */
+    f->refused = op->state == OP_STATE_UNGRANT &&
+                 (code == LUNAR_E_UNSUPPORTED || code == LUNAR_E_METADATA ||
+                  code == LUNAR_E_CORRUPT || (full && x->size >= most_for(c, y)));
 }
 
 /* What X needs at most; X's own size if that is enough. */

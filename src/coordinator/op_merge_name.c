@@ -48,6 +48,8 @@ bool merge_name_waits(struct leader *l, const struct catalogue_layer *y)
 {
     const struct catalogue_snapshot *s = has_name(y) ? name_of(l, y) : NULL;
 
+    if (has_name(y) && !s)
+        return true; /* its tags are broken: what stands on it stays until they are mended */
     return s && op_by_volume(l, &s->id); /* it is being deleted */
 }
 

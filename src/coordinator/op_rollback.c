@@ -90,7 +90,8 @@ static bool is_done(struct leader *l, const struct waiter *w, const struct catal
         op_add_waiter(l, op, w);
         return true;
     }
-    if (op || !uuid_equal(&v->rollback_id, &w->request_id))
+    /* A relink is no news of the volume: an answer that was lost is given again beside it. */
+    if ((op && op->kind != OP_RELINK) || !uuid_equal(&v->rollback_id, &w->request_id))
         return false;
     reply_volume(l, w, v, "");
     return true;

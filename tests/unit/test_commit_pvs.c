@@ -202,6 +202,27 @@ static void rule_4_a_pool_of_two_luns_is_restored(void)
     pool_close(&p);
 }
 
+/* An administrator has made the second LUN's label anew, as pvcreate does it by default. */
+static void metadata_areas_on_a_second_lun_leave_no_report(void)
+{
+    struct pool p;
+    struct lvm_report r;
+    char pv[PV_UUID_SIZE + 8];
+    const char *why = pool_open(&p);
+    if (why)
+        SKIP(why);
+    CHECK_EQ(extend(&p), 0);
+    CHECK_EQ(lvm_lun_report(&p.first, &r, &err), 0);
+    lvm_report_free(&r);
+    snprintf(pv, sizeof pv, LVM_PV_ARG "%s", p.uuid);
+    const char *args[] = {"pvcreate", "-qq",  "-y", "-ff", "--norestorefile",
+                          "--uuid",   p.uuid, pv,   NULL};
+    CHECK_EQ(lvm_run(p.first.lvm, args, NULL, &err), 0);
+    CHECK_EQ(lvm_lun_report(&p.first, &r, &err), LUNAR_E_CORRUPT);
+    CHECK(strstr(err.text, p.second.device));
+    pool_close(&p);
+}
+
 static void a_text_tells_its_pvs(void)
 {
     struct pv_text pvs[LVM_PVS_MAX], first;
@@ -232,4 +253,5 @@ static void a_text_tells_its_pvs(void)
 TEST_MAIN(TEST(a_text_tells_its_pvs), TEST(a_second_lun_is_one_commit_and_takes_volumes),
           TEST(the_next_leader_finds_the_second_lun),
           TEST(without_the_second_lun_nothing_is_committed),
-          TEST(rule_4_a_pool_of_two_luns_is_restored))
+          TEST(rule_4_a_pool_of_two_luns_is_restored),
+          TEST(metadata_areas_on_a_second_lun_leave_no_report))

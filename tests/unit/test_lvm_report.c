@@ -321,11 +321,34 @@ static void no_changed_byte_crashes_it(void)
 
 static void deep_nesting_is_refused(void)
 {
-    char *text = malloc(2000001);
-    for (int i = 0; i < 2000000; i += 2)
-        memcpy(text + i, "a{", 2);
-    text[2000000] = 0;
-    CHECK_EQ(parse(text), LUNAR_E_CORRUPT);
+    /* One section within the other; a key that is a path, bare and quoted; what hides braces. */
+    static const char *const begins[] = {"", "", "\"", "x = '\"'\n"}, *const again[] = {"a{", "a/",
+                                                                                        "a/", "a{"};
+    static const char *const ends[] = {"", "b {\n}\n", "b\" {\n}\n", ""};
+    char *text = malloc(2000100);
+    for (int k = 0; k < 4; k++) {
+        char *at = stpcpy(text, begins[k]);
+        for (int i = 0; i < 1000000; i++)
+            at = stpcpy(at, again[k]);
+        strcpy(at, ends[k]);
+        CHECK_EQ(parse(text), LUNAR_E_CORRUPT);
+    }
+    free(text);
+}
+
+static void a_tag_may_be_full_of_slashes(void)
+{
+    char tag[1025], *text = NULL;
+    struct lvm_report r;
+    memset(tag, '/', 1024);
+    tag[1024] = 0;
+    if (asprintf(&text,
+                 VG_HEAD "tags = [\"%s\", \"%s\"]\nphysical_volumes {\n" FIRST_PV "}\n" VG_TAIL,
+                 tag, tag) < 0)
+        abort();
+    CHECK_EQ(lvm_report_parse(text, &r, NULL), 0);
+    CHECK_EQ(r.n_vg_tags, 2);
+    lvm_report_free(&r);
     free(text);
 }
 
@@ -367,4 +390,5 @@ TEST_MAIN(TEST(a_sound_text_gives_lvs_by_name_with_their_ranges), TEST(the_vgs_t
           TEST(pvs_that_contradict_each_other_are_refused),
           TEST(a_pv_that_is_marked_as_missing_leaves_no_report),
           TEST(every_truncation_of_the_vg_is_refused), TEST(no_changed_byte_crashes_it),
-          TEST(deep_nesting_is_refused), TEST(four_thousand_lvs_parse_in_well_under_a_second))
+          TEST(deep_nesting_is_refused), TEST(a_tag_may_be_full_of_slashes),
+          TEST(four_thousand_lvs_parse_in_well_under_a_second))
