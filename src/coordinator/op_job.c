@@ -75,7 +75,8 @@ static void new_job(struct leader *l, struct op *op)
 }
 
 /* (Again) the job's command. A node that has rebooted since gets a grant of its new life: the old
- * one gives it nothing, and whatever the old life was doing ended with it. */
+ * one gives it nothing, and whatever the old life was doing ended with it. A page of a life before
+ * the grant's has landed late: that life is past, and the job may be at work. */
 void job_command(struct leader *l, struct op *op)
 {
     const struct node *n = &l->nodes[op->host_id];
@@ -91,7 +92,7 @@ void job_command(struct leader *l, struct op *op)
         op_write_grants(l, op, OP_STATE_GRANT);
         return;
     }
-    if (!n->seen || !layer || job->generation == n->self.generation) {
+    if (!n->seen || !layer || job->generation >= n->self.generation) {
         op_send_command(l, op);
         return;
     }

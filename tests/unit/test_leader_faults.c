@@ -453,7 +453,38 @@ static void an_orphan_that_is_refused_hides_no_other_of_its_node(void)
     CHECK(asked[1] > 0);
 }
 
-TEST_MAIN(TEST(safety_18_a_failed_job_frees_no_extents_under_anothers_job),
+/* A page that was written before the node's reboot lands late: the job of now goes on. */
+static void an_older_page_of_a_node_takes_no_job_from_it(void)
+{
+    world_reset();
+    for (uint32_t h = 1; h <= 3; h++) {
+        w.generation[h] = 2;
+        node_seen(h, 2, 1, 0);
+    }
+    w.nodes_silent = true;
+    struct waiter from = client();
+    ask_create(&from, "v", 1ull << 30, false);
+    settle();
+    uint32_t host = 0;
+    for (uint32_t h = 1; h <= MAX_NODES; h++)
+        if (w.grants[h].n_entries > 0)
+            host = h;
+    CHECK(host > 0);
+    const struct uuid job = w.grants[host].entries[0].attachment_id;
+    node_seen(host, 1, 1, 0);
+    settle();
+    CHECK_EQ(w.grants[host].n_entries, 1);
+    CHECK(uuid_equal(&w.grants[host].entries[0].attachment_id, &job));
+    CHECK_EQ(w.grants[host].entries[0].generation, 2);
+    w.nodes_silent = false;
+    node_seen(host, 2, 1, 0);
+    settle();
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.grants[host].n_entries, 0);
+}
+
+TEST_MAIN(TEST(an_older_page_of_a_node_takes_no_job_from_it),
+          TEST(safety_18_a_failed_job_frees_no_extents_under_anothers_job),
           TEST(an_orphan_that_is_refused_hides_no_other_of_its_node),
           TEST(an_older_grant_survives_a_refusal), TEST(safety_2_every_entry_of_a_volume_counts),
           TEST(safety_6_a_detach_does_not_end_with_another_attachments),
