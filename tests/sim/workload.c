@@ -487,8 +487,8 @@ static void learn_snapshot(uint32_t name, const Lunar__Snapshot *s)
 {
     snapshot_names[name].id = uuid_from_pb(s->snapshot_id);
     snapshot_names[name].volume = uuid_from_pb(s->volume_id);
-    for (uint32_t i = 0; i < WORKLOAD_NAMES; i++)
-        if (strcmp(workload_names[i].text, s->volume) == 0)
+    for (uint32_t i = 0; i < WORKLOAD_NAMES; i++) /* its volume may be gone, and so its name */
+        if (size_of(i) == s->size)
             snapshot_names[name].of = i;
 }
 
