@@ -51,6 +51,27 @@ void held_send_result(struct node *n, const struct uuid *command_id, int code, c
     send_result(n, &result);
 }
 
+void held_send_progress(struct node *n, const struct held *h)
+{
+    Lunar__Envelope e = LUNAR__ENVELOPE__INIT;
+    Lunar__Progress progress = LUNAR__PROGRESS__INIT;
+    uint8_t *bytes;
+    uint32_t len;
+
+    if (h->step != HELD_OPENING_TASK || h->task.kind != NODE_TASK_MERGE || h->job.total == 0 ||
+        uuid_is_zero(&h->command_id))
+        return;
+    progress.id = uuid_to_pb(&h->command_id);
+    progress.done = h->job.done;
+    progress.total = h->job.total;
+    e.body_case = LUNAR__ENVELOPE__BODY_PROGRESS;
+    e.progress = &progress;
+    if (envelope_pack(&e, &bytes, &len, NULL) < 0)
+        return;
+    (void)n->io->send(n->data, bytes, len); /* the next one tells as much */
+    free(bytes);
+}
+
 /* A measurement has succeeded. */
 static void send_end(struct node *n, const struct held *h)
 {

@@ -96,6 +96,7 @@ struct held {
     struct space space;
     enum node_task_kind job_kind; /* of a job */
     struct qsd_job job;           /* a merge's order and progress */
+    uint64_t told_ms;             /* its progress */
     bool may_stand;               /* a job: an attempt before this one may have left its map */
 };
 
@@ -155,6 +156,8 @@ void held_start_restart(struct node *n, struct held *h);
 void held_go_on(struct node *n, struct held *h);
 void held_send_result(struct node *n, const struct uuid *command_id, int code, const char *words,
                       const char *device);
+/* Of a merge that copies; else nothing. */
+void held_send_progress(struct node *n, const struct held *h);
 void held_send_hold(struct node *n, const struct uuid *command_id, const struct uuid *hold);
 /* LUNAR_E_NOT_FOUND, LUNAR_E_BUSY: not a volume that is open and stays so. */
 int held_check_open(const struct node *n, const struct held *h, struct error *err);

@@ -33,6 +33,8 @@
 /* For so long the answer is polled for fast; one that takes longer waits for space, and a second
  * more does not matter to it. */
 #define HOT_MS 10000u
+/* How often a job's progress is told: people look at it. */
+#define PROGRESS_EVERY_MS 2000u
 
 static void layer_free(struct stack_layer *layer)
 {
@@ -360,6 +362,10 @@ void node_tick(struct node *node, uint64_t now_ms)
     TAILQ_FOREACH (h, &node->held, link) {
         hold_tick(node, h);
         space_advance(node, h);
+        if (now_ms - h->told_ms >= PROGRESS_EVERY_MS) {
+            h->told_ms = now_ms;
+            held_send_progress(node, h);
+        }
     }
     relay_set_waiting(node);
 }

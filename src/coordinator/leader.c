@@ -304,6 +304,18 @@ void leader_result(struct leader *leader, uint32_t host_id, const Lunar__Result 
     log_debug("result_ignored node=%u reason=\"no operation waits for it\"", host_id);
 }
 
+void leader_progress(struct leader *leader, uint32_t host_id, const Lunar__Progress *progress)
+{
+    struct uuid id = uuid_from_pb(progress->id);
+    struct op *op;
+
+    TAILQ_FOREACH (op, &leader->ops, link)
+        if (op_is_at_node(op) && op->host_id == host_id && uuid_equal(&op->command_id, &id)) {
+            op->total = progress->total;
+            op->done = progress->done < progress->total ? progress->done : progress->total;
+        }
+}
+
 static void send_again(struct leader *l, struct op *op)
 {
     bool is_job = op->kind != OP_ATTACH && op->kind != OP_DETACH && op->state == OP_STATE_COMMAND;

@@ -114,6 +114,8 @@ void leader_request(struct leader *leader, const struct waiter *from, const Luna
                     uint64_t now_ms);
 void leader_result(struct leader *leader, uint32_t host_id, const Lunar__Result *result,
                    uint64_t now_ms);
+/* How far a node is with a command: shown, and nothing follows from it. */
+void leader_progress(struct leader *leader, uint32_t host_id, const Lunar__Progress *progress);
 /* A node's up page was seen, or is of a new incarnation, or says that it leaves. */
 void leader_node(struct leader *leader, uint32_t host_id, const struct channel_stats *stats,
                  uint64_t now_ms);

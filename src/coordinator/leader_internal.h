@@ -120,6 +120,7 @@ struct op {
     bool elsewhere;          /* of a job: after the grant is erased, another node */
     uint32_t refused_by;     /* of a job: which would not; chosen again only if it is the last */
     uint64_t end;            /* trim: what the node measured */
+    uint64_t done, total;    /* bytes that the node has copied; total 0: it has not told */
     uint32_t map_generation; /* trim: that it is to have */
     bool active;             /* trim: somebody was granted the layer since it was to be measured */
     struct table_entry *dropped; /* erased in memory; put back if the LUN's erasure failed */

@@ -177,6 +177,8 @@ static void on_message(void *data, uint32_t host_id, const uint8_t *bytes, uint3
         leader_request(c->leader, &w, e->request, coordinator_now_ms(c));
     } else if (e->body_case == LUNAR__ENVELOPE__BODY_RESULT) {
         leader_result(c->leader, host_id, e->result, coordinator_now_ms(c));
+    } else if (e->body_case == LUNAR__ENVELOPE__BODY_PROGRESS) {
+        leader_progress(c->leader, host_id, e->progress);
     } else {
         log_warn("message_refused node=%u text=\"not a request nor a result\"", host_id);
     }

@@ -310,8 +310,10 @@ static int check_member(struct leader *l, const Lunar__SnapshotGroup *m, size_t 
         return error_set(err, LUNAR_E_INVALID, "a volume or a name is there twice");
     if (!v)
         return error_set(err, LUNAR_E_NOT_FOUND, "no such volume");
-    if (catalogue_snapshot_by_name(l->catalogue, name) || snapshot_op_by_name(l, name))
+    if (catalogue_snapshot_by_name(l->catalogue, name))
         return error_set(err, LUNAR_E_EXISTS, "a snapshot of this name exists");
+    if (snapshot_op_by_name(l, name))
+        return error_set(err, LUNAR_E_BUSY, "a snapshot of this name is being made; try again");
     return snapshot_check(l, v, err);
 }
 
@@ -331,16 +333,25 @@ static int check_request(struct leader *l, const Lunar__SnapshotGroup *m, struct
     return rc;
 }
 
-/* The same request was carried out before. */
-static bool is_made(struct leader *l, const struct uuid *id, const Lunar__SnapshotGroup *m)
+/* Of these very volumes, under these very names: the same was asked for before, by this request or
+ * by one whose answer was lost. NULL: there is no such group. */
+static const struct uuid *made_group(struct leader *l, const Lunar__SnapshotGroup *m)
 {
+    const struct uuid *group = NULL;
+    size_t n = 0;
+
     for (size_t i = 0; i < m->n_members; i++) {
         const struct catalogue_snapshot *s =
             catalogue_snapshot_by_name(l->catalogue, m->members[i]->name);
-        if (!s || !s->ready || !uuid_equal(&s->group, id))
-            return false;
+        struct uuid volume = uuid_from_pb(m->members[i]->volume_id);
+        if (!s || !s->ready || is_twice(m, i) || uuid_is_zero(&s->group) ||
+            !uuid_equal(&s->volume_id, &volume) || (group && !uuid_equal(group, &s->group)))
+            return NULL;
+        group = &s->group;
     }
-    return m->n_members > 0;
+    for (uint32_t i = 0; group && i < l->catalogue->n_snapshots; i++)
+        n += uuid_equal(&l->catalogue->snapshots[i].group, group);
+    return n == m->n_members ? group : NULL;
 }
 
 void group_request(struct leader *l, const struct waiter *w, const Lunar__SnapshotGroup *m)
@@ -352,8 +363,9 @@ void group_request(struct leader *l, const struct waiter *w, const Lunar__Snapsh
         g->waiter = *w; /* the same again: its newest road back */
         return;
     }
-    if (is_made(l, &w->request_id, m)) {
-        reply_group(l, w, &w->request_id);
+    const struct uuid *made = made_group(l, m);
+    if (made) {
+        reply_group(l, w, made);
         return;
     }
     /* A predecessor called it whole: this leader completes it (change_resume), and nothing is

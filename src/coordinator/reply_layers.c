@@ -170,6 +170,11 @@ static void fill_tree(struct leader *l, const struct names *names, uint32_t i,
     out->m.allocated = layer->size;
     out->m.role = text(role_text(layer));
     out->m.state = text(state_text(l, layer));
+    if (merge_takes(l, layer)) {
+        const struct op *op = op_by_kind(l, OP_MERGE);
+        out->m.done = op->done;
+        out->m.total = op->total;
+    }
     out->m.volume = text(v ? v->name : "");
     out->m.snapshot = text(names->snapshots[i] ? names->snapshots[i]->name : "");
     const struct table_entry *e = v ? grant_find_attach(l, &v->id, &host) : NULL;

@@ -153,7 +153,8 @@ static bool peek_body(ProtobufCBinaryData bytes, struct envelope_head *ret)
 {
     bool answer =
         ret->body == LUNAR__ENVELOPE__BODY_RESPONSE || ret->body == LUNAR__ENVELOPE__BODY_RESULT;
-    bool has_op = ret->body != LUNAR__ENVELOPE__BODY_RESULT;
+    bool has_op =
+        ret->body != LUNAR__ENVELOPE__BODY_RESULT && ret->body != LUNAR__ENVELOPE__BODY_PROGRESS;
     bool local = ret->body == LUNAR__ENVELOPE__BODY_LOCAL_REQUEST;
     struct walk w = walk_over(bytes);
     struct field f;
@@ -207,6 +208,7 @@ char *envelope_kind(uint32_t body, uint32_t op, char buffer[ENVELOPE_KIND_SIZE])
         [LUNAR__ENVELOPE__BODY_COMMAND] = &lunar__command__descriptor,
         [LUNAR__ENVELOPE__BODY_RESULT] = NULL,
         [LUNAR__ENVELOPE__BODY_LOCAL_REQUEST] = &lunar__local_request__descriptor,
+        [LUNAR__ENVELOPE__BODY_PROGRESS] = NULL,
     };
     bool known = body != 0 && body < sizeof with_op / sizeof *with_op;
     bool has_op = known && with_op[body] && op != 0;

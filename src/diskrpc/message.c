@@ -136,6 +136,9 @@ static int check_envelope(const Lunar__Envelope *e, struct error *err)
     case LUNAR__ENVELOPE__BODY_RESULT:
         ok = has_id(e->result->id);
         break;
+    case LUNAR__ENVELOPE__BODY_PROGRESS:
+        ok = has_id(e->progress->id);
+        break;
     case LUNAR__ENVELOPE__BODY_LOCAL_REQUEST:
         ok = e->local_request->op_case != LUNAR__LOCAL_REQUEST__OP__NOT_SET;
         break;

@@ -55,6 +55,9 @@ static void check_body(const Lunar__Envelope *e)
         id = e->result->id;
         MUST(strlen(e->result->device) <= MESSAGE_TEXT_MAX, "a device path keeps its bound");
         break;
+    case LUNAR__ENVELOPE__BODY_PROGRESS:
+        id = e->progress->id;
+        break;
     default:
         MUST(e->body_case == LUNAR__ENVELOPE__BODY_LOCAL_REQUEST, "there is a body");
     }

@@ -22,6 +22,9 @@ static struct {
     struct node_task *task;        /* the newest, not done yet */
     int n_tasks;
     int n_results, code;
+    int n_progress;
+    struct uuid progress_id;
+    uint64_t progress_done, progress_total;
     char device[64];
     uint64_t end;
     int n_sent, n_responses, send_rc, response_code;
@@ -70,6 +73,11 @@ static inline int io_send(void *data, const uint8_t *bytes, uint32_t len)
         w.code = e->result->error ? e->result->error->code : 0;
         snprintf(w.device, sizeof w.device, "%s", e->result->device);
         w.end = e->result->end;
+    } else if (e->body_case == LUNAR__ENVELOPE__BODY_PROGRESS) {
+        w.n_progress++;
+        w.progress_id = uuid_from_pb(e->progress->id);
+        w.progress_done = e->progress->done;
+        w.progress_total = e->progress->total;
     } else if (e->request->op_case == LUNAR__REQUEST__OP_LAYER_GROW) {
         w.n_asks++;
         w.ask_id = uuid_from_pb(e->request->id);

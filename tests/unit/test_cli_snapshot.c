@@ -137,6 +137,7 @@ static bool answer_tree(struct agent *a, int fd, const Lunar__Envelope *e)
         layers[i].volume = t[3], layers[i].snapshot = t[4], layers[i].state = t[5];
         layers[i].allocated = 128ull << 20;
     }
+    layers[4].done = 43ull << 20, layers[4].total = 99ull << 20;
     attachment.node = (char *)(uintptr_t) "node-b";
     layers[1].attachments = attachments;
     layers[1].n_attachments = 1;
@@ -277,7 +278,7 @@ static void the_tree_is_drawn_from_the_bottom_and_indented_where_it_forks(void)
                    "└─ volume clone  128 MiB  v2.0  new\n"
                    "\n"
                    "frozen  128 MiB  v3.0  deleting\n"
-                   "frozen  128 MiB  v3.1  merging into v3.0\n");
+                   "frozen  128 MiB  v3.1  merging into v3.0  43 %\n");
     agent_free(&a);
 }
 

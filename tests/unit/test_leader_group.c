@@ -139,6 +139,31 @@ static void each_is_a_snapshot_like_any_other_afterwards(void)
     check_rest(N - 1);
 }
 
+/* The answer was lost, and somebody asks for the same, by a request of his own. */
+static void the_same_group_again_is_the_one_that_is_there(void)
+{
+    begin();
+    struct waiter from = client(), other = client();
+    ask_group(&from, volumes, N);
+    settle();
+    struct uuid first = uuid_from_pb(w.answer->response->snapshots->snapshots[0]->snapshot_id);
+    uint64_t seqno = w.lvm.seqno;
+    ask_group(&other, volumes, N);
+    CHECK_EQ(w.code, 0);
+    CHECK_EQ(w.answer->response->snapshots->n_snapshots, N);
+    struct uuid again = uuid_from_pb(w.answer->response->snapshots->snapshots[0]->snapshot_id);
+    CHECK(uuid_equal(&first, &again));
+    CHECK_EQ(w.lvm.seqno, seqno);
+    other = client();
+    ask_group(&other, volumes, N - 1); /* a part of it is another one */
+    CHECK_EQ(w.code, LUNAR_E_EXISTS);
+    struct uuid mixed[N] = {volumes[1], volumes[0], volumes[2]};
+    ask_group(&other, mixed, N);
+    CHECK_EQ(w.code, LUNAR_E_EXISTS);
+    CHECK_EQ(w.suspends, DRIVES);
+    check_rest(N);
+}
+
 static void what_cannot_be_a_group_is_refused(void)
 {
     begin();
@@ -322,7 +347,7 @@ static void members_are_busy_meanwhile_and_one_of_them_can_be_waited_for(void)
     ask_snapshot(&other, &volumes[1], "t");
     CHECK_EQ(w.code, LUNAR_E_BUSY);
     ask_group(&other, volumes, 2);
-    CHECK_EQ(w.code, LUNAR_E_EXISTS);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
     until(LUNAR__COMMAND__OP_SUSPEND);
     int answers = w.n_answers;
     ask_snapshot(&third, &volumes[0], "s0"); /* joins that one */
@@ -426,6 +451,7 @@ static void the_same_request_again_goes_on_after_any_loss(void)
 }
 
 TEST_MAIN(TEST(all_are_of_one_instant), TEST(each_is_a_snapshot_like_any_other_afterwards),
+          TEST(the_same_group_again_is_the_one_that_is_there),
           TEST(what_cannot_be_a_group_is_refused), TEST(a_format_that_fails_leaves_nothing),
           TEST(one_that_cannot_be_suspended_fails_all),
           TEST(the_last_one_fails_and_the_first_is_let_go),

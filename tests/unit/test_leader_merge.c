@@ -80,6 +80,35 @@ static const char *state_of(uint32_t index)
     return "gone";
 }
 
+/* What it says of the progress of whichever layer is being merged; -1: nothing. */
+static int percent(void)
+{
+    struct waiter from = client();
+    Lunar__Request r = LUNAR__REQUEST__INIT;
+    Lunar__TreeGet m = LUNAR__TREE_GET__INIT;
+
+    r.op_case = LUNAR__REQUEST__OP_TREE_GET;
+    r.tree_get = &m;
+    ask(&from, &r);
+    for (size_t i = 0; i < w.answer->response->tree->n_layers; i++) {
+        const Lunar__TreeLayer *layer = w.answer->response->tree->layers[i];
+        if (layer->total > 0)
+            return (int)(100 * layer->done / layer->total);
+    }
+    return -1;
+}
+
+static void tell_progress(uint32_t host_id, uint64_t done, uint64_t total)
+{
+    struct uuid command = op_by_kind(w.leader, OP_MERGE)->command_id;
+    Lunar__Progress p = LUNAR__PROGRESS__INIT;
+
+    p.id = uuid_to_pb(&command);
+    p.done = done;
+    p.total = total;
+    leader_progress(w.leader, host_id, &p);
+}
+
 static void the_tree_tells_what_is_merged_and_what_was(void)
 {
     world_reset();
@@ -92,6 +121,13 @@ static void the_tree_tells_what_is_merged_and_what_was(void)
     ticks(1);
     CHECK_STR(state_of(UPPER), "merging");
     CHECK_STR(state_of(LOWER), "");
+    CHECK_EQ(percent(), -1);
+    tell_progress(2, 9, 10); /* it is not at it */
+    CHECK_EQ(percent(), -1);
+    tell_progress(1, 43, 100);
+    CHECK_EQ(percent(), 43);
+    tell_progress(1, 7, 5); /* whatever it says */
+    CHECK_EQ(percent(), 100);
     w.silent_node = 0;
     node_seen(1, 1, 2, 0); /* it is asked again */
     settle();

@@ -159,6 +159,34 @@ static void a_node_that_stays_goes_on_merging(void)
     CHECK_EQ(w.code, 0);
 }
 
+/* Now and then, and never of what has not begun to copy. */
+static void a_merge_tells_how_far_it_is(void)
+{
+    struct ids job = new_ids();
+    reset();
+    merge(&job);
+    node_tick(w.node, 10000);
+    CHECK_EQ(w.n_progress, 0);
+    report_ok();
+    node_tick(w.node, 20000);
+    CHECK_EQ(w.n_progress, 0);
+    w.task->job->total = 100;
+    w.task->job->done = 43;
+    node_tick(w.node, 30000);
+    node_tick(w.node, 30500);
+    CHECK_EQ(w.n_progress, 1);
+    CHECK_EQ(w.progress_done, 43);
+    CHECK_EQ(w.progress_total, 100);
+    w.task->job->done = 90;
+    node_tick(w.node, 32500);
+    CHECK_EQ(w.progress_done, 90);
+    task_ends(0);
+    report_ok();
+    node_tick(w.node, 40000);
+    CHECK_EQ(w.n_progress, 2);
+    CHECK_EQ(w.code, 0);
+}
+
 static void measure(const struct ids *ids)
 {
     Lunar__Command c = LUNAR__COMMAND__INIT;
@@ -709,7 +737,7 @@ TEST_MAIN(TEST(a_segment_lies_on_the_lun_that_the_command_names),
           TEST(a_qsd_that_exits_is_started_again_until_it_comes),
           TEST(a_leaving_node_opens_nothing_and_does_not_leave_with_something_open),
           TEST(a_leaving_node_ends_its_merges_and_begins_none),
-          TEST(a_node_that_stays_goes_on_merging),
+          TEST(a_node_that_stays_goes_on_merging), TEST(a_merge_tells_how_far_it_is),
           TEST(a_merge_that_was_cancelled_and_stuck_is_begun_again),
           TEST(a_measurement_is_answered_when_its_map_is_gone_from_the_report),
           TEST(a_leaving_node_waits_for_its_measurement),

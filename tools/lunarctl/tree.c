@@ -73,6 +73,15 @@ static void what_it_is(const json_t *layer, char ret[300])
         snprintf(ret, 300, "%s", js_get_text(layer, "role"));
 }
 
+/* "  43 %" of what is being copied. */
+static void print_progress(const json_t *layer)
+{
+    uint64_t total = js_get_u64(layer, "total");
+
+    if (total > 0)
+        printf("  %u %%", (unsigned)((double)js_get_u64(layer, "done") / (double)total * 100));
+}
+
 static void print_layer(const json_t *layer, const char *prefix)
 {
     char what[300], size[SIZE_TEXT_SIZE];
@@ -85,6 +94,7 @@ static void print_layer(const json_t *layer, const char *prefix)
     printf("%s%s  %s  %s%s%s%s%s", prefix, what, size_format(js_get_u64(layer, "allocated"), size),
            js_get_text(layer, "lv_name"), *state ? "  " : "", state, into ? " into " : "",
            into ? js_get_text(layer, "parent") : "");
+    print_progress(layer);
     json_array_foreach(json_object_get(layer, "attachments"), i, a)
         printf("  on %s", js_get_text(a, "node"));
     printf("\n");
