@@ -11,9 +11,9 @@
  * Failure modes: the size is there already, be it that the answer was lost or that a former leader
  * did it: answered at once. The pool is full, or the commit failed: the growth is *parked*, its
  * writer waits in the kernel (SAFETY 20), and each fresh catalogue lets the parked ones try again,
- * the oldest first; it is answered when there is more. None takes more than half of what is free,
- * so that the last space goes to many and not to one. The grant is gone: the growth is dropped with
- * an error. The leader dies: the agent asks the next one.
+ * the oldest first; it is answered when there is more. None takes more than a share of what is
+ * free, so that the last space goes to many and not to one. The grant is gone: the growth is
+ * dropped with an error. The leader dies: the agent asks the next one.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -22,6 +22,8 @@
 #include "base/log.h"
 #include "coordinator/leader_internal.h"
 
+/* What an agent asks for at least (agent/growth.h). */
+#define SHARE_MIN (128u * MIB)
 /* A commit that failed for another reason than space is tried again so much later. */
 #define GROWTH_RETRY_MS 1000u
 
@@ -115,13 +117,16 @@ static uint64_t free_now(const struct leader *l)
     return l->catalogue->vg_free > promised ? l->catalogue->vg_free - promised : 0;
 }
 
-/* Half of what is free, but an extent if there is one; in whole extents. */
+/* A sixteenth of what is free: what is asked for by a burst of writes, gigabytes at once, must not
+ * leave others without. But the least that is ever asked for is given while there is twice as much,
+ * half of the rest then, and an extent if there is one; in whole extents. */
 static uint64_t share_now(const struct leader *l)
 {
     uint64_t extent = l->catalogue->extent_size, left = free_now(l);
-    uint64_t half = left / 2 / extent * extent;
+    uint64_t least = left / 2 < SHARE_MIN ? left / 2 : SHARE_MIN;
+    uint64_t share = (left / 16 > least ? left / 16 : least) / extent * extent;
 
-    return half ? half : left / extent * extent;
+    return share ? share : left / extent * extent;
 }
 
 /* --- one try --- */

@@ -243,7 +243,7 @@ static void thick_volumes_and_more_than_twice_the_need_are_refused(void)
     world_reset();
     struct waiter from = client();
     struct held h = held("a");
-    w.lvm.vg_size = 200 * FAKE_EXTENT;
+    w.lvm.vg_size = 1200 * FAKE_EXTENT;
     elect(); /* and reads it */
     uint64_t max = catalogue_growth_max(GIB, FAKE_EXTENT);
     ask_grow(&h, 3 * GIB);
@@ -266,17 +266,29 @@ static void thick_volumes_and_more_than_twice_the_need_are_refused(void)
 
 /* --- a full pool --- */
 
-static void one_growth_takes_half_of_what_is_free_at_most(void)
+static void one_growth_takes_a_share_of_what_is_free_at_most(void)
+{
+    world_reset();
+    w.lvm.vg_size = 1200 * FAKE_EXTENT;
+    elect(); /* and reads it */
+    struct held h = held("a");
+    fill(160 * FAKE_EXTENT);
+    ask_grow(&h, GIB);
+    settle();
+    CHECK_EQ(grown(), START + 10 * FAKE_EXTENT); /* a sixteenth */
+}
+
+static void the_least_that_is_asked_for_is_given_while_there_is_twice_as_much(void)
 {
     world_reset();
     struct held h = held("a");
     fill(10 * FAKE_EXTENT);
     ask_grow(&h, GIB);
     settle();
-    CHECK_EQ(grown(), START + 5 * FAKE_EXTENT);
+    CHECK_EQ(grown(), START + 4 * FAKE_EXTENT);
     ask_grow(&h, GIB);
     settle();
-    CHECK_EQ(grown(), START + 7 * FAKE_EXTENT); /* half of 5 */
+    CHECK_EQ(grown(), START + 7 * FAKE_EXTENT); /* half of 6 */
 }
 
 static void the_last_extent_is_given_whole(void)
@@ -432,7 +444,9 @@ TEST_MAIN(TEST(a_layer_grows_by_one_commit_and_the_answer_is_its_whole_map),
           TEST(an_attach_tells_the_thin_leafs_full_size),
           TEST(only_the_life_that_has_the_grant_may_ask), TEST(a_dead_life_is_given_nothing),
           TEST(thick_volumes_and_more_than_twice_the_need_are_refused),
-          TEST(one_growth_takes_half_of_what_is_free_at_most), TEST(the_last_extent_is_given_whole),
+          TEST(one_growth_takes_a_share_of_what_is_free_at_most),
+          TEST(the_least_that_is_asked_for_is_given_while_there_is_twice_as_much),
+          TEST(the_last_extent_is_given_whole),
           TEST(what_is_promised_to_one_is_not_given_to_another),
           TEST(a_full_pool_parks_and_a_delete_lets_the_oldest_go_on_first),
           TEST(lvm_that_finds_no_space_parks_until_something_changes),
