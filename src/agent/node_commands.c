@@ -440,6 +440,11 @@ static void open_again(struct node *n, struct held *h, uint64_t term, const stru
         h->command_id = *command_id;
         h->term = term;
         report(n, h, HELD_OPENING_REPORT);
+    } else if (h->step == HELD_STUCK) {
+        /* Not closed since: nobody may have asked for that. */
+        close_held(n, h);
+        held_send_result(n, command_id, LUNAR_E_BUSY,
+                         "what an earlier attempt left is being taken down here; try again", "");
     } else if (older_map(h, spec))
         held_send_result(n, command_id, LUNAR_E_STALE,
                          "a newer segment map of this layer is known here", "");

@@ -374,8 +374,11 @@ static int undo_attach(const char *root, struct stack *stack, int rc, struct err
     if (stack->qsd.pidfd >= 0)
         close(stack->qsd.pidfd);
     stack->qsd.pidfd = -1;
-    if (stack_teardown(root, &stack->spec.pool_id, &stack->spec.attachment_id, stack, &why) == 0)
-        return rc;
+    if (stack_teardown(root, &stack->spec.pool_id, &stack->spec.attachment_id, stack, &why) == 0) {
+        if (rc == LUNAR_E_INDETERMINATE && err)
+            err->code = LUNAR_E_TIMEOUT; /* nothing stands: nothing can take effect any more */
+        return rc == LUNAR_E_INDETERMINATE ? LUNAR_E_TIMEOUT : rc;
+    }
     struct error first = err ? *err : (struct error)ERROR_INIT;
     return error_set(err, LUNAR_E_INDETERMINATE, "%.400s; and it could not be undone: %.400s",
                      first.text, why.text);

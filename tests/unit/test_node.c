@@ -72,6 +72,28 @@ static void a_half_built_stack_is_held_until_a_detach_took_it_down(void)
     CHECK_EQ(w.code, 0);
 }
 
+/* The coordinator, which wants it open, does not detach first. */
+static void an_attach_takes_down_what_an_earlier_one_left(void)
+{
+    struct ids ids = new_ids();
+    reset();
+    attach(&ids);
+    report_ok();
+    task_ends(LUNAR_E_INDETERMINATE);
+    attach(&ids);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    report_ok();
+    CHECK_EQ(w.task->kind, NODE_TASK_TEARDOWN);
+    attach(&ids);
+    CHECK_EQ(w.code, LUNAR_E_BUSY);
+    task_ends(0);
+    CHECK_EQ(w.report_entries, 0);
+    report_ok();
+    attach(&ids);
+    report_ok();
+    CHECK_EQ(w.task->kind, NODE_TASK_ATTACH);
+}
+
 static void format_layer(const struct ids *ids, uint32_t index)
 {
     Lunar__Command c = LUNAR__COMMAND__INIT;
@@ -722,6 +744,7 @@ TEST_MAIN(TEST(a_segment_lies_on_the_lun_that_the_command_names),
           TEST(a_report_that_cannot_be_written_stops_the_opening),
           TEST(a_refused_task_is_reported_as_gone_before_it_is_answered),
           TEST(a_half_built_stack_is_held_until_a_detach_took_it_down),
+          TEST(an_attach_takes_down_what_an_earlier_one_left),
           TEST(a_job_whose_map_stands_is_held_until_an_attempt_succeeds),
           TEST(a_job_whose_map_stands_can_be_detached),
           TEST(a_report_that_failed_is_written_again_without_an_event),
