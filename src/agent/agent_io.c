@@ -7,8 +7,8 @@
  * from the LUN itself.
  */
 #include <assert.h>
-#include <stdatomic.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

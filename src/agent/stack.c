@@ -375,8 +375,10 @@ static int undo_attach(const char *root, struct stack *stack, int rc, struct err
         close(stack->qsd.pidfd);
     stack->qsd.pidfd = -1;
     if (stack_teardown(root, &stack->spec.pool_id, &stack->spec.attachment_id, stack, &why) == 0) {
+        /* Daemon and maps are gone: a step that was given up and ends late has nothing to open, and
+         * no way to the LUN. */
         if (rc == LUNAR_E_INDETERMINATE && err)
-            err->code = LUNAR_E_TIMEOUT; /* nothing stands: nothing can take effect any more */
+            err->code = LUNAR_E_TIMEOUT;
         return rc == LUNAR_E_INDETERMINATE ? LUNAR_E_TIMEOUT : rc;
     }
     struct error first = err ? *err : (struct error)ERROR_INIT;

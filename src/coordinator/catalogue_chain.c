@@ -117,9 +117,8 @@ static void find_merged(struct candidate *c)
 
     if (!below || !tags_has(c->lv, "lunar.m"))
         return;
-    if (c->role == CATALOGUE_FROZEN) {
-        c->merged = true;
-    } else if (c->role == CATALOGUE_SNAPSHOT && below->role == CATALOGUE_FROZEN) {
+    if (c->role == CATALOGUE_FROZEN ||
+        (c->role == CATALOGUE_SNAPSHOT && below->role == CATALOGUE_FROZEN)) {
         c->merged = true;
     } else if (c->role == CATALOGUE_SNAPSHOT && below->role == CATALOGUE_SNAPSHOT &&
                is_same_snapshot(c, below)) {

@@ -57,11 +57,9 @@ static void two_plain_layers_become_one(void)
     CHECK_EQ(w.code, 0);
 }
 
-/* What `lunarctl volume tree` says of the layer; "gone" if it is not there. */
-static const char *state_of(uint32_t index)
+/* Until the next answer. */
+static const Lunar__Tree *tree(void)
 {
-    static char state[16];
-    char name[32];
     struct waiter from = client();
     Lunar__Request r = LUNAR__REQUEST__INIT;
     Lunar__TreeGet m = LUNAR__TREE_GET__INIT;
@@ -69,9 +67,19 @@ static const char *state_of(uint32_t index)
     r.op_case = LUNAR__REQUEST__OP_TREE_GET;
     r.tree_get = &m;
     ask(&from, &r);
+    return w.answer->response->tree;
+}
+
+/* What `lunarctl volume tree` says of the layer; "gone" if it is not there. */
+static const char *state_of(uint32_t index)
+{
+    static char state[16];
+    char name[32];
+    const Lunar__Tree *t = tree();
+
     snprintf(name, sizeof name, "v%016llx.%u", (unsigned long long)uuid_short(&id), index);
-    for (size_t i = 0; i < w.answer->response->tree->n_layers; i++) {
-        const Lunar__TreeLayer *layer = w.answer->response->tree->layers[i];
+    for (size_t i = 0; i < t->n_layers; i++) {
+        const Lunar__TreeLayer *layer = t->layers[i];
         if (strcmp(layer->lv_name, name) != 0)
             continue;
         snprintf(state, sizeof state, "%s", layer->state);
@@ -83,15 +91,10 @@ static const char *state_of(uint32_t index)
 /* What it says of the progress of whichever layer is being merged; -1: nothing. */
 static int percent(void)
 {
-    struct waiter from = client();
-    Lunar__Request r = LUNAR__REQUEST__INIT;
-    Lunar__TreeGet m = LUNAR__TREE_GET__INIT;
+    const Lunar__Tree *t = tree();
 
-    r.op_case = LUNAR__REQUEST__OP_TREE_GET;
-    r.tree_get = &m;
-    ask(&from, &r);
-    for (size_t i = 0; i < w.answer->response->tree->n_layers; i++) {
-        const Lunar__TreeLayer *layer = w.answer->response->tree->layers[i];
+    for (size_t i = 0; i < t->n_layers; i++) {
+        const Lunar__TreeLayer *layer = t->layers[i];
         if (layer->total > 0)
             return (int)(100 * layer->done / layer->total);
     }
